@@ -1,0 +1,57 @@
+"""One mail transaction: who it is from, who it is for, and how it is to be sent (RFC 5321 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from submitd.wire.address import Mailbox, ReversePath
+
+
+@attrs.define(eq=False)
+class Recipient:
+    """One accepted or proposed RCPT.
+
+    :param mailbox: the forward-path.
+    :param parameters: the ESMTP parameters as the client gave them, by upper-case keyword; the
+        value is ``None`` for a keyword without one.
+    :ivar notify: RFC 3461 4.1, such as ``("FAILURE", "DELAY")``; empty when not given.
+    :ivar orcpt: RFC 3461 4.2, ``(address type, decoded address)``, or ``None``.
+    """
+
+    mailbox: Mailbox
+    parameters: dict[str, str | None] = attrs.field(factory=dict)
+    notify: tuple[str, ...] = ()
+    orcpt: tuple[str, str] | None = None
+
+
+@attrs.define(eq=False)
+class Envelope:
+    """One mail transaction.
+
+    :param id: unique; the queue id of the message unless the delivery gives another.
+    :param reversePath: where reports go; null for none.
+    :param parameters: the ESMTP parameters of MAIL, as in :class:`Recipient`.
+    :ivar size: the size the client announced (RFC 1870), in octets, or ``None``.
+    :ivar bodyType: ``"7BIT"``, ``"8BITMIME"`` (RFC 6152) or ``"BINARYMIME"`` (RFC 3030).
+    :ivar smtpUtf8: whether SMTPUTF8 was asked for (RFC 6531).
+    :ivar requireTLS: whether REQUIRETLS was asked for (RFC 8689).
+    :ivar auth: the AUTH= parameter, decoded (RFC 4954 5); ``"<>"`` or an address, or ``None``.
+    :ivar ret: RFC 3461 4.3, ``"FULL"``, ``"HDRS"`` or ``None``.
+    :ivar envid: RFC 3461 4.4, decoded, or ``None``.
+    :ivar extensions: what further extensions have parsed, by their keyword.
+    """
+
+    id: str
+    reversePath: ReversePath
+    parameters: dict[str, str | None] = attrs.field(factory=dict)
+    recipients: list[Recipient] = attrs.field(factory=list)
+    size: int | None = None
+    bodyType: str = "7BIT"
+    smtpUtf8: bool = False
+    requireTLS: bool = False
+    auth: str | None = None
+    ret: str | None = None
+    envid: str | None = None
+    extensions: dict[str, Any] = attrs.field(factory=dict)

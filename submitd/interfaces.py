@@ -1,0 +1,222 @@
+"""Every interface that an extension author meets.
+
+A policy provides any subset of the stage interfaces.  A stage method returns ``None`` (no
+objection), raises :class:`submitd.wire.errors.Refused`, or returns a Deferred or coroutine of
+either.  Any other exception is logged with the session's id and becomes 451 4.3.0: it fails closed.
+Policies run in the order of the configuration; the first refusal wins.
+"""
+
+from __future__ import annotations
+
+from zope.interface import Attribute, Interface
+
+# zope.interface methods have no self, and mypy-zope knows it; ruff is told in pyproject.toml.
+
+
+class IConnectionPolicy(Interface):
+    """May refuse a connection: 421 or 554 in place of the greeting."""
+
+    def connectionMade(session):
+        """Once, after a PROXY header and implicit TLS, before 220."""
+
+
+class IHelloPolicy(Interface):
+    """May refuse what a client calls itself."""
+
+    def helloReceived(session, domain):
+        """At each well-formed EHLO, HELO or LHLO.
+
+        :param domain: the argument, a ``str``; also kept as ``session.heloName`` once accepted.
+        """
+
+
+class ISecurePolicy(Interface):
+    """May refuse a client by its TLS: version, cipher, server name, certificate."""
+
+    def handshakeCompleted(session):
+        """After either kind of TLS handshake; ``session.tls`` has the facts.
+
+        After STARTTLS a refusal is the answer to the next command, for no reply is due at once.
+        """
+
+
+class ILoginPolicy(Interface):
+    """Is asked before a login, and told how it went."""
+
+    def loginRequested(session, credentials):
+        """Before the checker: a refusal here keeps the password from being tried."""
+
+    def loginSucceeded(session, avatar):
+        """After the checker said yes, before 235; may still refuse."""
+
+    def loginFailed(session, credentials, failure):
+        """After the checker said no (or failed); a refusal replaces the 535."""
+
+
+class ISenderPolicy(Interface):
+    """May refuse a reverse-path."""
+
+    def validateFrom(session, envelope):
+        """At MAIL, its parameters applied."""
+
+
+class IRecipientPolicy(Interface):
+    """May refuse a forward-path."""
+
+    def validateTo(session, envelope, recipient):
+        """At each RCPT, its parameters applied; ``recipient`` is not yet in the envelope."""
+
+
+class IDataPolicy(Interface):
+    """May refuse a transaction before the message is sent."""
+
+    def dataRequested(session, envelope):
+        """At DATA before 354, or at the first BDAT."""
+
+
+class IMessagePolicy(Interface):
+    """May refuse a message, or put header fields in front of it."""
+
+    def messageReceived(session, envelope, message):
+        """After the end of the data, before the commit.
+
+        :param message: an :class:`IReceivedMessage`.
+        """
+
+
+class IDisconnectObserver(Interface):
+    """Is told that a connection is gone."""
+
+    def connectionLost(session, reason):
+        """Once per connection.
+
+        :param reason: a ``twisted.python.failure.Failure``.
+        """
+
+
+class IReceivedMessage(Interface):
+    """A message that has been read to its end, as message policies see it."""
+
+    byteLength = Attribute("octets received, after dot-unstuffing; an int")
+    sizeExceeded = Attribute("whether the size limit was passed; a bool")
+    header = Attribute("the header section as received, up to the limit of header octets; bytes")
+
+    def prepend(field):
+        """Put a header field in front of the message.
+
+        :param field: whole lines, each ended with CRLF; bytes.
+        :raise ValueError: when the field is not made of whole lines.
+        """
+
+
+class IDelivery(Interface):
+    """Where an accepted message goes."""
+
+    def begin(session, envelope):
+        """Begin to take a message; before 354.
+
+        :return: an :class:`IMessage`, or a Deferred or coroutine of one.
+        :raise Refused: when it cannot be taken now.
+        """
+
+
+class IMessage(Interface):
+    """A message on its way into a delivery: begin, write, then commit or abort."""
+
+    def dataReceived(chunk):
+        """Take some octets of the message; lines end with CRLF, dots are unstuffed.
+
+        :return: ``None``, or a Deferred that fires when the next chunk may come.
+        """
+
+    def prepend(fields):
+        """Put header fields in front of everything; at most once, just before the commit."""
+
+    def eomReceived():
+        """Commit.  When this returns (or its Deferred fires), the message is safe.
+
+        :return: the queue id as ``str``, ``None`` for the envelope's own, or one
+            :class:`submitd.wire.reply.Reply` per recipient, in order; or a Deferred of these.
+        :raise Refused: when it cannot be kept; then nothing of it is left behind.
+        """
+
+    def connectionLost():
+        """Abort: leave nothing behind.  The client went, or the message was refused."""
+
+
+class IChecked(Interface):
+    """An object of the configuration that can say beforehand whether it will work."""
+
+    def check():
+        """Look at files, directories and keys without opening a port or changing anything.
+
+        :return: what is wrong, a list of sentences; empty when all is well.
+        """
+
+
+class ISubmitter(Interface):
+    """The avatar: who is logged in.  It may itself provide stage interfaces, and then runs last."""
+
+    avatarId = Attribute("the name the checker knows this person by; a str")
+    attributes = Attribute("what the back end knows about this person; a dict")
+
+    def owns(mailbox):
+        """Whether this person may send as the mailbox; a bool."""
+
+
+class IMechanism(Interface):
+    """One SASL mechanism (RFC 4422)."""
+
+    name = Attribute("as EHLO lists it; a str in upper case")
+    credentialsInterface = Attribute("what its exchange makes; an Interface of Cred's")
+    needsTLS = Attribute("whether a password would be readable on the way; a bool")
+
+    def server(hostname):
+        """A fresh :class:`IExchange` for one login.
+
+        :param hostname: the server's own name; a str.
+        """
+
+
+class IExchange(Interface):
+    """One SASL exchange, the server's side."""
+
+    def respond(response):
+        """Take a response of the client.
+
+        :param response: the decoded octets, or ``None`` where AUTH came without an initial
+            response.
+        :return: a challenge as bytes, or credentials.
+        :raise Refused: when the response is malformed.
+        """
+
+
+class IFailureChallenge(Interface):
+    """An exchange that has one more challenge to send when a login fails (XOAUTH2)."""
+
+    def loginFailed(failure):
+        """What to send, as bytes, before the 535; the client's answer is thrown away."""
+
+
+class IBearerToken(Interface):
+    """Credentials: a user name with a bearer token of OAuth 2.0 (RFC 6750)."""
+
+    username = Attribute("who it is said to be; bytes")
+    token = Attribute("the access token; bytes")
+
+
+class IExtension(Interface):
+    """One ESMTP extension (RFC 5321 2.2)."""
+
+    keyword = Attribute("the EHLO keyword; a str")
+
+    def advertise(session):
+        """The line EHLO shows now, such as ``"SIZE 1000"``, or ``None`` for no line."""
+
+    mailParameters = Attribute(
+        "keyword of MAIL -> function(session, envelope, value), which raises Refused; a dict"
+    )
+    rcptParameters = Attribute(
+        "keyword of RCPT -> function(session, envelope, recipient, value); a dict"
+    )
+    verbs = Attribute("(states.Verb, function like those of commands.py) for each; a tuple")

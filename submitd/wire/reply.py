@@ -1,0 +1,120 @@
+"""Replies: what the server says (RFC 5321 4.2, RFC 2034, RFC 3463).
+
+A :class:`Reply` is a value.  Its octets are made once, when it is made, so that a named reply costs
+nothing to send.  Whatever a text contains, no CR, LF or control character leaves (rule 7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import attrs
+
+# RFC 5321 4.5.3.1.5: 512 octets with the code and CRLF; the enhanced status takes up to 10 more.
+MAX_TEXT = 490
+
+# RFC 5321 4.2: textstring = 1*(%d09 / %d32-126)
+_NOT_TEXT = re.compile(r"[^\t\x20-\x7e]")
+
+
+def _lines(text: str | Iterable[str]) -> tuple[str, ...]:
+    lines = text.split("\n") if isinstance(text, str) else text
+    return tuple(_NOT_TEXT.sub("?", line.rstrip("\r"))[:MAX_TEXT] for line in lines) or ("",)
+
+
+def _wire(code: int, status: str, lines: tuple[str, ...]) -> bytes:
+    prefix = f"{status} " if status else ""
+    last = len(lines) - 1
+    return "".join(
+        f"{code}{' ' if at == last else '-'}{prefix}{line}\r\n" for at, line in enumerate(lines)
+    ).encode("ascii")
+
+
+@attrs.frozen
+class Reply:
+    """One reply: code, enhanced status and text.
+
+    :param code: the three digits of RFC 5321 4.2.
+    :param status: the enhanced status code of RFC 3463, such as ``"2.1.0"``; empty where none
+        belongs (greeting, EHLO, 3yz).
+    :param lines: the text, one string (split at LF) or several; what is not printable ASCII is
+        replaced by ``?``, so that a text may quote what a client said.
+    :ivar wire: the reply's octets, CRLF included.
+    """
+
+    code: int = attrs.field(validator=[attrs.validators.ge(200), attrs.validators.le(599)])
+    status: str
+    lines: tuple[str, ...] = attrs.field(converter=_lines)
+    wire: bytes = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "wire", _wire(self.code, self.status, self.lines))
+
+    @property
+    def isPositive(self) -> bool:
+        """Whether the command was accepted (2yz or 3yz)."""
+        return self.code < 400
+
+    @property
+    def isTransient(self) -> bool:
+        """Whether the client may try the same again later (4yz)."""
+        return 400 <= self.code < 500
+
+
+@attrs.frozen
+class Replies:
+    """Several replies to one command, in order: LMTP's answer to the end of data (RFC 2033 4.2)."""
+
+    replies: tuple[Reply, ...]
+
+    @property
+    def wire(self) -> bytes:
+        """The octets of all replies, one after the other."""
+        return b"".join(reply.wire for reply in self.replies)
+
+
+# The catalogue: every reply of the dialogue that is always the same.  Named for what it says.
+OK = Reply(250, "2.0.0", "Ok")
+SENDER_OK = Reply(250, "2.1.0", "Originator ok")
+RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
+RESET = Reply(250, "2.0.0", "Flushed")
+CLOSING = Reply(221, "2.0.0", "Bye")
+READY_TO_START_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+LOGIN_OK = Reply(235, "2.7.0", "Authentication successful")
+START_MAIL_INPUT = Reply(354, "", "Start mail input; end with <CRLF>.<CRLF>")
+CANNOT_VERIFY = Reply(252, "2.5.2", "Cannot VRFY user; try RCPT to attempt delivery")
+
+SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later")
+TIMED_OUT = Reply(421, "4.4.2", "Connection timed out")
+TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
+TOO_MANY_LOGIN_FAILURES = Reply(421, "4.7.0", "Too many failed logins, closing the connection")
+TOO_MANY_BEFORE_LOGIN = Reply(421, "4.7.0", "Too many commands before login")
+LOCAL_ERROR = Reply(451, "4.3.0", "Temporary local problem, try again later")
+LOGIN_UNAVAILABLE = Reply(454, "4.7.0", "Temporary authentication failure")
+TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS not available due to a temporary reason")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+
+LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long")
+UNRECOGNIZED = Reply(500, "5.5.2", "Command not recognized")
+BAD_LINE = Reply(500, "5.5.2", "Bare CR, bare LF, NUL or control character in the command line")
+SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
+BAD_BASE64 = Reply(501, "5.5.2", "Cannot decode the response: not valid base64")
+LOGIN_CANCELLED = Reply(501, "5.7.0", "Authentication cancelled")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
+HELLO_FIRST = Reply(503, "5.5.1", "Say EHLO first")
+BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
+ALREADY_SECURE = Reply(503, "5.5.1", "TLS is already active")
+ALREADY_LOGGED_IN = Reply(503, "5.5.1", "Already authenticated")
+NO_SUCH_MECHANISM = Reply(504, "5.5.4", "Unrecognized authentication mechanism")
+LOGIN_REQUIRED = Reply(530, "5.7.0", "Authentication required")
+TLS_REQUIRED = Reply(530, "5.7.0", "Must issue a STARTTLS command first")
+LOGIN_FAILED = Reply(535, "5.7.8", "Authentication credentials invalid")
+LOGIN_NEEDS_TLS = Reply(538, "5.7.11", "Encryption required for the requested mechanism")
+MESSAGE_TOO_LARGE = Reply(552, "5.3.4", "Message size exceeds the fixed limit")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4", "MAIL or RCPT parameter not recognized or not implemented")
+BARE_LINE_ENDING = Reply(554, "5.6.0", "Message has a CR or LF that is not part of a CRLF")
+NUL_IN_MESSAGE = Reply(554, "5.6.0", "Message has a NUL octet")
+UTF8_ADDRESS = Reply(553, "5.6.7", "Address is not ASCII and SMTPUTF8 was not asked for")
