@@ -1,0 +1,75 @@
+"""What all sessions of one listener have in common.
+
+A :class:`Submission` is made once, from the configuration or by a program that embeds the service,
+and never changes.  It is the list of objects that a dialogue is given: nothing is fetched from a
+global, nobody subclasses the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from twisted.cred.portal import Portal
+from twisted.internet.interfaces import IReactorTime
+
+from submitd.interfaces import IDelivery, IExtension, IMechanism
+
+
+@attrs.frozen
+class Limits:
+    """Bounds on what one connection may use; sizes in octets, times in seconds, 0 for no limit.
+
+    :param messageSize: largest message, announced by SIZE (RFC 1870).
+    :param headerSize: largest header section kept for message policies.
+    :param recipients: recipients of one message (RFC 5321 4.5.3.1.8 wants 100 at least).
+    :param commandsBeforeLogin: commands a client may give before it has logged in, where login is
+        required.
+    :param unrecognized: unknown or malformed commands before the connection is closed.
+    :param loginFailures: failed logins before the connection is closed.
+    :param idle: seconds without a byte from the client (RFC 5321 4.5.3.2.7 wants 300).
+    :param stage: seconds that a policy, a login or a delivery may take.
+    """
+
+    messageSize: int = 25 * 1024 * 1024
+    headerSize: int = 256 * 1024
+    recipients: int = 1000
+    commandsBeforeLogin: int = 20
+    unrecognized: int = 10
+    loginFailures: int = 3
+    idle: float = 300.0
+    stage: float = 60.0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Submission:
+    """What all sessions of one listener have in common.
+
+    :param hostname: our own name, in the greeting, EHLO and Received.
+    :param delivery: where an accepted message goes.
+    :param clock: what tells the time and calls later; the reactor, or a ``Clock`` in tests.
+    :param portal: who checks a login; ``None`` offers none.
+    :param policies: objects that provide any of the stage interfaces, in their order.
+    :param mechanisms: the SASL mechanisms to offer, best first.
+    :param extensions: the ESMTP extensions, in the order EHLO shows them.
+    :param banner: text behind the host name in the greeting.
+    :param startTLS: whether STARTTLS can be had.
+    :param requireTLS: no AUTH and no MAIL before TLS.
+    :param loginRequired: no MAIL before a login.
+    :param insecureLogin: passwords may travel in the clear; for tests and closed networks alone.
+    """
+
+    hostname: str
+    delivery: IDelivery
+    clock: IReactorTime
+    portal: Portal | None = None
+    policies: Sequence[Any] = ()
+    mechanisms: Sequence[IMechanism] = ()
+    extensions: Sequence[IExtension] = ()
+    banner: str = ""
+    startTLS: bool = False
+    requireTLS: bool = True
+    loginRequired: bool = True
+    insecureLogin: bool = False
+    limits: Limits = attrs.field(factory=Limits)
