@@ -1,0 +1,233 @@
+"""Commands: the line into verb and argument, and the arguments of MAIL, RCPT and BDAT.
+
+MAIL and RCPT are read twice over: one pattern for the ordinary ``FROM:<local@domain>`` in ASCII,
+and an exact way for quoted, UTF-8, routed, null and malformed ones.  Both give the same answer for
+whatever both can read; a test holds that.  Everything that is wrong is raised as
+:class:`submitd.wire.errors.Refused`: 500 for the line, 501 for an argument, with 5.1.7 for the
+sender, 5.1.3 for a recipient and 5.5.4 for a parameter.
+"""
+
+from __future__ import annotations
+
+import re
+
+from submitd.wire import abnf
+from submitd.wire.address import (
+    MAX_LOCAL_PART,
+    MAX_PATH,
+    NULL_PATH,
+    Mailbox,
+    ReversePath,
+    badRecipient,
+    badSender,
+    readPath,
+)
+from submitd.wire.errors import Refused
+from submitd.wire.reply import BAD_LINE, SYNTAX, UNRECOGNIZED, Reply
+
+Parameters = dict[str, str | None]
+
+MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [<parameter> ...]")
+RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [<parameter> ...]")
+
+# RFC 5321 2.4: verbs are alphabetic, in upper or lower case.  A tab is white space.
+_LINE = re.compile(rb"([A-Za-z]++)(?:[ \t]++([^\x00-\x08\x0a-\x1f\x7f]*+))?")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+# More than RFC 5321 4.1.1.2 and 4.1.1.3: white space behind the colon.  3.3 forbids it, but mail
+# programs and hand-written scripts send it all the time, and every server takes it.
+_ORDINARY_MAIL, _ORDINARY_RCPT = (
+    re.compile(
+        rf"(?i:{word}):[ \t]*<({abnf.ASCII_DOT_STRING})@({abnf.ASCII_DOMAIN})>(?:[ \t](.*))?"
+    )
+    for word in ("FROM", "TO")
+)
+_FROM = re.compile(rb"(?i:FROM):[ \t]*")
+_TO = re.compile(rb"(?i:TO):[ \t]*")
+# A path up to its own ">": one within quotes does not end it.
+_BRACKETED = re.compile(rb'<(?:[^">]|"(?:[^"\\]|\\.)*")*>', re.DOTALL)
+_PARAMETER = re.compile(rf"({abnf.ESMTP_KEYWORD})(?:=({abnf.ESMTP_VALUE}))?")
+
+_XTEXT = re.compile(abnf.XTEXT)
+_HEXCHAR = re.compile(rb"\+(..)")
+_NOT_XCHAR = re.compile(rb"[^!-*,-<>-~]")
+_UTF8_ADDR_UNITEXT = re.compile(abnf.UTF8_ADDR_UNITEXT)
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]+)\}")
+_NOT_QCHAR = re.compile(r"[^!-*,-<>-\[\]-~]")
+_UNSAFE = re.compile(f"[{abnf.CONTROL}]")
+
+# More digits than this are no size: 20 hold 2 ** 64 (RFC 1870 6), and RFC 3030 2 says only DIGIT.
+_SIZE = re.compile(r"[0-9]{1,20}")
+_BDAT = re.compile(rb"([0-9]{1,20})(?:[ \t]+((?i:LAST)))?")
+
+
+def parseCommand(line: bytes) -> tuple[bytes, bytes]:
+    """Cut a command line.
+
+    :param line: without its CRLF.
+    :return: the verb in upper case; the argument without white space around it.
+    :raise Refused: 500, when it has control characters in it or does not begin with a verb.
+    """
+    matched = _LINE.fullmatch(line)
+    if matched is None:
+        raise Refused(BAD_LINE if _CONTROL.search(line) else UNRECOGNIZED)
+    verb, argument = matched.groups(b"")
+    return verb.upper(), argument.rstrip(b" \t")
+
+
+def parseMail(argument: bytes) -> tuple[ReversePath, Parameters]:
+    """Read the argument of MAIL.
+
+    :return: the reverse-path; the parameters by upper-case keyword, ``None`` for one without value.
+    :raise Refused: 501 5.1.7 for the address, 501 5.5.4 for anything else.
+    """
+    mailbox, rest = _ordinary(_ORDINARY_MAIL, argument)
+    if mailbox is not None:
+        return ReversePath(mailbox), _parameters(rest)
+    return _exactMail(argument)
+
+
+def parseRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
+    """Read the argument of RCPT.
+
+    :return: the forward-path, its domain empty for ``<Postmaster>``; the parameters as in
+        :func:`parseMail`.
+    :raise Refused: 501 5.1.3 for the address, 501 5.5.4 for anything else.
+    """
+    mailbox, rest = _ordinary(_ORDINARY_RCPT, argument)
+    if mailbox is not None:
+        return mailbox, _parameters(rest)
+    return _exactRcpt(argument)
+
+
+def parseBdat(argument: bytes) -> tuple[int, bool]:
+    """Read the argument of BDAT (RFC 3030 2).
+
+    :return: the octets that follow; whether they are the last of the message.
+    :raise Refused: 501 5.5.4.
+    """
+    matched = _BDAT.fullmatch(argument)
+    if matched is None:
+        raise Refused(SYNTAX, "BDAT wants a size and perhaps LAST")
+    return int(matched[1]), matched[2] is not None
+
+
+def parseSize(value: str | None) -> int:
+    """Read the value of SIZE= (RFC 1870 6: 1*20DIGIT), in octets.
+
+    :raise Refused: 501 5.5.4.
+    """
+    if value is None or not _SIZE.fullmatch(value):
+        raise Refused(SYNTAX, "SIZE wants 1 to 20 digits")
+    return int(value)
+
+
+def encodeXtext(data: bytes) -> bytes:
+    """Write any octets as xtext (RFC 3461 4)."""
+    return _NOT_XCHAR.sub(lambda found: b"+%02X" % found[0][0], data)
+
+
+def decodeXtext(text: str) -> str:
+    """Read xtext (RFC 3461 4), whose octets must be UTF-8 (RFC 6531 3.4 for AUTH=).
+
+    :raise Refused: 501 5.5.4, also when a control character comes out: it could end a line of the
+        header or of the next server's dialogue.
+    """
+    if not _XTEXT.fullmatch(text):
+        raise Refused(SYNTAX, "not xtext")
+    octets = _HEXCHAR.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode("ascii"))
+    try:
+        return _safe(octets.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise Refused(SYNTAX, "xtext of broken UTF-8") from None
+
+
+def encodeUtf8AddrXtext(text: str) -> bytes:
+    r"""Write an address of type utf-8 in ASCII, as ``\x{HEX}`` (RFC 6533 3, utf-8-addr-xtext)."""
+    return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text).encode("ascii")
+
+
+def decodeUtf8AddrXtext(text: str) -> str:
+    """Read an address of type utf-8 (RFC 6533 3): utf-8-addr-xtext or utf-8-addr-unitext.
+
+    Where SMTPUTF8 was not asked for, the caller refuses a text that is not ASCII.
+
+    :raise Refused: 501 5.5.4.
+    """
+    if not _UTF8_ADDR_UNITEXT.fullmatch(text):
+        raise Refused(SYNTAX, "not an address of type utf-8")
+    return _safe(_EMBEDDED.sub(lambda found: chr(int(found[1], 16)), text))
+
+
+def _ordinary(pattern: re.Pattern[str], argument: bytes) -> tuple[Mailbox | None, str | None]:
+    if argument.isascii():
+        matched = pattern.fullmatch(argument.decode("ascii"))
+        if matched is not None:
+            local, domain, rest = matched.groups()
+            if len(local) <= MAX_LOCAL_PART and len(local) + len(domain) + 3 <= MAX_PATH:
+                return Mailbox(local, domain), rest
+    return None, None
+
+
+def _exactMail(argument: bytes) -> tuple[ReversePath, Parameters]:
+    try:
+        path, rest = _pathAndRest(argument, _FROM, MAIL_SYNTAX)
+        reversePath = NULL_PATH if path == b"<>" else ReversePath.parse(path)
+    except ValueError as error:
+        raise badSender(error) from None
+    return reversePath, _parameters(_decoded(rest))
+
+
+def _exactRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
+    try:
+        path, rest = _pathAndRest(argument, _TO, RCPT_SYNTAX)
+        mailbox = readPath(path)
+    except ValueError as error:
+        raise badRecipient(error) from None
+    return mailbox, _parameters(_decoded(rest))
+
+
+def _pathAndRest(argument: bytes, word: re.Pattern[bytes], syntax: Reply) -> tuple[bytes, bytes]:
+    matched = word.match(argument)
+    if matched is None:
+        raise Refused(syntax)
+    bracketed = _BRACKETED.match(argument, matched.end())
+    if bracketed is None:
+        raise ValueError("no angle brackets around it")
+    rest = argument[bracketed.end() :]
+    if rest and rest[:1] not in b" \t":
+        raise Refused(syntax)
+    return bracketed[0], rest
+
+
+def _decoded(rest: bytes) -> str:
+    try:
+        return rest.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused(SYNTAX, "parameter of broken UTF-8") from None
+
+
+def _parameters(text: str | None) -> Parameters:
+    parameters: Parameters = {}
+    if text:
+        for word in text.replace("\t", " ").split(" "):
+            if word:
+                _addParameter(parameters, word)
+    return parameters
+
+
+def _addParameter(parameters: Parameters, word: str) -> None:
+    matched = _PARAMETER.fullmatch(word)
+    if matched is None:
+        raise Refused(SYNTAX, "malformed parameter")
+    keyword, value = matched.groups()
+    keyword = keyword.upper()
+    if keyword in parameters:
+        raise Refused(SYNTAX, f"parameter {keyword} given twice")
+    parameters[keyword] = value
+
+
+def _safe(text: str) -> str:
+    if _UNSAFE.search(text):
+        raise Refused(SYNTAX, "control character in an encoded parameter")
+    return text
