@@ -1,0 +1,36 @@
+"""SASL mechanisms (RFC 4422, RFC 4954): what a client sends becomes Cred's credentials.
+
+One file per mechanism and one line in :data:`REGISTRY`.  A mechanism knows nothing of base64, of
+replies or of users: the dialogue decodes, a checker decides.  A malformed response is refused with
+501 5.5.2 whether or not such a user exists; a well-formed one always becomes credentials.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from submitd.interfaces import IMechanism
+
+REGISTRY: dict[str, str] = {
+    "PLAIN": "submitd.sasl.plain:Plain",
+    "LOGIN": "submitd.sasl.login:Login",
+    "CRAM-MD5": "submitd.sasl.crammd5:CramMD5",
+    "XOAUTH2": "submitd.sasl.xoauth2:XOAuth2",
+}
+
+
+def mechanism(name: str) -> IMechanism:
+    """Make the mechanism of that name.
+
+    :param name: a name of :data:`REGISTRY`, in any case, or ``"package.module:Class"``.
+    :raise LookupError: when there is no such mechanism; the text names those that exist.
+    """
+    where = name if ":" in name else REGISTRY.get(name.upper())
+    if where is None:
+        raise LookupError(f"no SASL mechanism {name!r}; known are {', '.join(REGISTRY)}")
+    module, _, attribute = where.partition(":")
+    try:
+        made: IMechanism = getattr(importlib.import_module(module), attribute)()
+    except (AttributeError, ImportError) as error:
+        raise LookupError(f"no SASL mechanism {name!r}: {error}") from error
+    return made

@@ -1,0 +1,228 @@
+"""A text file of users, one ``name:entry`` per line, re-read when it changes.
+
+Blank lines and lines that begin with ``#`` are skipped.  A line that cannot be used is named in the
+log by file and number, never by content, and the rest works.  A file that vanishes, cannot be read
+or has no usable line any more, only broken ones, leaves the last good content in force, with one
+line in the log; a file that was never good makes every login :class:`LoginUnavailable`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+import attrs
+from twisted.logger import Logger
+
+from submitd.checkers import LoginUnavailable, foldName
+from submitd.sasl.credentials import nameProblem
+
+Entry = TypeVar("Entry")
+
+# One broken file must not fill the log.
+MAX_NAMED_LINES = 20
+
+# Two writes within one tick of the file system's clock leave the same mtime.  A file this young
+# (seconds) is therefore read again at the next login whatever its status says.
+SETTLED_AFTER = 2.0
+
+
+class BadLine(Exception):
+    """A line that cannot be used; its text never quotes the line."""
+
+
+class _Unusable(Exception):
+    """The whole file cannot be used; its text says why, without the path."""
+
+
+@attrs.frozen
+class Account(Generic[Entry]):
+    """One user of a file.
+
+    :param name: as the file writes it.
+    :param entries: one, or several where the file may name a user more than once.
+    """
+
+    name: bytes
+    entries: tuple[Entry, ...]
+
+
+class UserFile(Generic[Entry]):
+    """The users of one file, always as the file is now.
+
+    :param path: where it is.
+    :param parse: makes an entry of what follows the first colon; raises :class:`BadLine`.
+    :param several: whether a user may have several lines.
+    :param private: whether to refuse a file that its group or others have any access to.
+    :param seconds: the time of day, to compare with the file's.
+    """
+
+    _log = Logger(namespace="submitd.checkers")
+
+    def __init__(
+        self,
+        path: str,
+        parse: Callable[[bytes], Entry],
+        *,
+        several: bool = False,
+        private: bool = False,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._parse = parse
+        self._several = several
+        self._private = private
+        self._seconds = seconds
+        self._accounts: dict[bytes, Account[Entry]] | None = None
+        self._content: bytes | None = None
+        self._signature: tuple[int, ...] | None = None
+        self._problem = ""
+        self._revision = 0
+
+    def accounts(self) -> Mapping[bytes, Account[Entry]]:
+        """The users, by folded name.
+
+        :raise LoginUnavailable: when the file was never usable.
+        """
+        self._refresh()
+        if self._accounts is None:
+            raise LoginUnavailable(f"{self.path}: {self._problem}")
+        return self._accounts
+
+    def revision(self) -> int:
+        """A number that changes with the users."""
+        self._refresh()
+        return self._revision
+
+    def check(self) -> list[str]:
+        """What is wrong with the file as a whole; for ``IChecked``."""
+        self._refresh()
+        if self._problem:
+            return [f"{self.path}: {self._problem}"]
+        return [] if self._accounts else [f"{self.path}: no users"]
+
+    def _refresh(self) -> None:
+        try:
+            status = self._status()
+            signature = _signatureOf(status)
+            if signature == self._signature:
+                return
+            self._signature = None
+            self._take(self._read())
+            if self._seconds() - status.st_mtime > SETTLED_AFTER:
+                self._signature = signature
+        except (_Unusable, OSError) as error:
+            self._complain(_reason(error))
+        else:
+            self._problem = ""
+
+    def _status(self) -> os.stat_result:
+        status = os.stat(self.path)
+        if stat.S_ISDIR(status.st_mode):
+            raise _Unusable("is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise _Unusable("is not a regular file")
+        if self._private and status.st_mode & 0o077:
+            mode = stat.S_IMODE(status.st_mode)
+            raise _Unusable(f"its group or others have access (mode {mode:04o}); it needs 0600")
+        return status
+
+    def _read(self) -> bytes:
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    def _take(self, content: bytes) -> None:
+        if content == self._content:
+            return
+        accounts, problems = self._parseLines(content)
+        if problems and not accounts:
+            number, problem = problems[0]
+            raise _Unusable(f"no usable line; line {number}: {problem}")
+        self._content = content
+        self._accounts = accounts
+        self._revision += 1
+        self._name(problems)
+
+    def _parseLines(
+        self, content: bytes
+    ) -> tuple[dict[bytes, Account[Entry]], list[tuple[int, str]]]:
+        accounts: dict[bytes, Account[Entry]] = {}
+        problems: list[tuple[int, str]] = []
+        # Editors on Windows put a byte order mark in front and CR at the ends.
+        lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if isUserLine(line):
+                try:
+                    self._addLine(accounts, line.removesuffix(b"\r"))
+                except BadLine as error:
+                    problems.append((number, str(error)))
+        return accounts, problems
+
+    def _addLine(self, accounts: dict[bytes, Account[Entry]], line: bytes) -> None:
+        name, colon, rest = line.partition(b":")
+        if not colon:
+            raise BadLine("no colon")
+        problem = nameProblem(name)
+        if problem:
+            raise BadLine(problem)
+        entry = self._parse(rest)
+        known = accounts.get(foldName(name))
+        if known is None:
+            accounts[foldName(name)] = Account(name, (entry,))
+        elif self._several:
+            accounts[foldName(name)] = Account(known.name, (*known.entries, entry))
+        else:
+            raise BadLine("the user has a line already; the first one counts")
+
+    def _name(self, problems: list[tuple[int, str]]) -> None:
+        for number, problem in problems[:MAX_NAMED_LINES]:
+            self._log.warn(
+                "{path}: line {line} is left out: {problem}",
+                path=self.path,
+                line=number,
+                problem=problem,
+            )
+        if len(problems) > MAX_NAMED_LINES:
+            more = len(problems) - MAX_NAMED_LINES
+            self._log.warn("{path}: {more} more lines are left out", path=self.path, more=more)
+
+    def _complain(self, problem: str) -> None:
+        if problem == self._problem:
+            return  # once, not at each login
+        self._problem = problem
+        if self._accounts is None:
+            self._log.error("{path}: {problem}; nobody can log in", path=self.path, problem=problem)
+        else:
+            self._log.error(
+                "{path}: {problem}; the users read before stay in force",
+                path=self.path,
+                problem=problem,
+            )
+
+
+def isUserLine(line: bytes) -> bool:
+    """Whether a line is more than blank or a comment."""
+    text = line.strip()
+    return bool(text) and not text.startswith(b"#")
+
+
+def _signatureOf(status: os.stat_result) -> tuple[int, ...]:
+    # ctime too: cp -p and touch -r set mtime back.
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _reason(error: _Unusable | OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    return str(error)

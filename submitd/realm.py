@@ -1,0 +1,89 @@
+"""Cred's realm: an avatarId becomes a :class:`Submitter`, the one who is logged in.
+
+A login that is an address owns that address.  Two addresses are one when their local parts are
+equal but for the case of ASCII letters, as in logins, and their domains are equal as RFC 5891
+has it: without case, an A-label the same as its U-label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import idna
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm
+from zope.interface import Interface, implementer
+
+from submitd.interfaces import ISubmitter
+from submitd.wire.address import Mailbox
+
+Login = tuple[type[Interface], "Submitter", Callable[[], None]]
+
+
+def sameDomain(domain: str) -> str:
+    """The form in which equal domains are equal strings; anything is taken."""
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError):
+        # An address literal, or a name with an underscore: IDNA has no say in these.
+        return domain.lower()
+
+
+def sameLocalPart(localPart: str) -> str:
+    """The form in which equal local parts are equal strings."""
+    return localPart.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+@implementer(ISubmitter)
+@attrs.frozen
+class Submitter:
+    """Who is logged in.
+
+    :param avatarId: the name the checker knows this person by.
+    :param attributes: what the back end knows about this person.
+    """
+
+    avatarId: str
+    attributes: dict[str, Any] = attrs.field(factory=dict, eq=False)
+
+    def owns(self, mailbox: Mailbox) -> bool:
+        """Whether this person's login is that address."""
+        localPart, at, domain = self.avatarId.rpartition("@")
+        return (
+            bool(at)
+            and sameLocalPart(localPart) == sameLocalPart(mailbox.localPart)
+            and sameDomain(domain) == sameDomain(mailbox.domain)
+        )
+
+
+@implementer(IRealm)
+@attrs.frozen
+class SubmissionRealm:
+    """Makes a :class:`Submitter` of any avatarId.
+
+    :param attributes: gives what is known about an avatarId; ``None`` for nothing.
+    """
+
+    attributes: Callable[[str], Mapping[str, Any]] | None = None
+
+    def requestAvatar(
+        self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
+    ) -> Login:
+        """The avatar with its logout, which has nothing to do.
+
+        :raise NotImplementedError: when ``interfaces`` does not name :class:`ISubmitter`.
+        :raise UnauthorizedLogin: for the anonymous; mail is from somebody.
+        """
+        if ISubmitter not in interfaces:
+            raise NotImplementedError("this realm gives submitters (ISubmitter) and nothing else")
+        if not avatarId:
+            raise UnauthorizedLogin("nobody submits without a name")
+        name = avatarId.decode("utf-8") if isinstance(avatarId, bytes) else str(avatarId)
+        known = dict(self.attributes(name)) if self.attributes else {}
+        return ISubmitter, Submitter(name, known), _logout
+
+
+def _logout() -> None:
+    """Nothing is held for a submitter who is logged in."""
