@@ -8,22 +8,40 @@ Policies run in the order of the configuration; the first refusal wins.
 
 from __future__ import annotations
 
-from zope.interface import Attribute, Interface
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-# zope.interface methods have no self, and mypy-zope knows it; ruff is told in pyproject.toml.
+from zope.interface import Attribute, Interface
+from zope.interface.interface import InterfaceClass
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from submitd.dialogue import Command, Dialogue
+    from submitd.envelope import Envelope, Recipient
+    from submitd.session import Session
+    from submitd.states import Verb
+    from submitd.wire.address import Mailbox
+    from submitd.wire.reply import Reply
+
+    Verdict = Deferred[None] | Coroutine[Any, Any, None] | None
+    Outcome = str | Sequence[Reply] | None
+
+# zope.interface methods have no self; mypy-zope knows it.
 
 
 class IConnectionPolicy(Interface):
     """May refuse a connection: 421 or 554 in place of the greeting."""
 
-    def connectionMade(session):
+    def connectionMade(session: Session) -> Verdict:
         """Once, after a PROXY header and implicit TLS, before 220."""
 
 
 class IHelloPolicy(Interface):
     """May refuse what a client calls itself."""
 
-    def helloReceived(session, domain):
+    def helloReceived(session: Session, domain: str) -> Verdict:
         """At each well-formed EHLO, HELO or LHLO.
 
         :param domain: the argument, a ``str``; also kept as ``session.heloName`` once accepted.
@@ -33,7 +51,7 @@ class IHelloPolicy(Interface):
 class ISecurePolicy(Interface):
     """May refuse a client by its TLS: version, cipher, server name, certificate."""
 
-    def handshakeCompleted(session):
+    def handshakeCompleted(session: Session) -> Verdict:
         """After either kind of TLS handshake; ``session.tls`` has the facts.
 
         After STARTTLS a refusal is the answer to the next command, for no reply is due at once.
@@ -43,41 +61,41 @@ class ISecurePolicy(Interface):
 class ILoginPolicy(Interface):
     """Is asked before a login, and told how it went."""
 
-    def loginRequested(session, credentials):
+    def loginRequested(session: Session, credentials: Any) -> Verdict:
         """Before the checker: a refusal here keeps the password from being tried."""
 
-    def loginSucceeded(session, avatar):
+    def loginSucceeded(session: Session, avatar: ISubmitter) -> Verdict:
         """After the checker said yes, before 235; may still refuse."""
 
-    def loginFailed(session, credentials, failure):
+    def loginFailed(session: Session, credentials: Any, failure: Failure) -> Verdict:
         """After the checker said no (or failed); a refusal replaces the 535."""
 
 
 class ISenderPolicy(Interface):
     """May refuse a reverse-path."""
 
-    def validateFrom(session, envelope):
+    def validateFrom(session: Session, envelope: Envelope) -> Verdict:
         """At MAIL, its parameters applied."""
 
 
 class IRecipientPolicy(Interface):
     """May refuse a forward-path."""
 
-    def validateTo(session, envelope, recipient):
+    def validateTo(session: Session, envelope: Envelope, recipient: Recipient) -> Verdict:
         """At each RCPT, its parameters applied; ``recipient`` is not yet in the envelope."""
 
 
 class IDataPolicy(Interface):
     """May refuse a transaction before the message is sent."""
 
-    def dataRequested(session, envelope):
+    def dataRequested(session: Session, envelope: Envelope) -> Verdict:
         """At DATA before 354, or at the first BDAT."""
 
 
 class IMessagePolicy(Interface):
     """May refuse a message, or put header fields in front of it."""
 
-    def messageReceived(session, envelope, message):
+    def messageReceived(session: Session, envelope: Envelope, message: IReceivedMessage) -> Verdict:
         """After the end of the data, before the commit.
 
         :param message: an :class:`IReceivedMessage`.
@@ -87,7 +105,7 @@ class IMessagePolicy(Interface):
 class IDisconnectObserver(Interface):
     """Is told that a connection is gone."""
 
-    def connectionLost(session, reason):
+    def connectionLost(session: Session, reason: Failure) -> None:
         """Once per connection.
 
         :param reason: a ``twisted.python.failure.Failure``.
@@ -97,11 +115,13 @@ class IDisconnectObserver(Interface):
 class IReceivedMessage(Interface):
     """A message that has been read to its end, as message policies see it."""
 
-    byteLength = Attribute("octets received, after dot-unstuffing; an int")
-    sizeExceeded = Attribute("whether the size limit was passed; a bool")
-    header = Attribute("the header section as received, up to the limit of header octets; bytes")
+    byteLength: int = Attribute("octets received, after dot-unstuffing; an int")
+    sizeExceeded: bool = Attribute("whether the size limit was passed; a bool")
+    header: bytes = Attribute(
+        "the header section as received, up to the limit of header octets; bytes"
+    )
 
-    def prepend(field):
+    def prepend(field: bytes) -> None:
         """Put a header field in front of the message.
 
         :param field: whole lines, each ended with CRLF; bytes.
@@ -112,7 +132,9 @@ class IReceivedMessage(Interface):
 class IDelivery(Interface):
     """Where an accepted message goes."""
 
-    def begin(session, envelope):
+    def begin(
+        session: Session, envelope: Envelope
+    ) -> IMessage | Deferred[IMessage] | Coroutine[Any, Any, IMessage]:
         """Begin to take a message; before 354.
 
         :return: an :class:`IMessage`, or a Deferred or coroutine of one.
@@ -123,16 +145,16 @@ class IDelivery(Interface):
 class IMessage(Interface):
     """A message on its way into a delivery: begin, write, then commit or abort."""
 
-    def dataReceived(chunk):
+    def dataReceived(chunk: bytes) -> Deferred[None] | None:
         """Take some octets of the message; lines end with CRLF, dots are unstuffed.
 
         :return: ``None``, or a Deferred that fires when the next chunk may come.
         """
 
-    def prepend(fields):
+    def prepend(fields: bytes) -> None:
         """Put header fields in front of everything; at most once, just before the commit."""
 
-    def eomReceived():
+    def eomReceived() -> Outcome | Deferred[Outcome]:
         """Commit.  When this returns (or its Deferred fires), the message is safe.
 
         :return: the queue id as ``str``, ``None`` for the envelope's own, or one
@@ -140,38 +162,47 @@ class IMessage(Interface):
         :raise Refused: when it cannot be kept; then nothing of it is left behind.
         """
 
-    def connectionLost():
+    def connectionLost() -> None:
         """Abort: leave nothing behind.  The client went, or the message was refused."""
 
 
 class IChecked(Interface):
     """An object of the configuration that can say beforehand whether it will work."""
 
-    def check():
+    def check() -> list[str]:
         """Look at files, directories and keys without opening a port or changing anything.
 
         :return: what is wrong, a list of sentences; empty when all is well.
         """
 
 
+class IRevised(Interface):
+    """A checker that can tell whether an earlier answer of its may be wrong by now."""
+
+    def revision() -> object:
+        """What is unequal after any change of users or passwords; asked at each login, so cheap."""
+
+
 class ISubmitter(Interface):
     """The avatar: who is logged in.  It may itself provide stage interfaces, and then runs last."""
 
-    avatarId = Attribute("the name the checker knows this person by; a str")
-    attributes = Attribute("what the back end knows about this person; a dict")
+    avatarId: str = Attribute("the name the checker knows this person by; a str")
+    attributes: Mapping[str, Any] = Attribute("what the back end knows about this person; a dict")
 
-    def owns(mailbox):
+    def owns(mailbox: Mailbox) -> bool:
         """Whether this person may send as the mailbox; a bool."""
 
 
 class IMechanism(Interface):
     """One SASL mechanism (RFC 4422)."""
 
-    name = Attribute("as EHLO lists it; a str in upper case")
-    credentialsInterface = Attribute("what its exchange makes; an Interface of Cred's")
-    needsTLS = Attribute("whether a password would be readable on the way; a bool")
+    name: str = Attribute("as EHLO lists it; a str in upper case")
+    credentialsInterface: InterfaceClass = Attribute(
+        "what its exchange makes; an Interface of Cred's"
+    )
+    needsTLS: bool = Attribute("whether a password would be readable on the way; a bool")
 
-    def server(hostname):
+    def server(hostname: str) -> IExchange:
         """A fresh :class:`IExchange` for one login.
 
         :param hostname: the server's own name; a str.
@@ -181,7 +212,7 @@ class IMechanism(Interface):
 class IExchange(Interface):
     """One SASL exchange, the server's side."""
 
-    def respond(response):
+    def respond(response: bytes | None) -> Any:
         """Take a response of the client.
 
         :param response: the decoded octets, or ``None`` where AUTH came without an initial
@@ -194,29 +225,42 @@ class IExchange(Interface):
 class IFailureChallenge(Interface):
     """An exchange that has one more challenge to send when a login fails (XOAUTH2)."""
 
-    def loginFailed(failure):
+    def loginFailed(failure: Failure) -> bytes:
         """What to send, as bytes, before the 535; the client's answer is thrown away."""
 
 
 class IBearerToken(Interface):
     """Credentials: a user name with a bearer token of OAuth 2.0 (RFC 6750)."""
 
-    username = Attribute("who it is said to be; bytes")
-    token = Attribute("the access token; bytes")
+    username: bytes = Attribute("who it is said to be; bytes")
+    token: bytes = Attribute("the access token; bytes")
+
+
+class ITraceField(Interface):
+    """A delivery that writes the Received field itself (Twisted's IMessageDelivery does)."""
+
+    def receivedField(session: Session, envelope: Envelope) -> bytes | None:
+        """The whole field, ended with CRLF, as bytes; ``None`` for the service's own."""
 
 
 class IExtension(Interface):
-    """One ESMTP extension (RFC 5321 2.2)."""
+    """One ESMTP extension (RFC 5321 2.2): its EHLO line, its parameters, its verbs.
 
-    keyword = Attribute("the EHLO keyword; a str")
+    Its functions are given the :class:`submitd.dialogue.Dialogue`, like those of commands.py: it
+    holds the session, the submission and the pipeline, and no transport.
+    """
 
-    def advertise(session):
+    keyword: str = Attribute("the EHLO keyword; a str")
+
+    def advertise(dialogue: Dialogue) -> str | None:
         """The line EHLO shows now, such as ``"SIZE 1000"``, or ``None`` for no line."""
 
-    mailParameters = Attribute(
-        "keyword of MAIL -> function(session, envelope, value), which raises Refused; a dict"
+    mailParameters: Mapping[str, Callable[..., None]] = Attribute(
+        "keyword of MAIL -> function(dialogue, envelope, value), which raises Refused; a dict"
     )
-    rcptParameters = Attribute(
-        "keyword of RCPT -> function(session, envelope, recipient, value); a dict"
+    rcptParameters: Mapping[str, Callable[..., None]] = Attribute(
+        "keyword of RCPT -> function(dialogue, envelope, recipient, value); a dict"
     )
-    verbs = Attribute("(states.Verb, function like those of commands.py) for each; a tuple")
+    verbs: tuple[tuple[Verb, Command], ...] = Attribute(
+        "(states.Verb, function(dialogue, argument)) for each; a tuple"
+    )

@@ -74,12 +74,11 @@ class Verb:
     argument: bool | None = None
 
 
+# The verbs of RFC 5321 and RFC 2033; what extensions add stands in their own files.
 VERBS: tuple[Verb, ...] = (
     Verb(b"EHLO", ANY, "EHLO <domain or address literal>"),
     Verb(b"HELO", ANY, "HELO <domain>"),
     Verb(b"LHLO", ANY, "LHLO <domain or address literal>"),
-    Verb(b"STARTTLS", frozenset({State.READY}), "STARTTLS"),
-    Verb(b"AUTH", frozenset({State.READY}), "AUTH <mechanism> [<initial response>]", False),
     Verb(
         b"MAIL",
         frozenset({State.READY}),

@@ -58,6 +58,10 @@ class Submission:
     :param requireTLS: no AUTH and no MAIL before TLS.
     :param loginRequired: no MAIL before a login.
     :param insecureLogin: passwords may travel in the clear; for tests and closed networks alone.
+    :param lmtp: speak LMTP (RFC 2033) instead of SMTP.
+    :param helloText: what follows our name in the answer to EHLO; ``{client}`` is the client's.
+    :param hiddenExtensions: keywords that EHLO does not show although they work.
+    :param disabledVerbs: verbs in upper case that are answered 502 and not offered.
     """
 
     hostname: str
@@ -72,4 +76,8 @@ class Submission:
     requireTLS: bool = True
     loginRequired: bool = True
     insecureLogin: bool = False
+    lmtp: bool = False
+    helloText: str = "greets {client}"
+    hiddenExtensions: frozenset[str] = frozenset()
+    disabledVerbs: frozenset[str] = frozenset()
     limits: Limits = attrs.field(factory=Limits)

@@ -1,0 +1,327 @@
+"""The verbs of RFC 5321, one function each.
+
+Every function takes the dialogue and the argument (white space around it is gone) and gives a
+reply, now or as a Deferred; it refuses by raising ``Refused``.  The table of states has already
+been asked: a function runs only where its verb may come.  Verbs that extensions bring have the same
+signature and live in their own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from submitd import events
+from submitd.envelope import Envelope, Recipient
+from submitd.interfaces import IMessage, ITraceField
+from submitd.message.incoming import IncomingMessage
+from submitd.message.received import receivedField
+from submitd.pipeline import asDeferred
+from submitd.states import VERBS, State, Verb
+from submitd.wire.address import parseHello
+from submitd.wire.command import parseMail, parseRcpt
+from submitd.wire.errors import Refused
+from submitd.wire.reply import (
+    BARE_LINE_ENDING,
+    CANNOT_VERIFY,
+    CLOSING,
+    NUL_IN_MESSAGE,
+    OK,
+    RECIPIENT_OK,
+    RESET,
+    SENDER_OK,
+    START_MAIL_INPUT,
+    TOO_MANY_RECIPIENTS,
+    UNKNOWN_PARAMETER,
+    UTF8_ADDRESS,
+    Replies,
+    Reply,
+)
+
+if TYPE_CHECKING:
+    from submitd.dialogue import Answer, Command, Dialogue, Outcome
+
+
+def ehlo(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """EHLO (RFC 5321 4.1.1.1): introduce, and be told the extensions."""
+    return _hello(dialogue, "EHLO", argument)
+
+
+def helo(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """HELO (RFC 5321 4.1.1.1): introduce, without extensions."""
+    return _hello(dialogue, "HELO", argument)
+
+
+def lhlo(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """LHLO (RFC 2033 4.1): EHLO of LMTP."""
+    return _hello(dialogue, "LHLO", argument)
+
+
+def _hello(dialogue: Dialogue, opening: str, argument: bytes) -> Outcome:
+    domain = parseHello(argument)
+    dialogue.reset()  # RFC 5321 4.1.4: a second EHLO acts as RSET
+    waiting = dialogue.pipeline.hello.run(dialogue.session, domain)
+    return dialogue.after(waiting, _introduced, dialogue, opening, domain)
+
+
+def _introduced(dialogue: Dialogue, opening: str, domain: str) -> Reply:
+    session, submission = dialogue.session, dialogue.submission
+    session.openingCommand = opening
+    session.heloName = domain
+    dialogue.state = State.READY
+    lines = [f"{submission.hostname} {submission.helloText.replace('{client}', domain)}".rstrip()]
+    if opening != "HELO":
+        lines += advertised(dialogue)
+    return Reply(250, "", lines)
+
+
+def advertised(dialogue: Dialogue) -> list[str]:
+    """The lines of EHLO, one per extension that is offered now."""
+    hidden, disabled = dialogue.submission.hiddenExtensions, dialogue.rules.disabled
+    lines = []
+    for extension in dialogue.submission.extensions:
+        if extension.keyword in hidden:
+            continue
+        if any(row.name in disabled for row, _ in extension.verbs):
+            continue
+        line = extension.advertise(dialogue)
+        if line is not None:
+            lines.append(line)
+    return lines
+
+
+def mail(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """MAIL (RFC 5321 4.1.1.2): begin a mail transaction."""
+    path, parameters = parseMail(argument)
+    envelope = Envelope(dialogue.newEnvelopeId(), path, parameters)
+    known = dialogue.rules.mailParameters
+    for keyword, value in parameters.items():
+        apply = known.get(keyword)
+        if apply is None:
+            raise Refused(UNKNOWN_PARAMETER, f"MAIL parameter {keyword}")
+        apply(dialogue, envelope, value)
+    if path.mailbox is not None and not envelope.smtpUtf8 and not path.mailbox.isAscii:
+        raise Refused(UTF8_ADDRESS)
+    waiting = dialogue.pipeline.sender.run(dialogue.session, envelope)
+    return dialogue.after(waiting, _begun, dialogue, envelope)
+
+
+def _begun(dialogue: Dialogue, envelope: Envelope) -> Reply:
+    dialogue.session.envelope = envelope
+    dialogue.session.transactions += 1
+    dialogue.state = State.MAIL
+    return SENDER_OK
+
+
+def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """RCPT (RFC 5321 4.1.1.3): one more recipient."""
+    envelope = _transaction(dialogue)
+    limit = dialogue.submission.limits.recipients
+    if limit and len(envelope.recipients) >= limit:
+        raise Refused(TOO_MANY_RECIPIENTS)
+    mailbox, parameters = parseRcpt(argument)
+    if not envelope.smtpUtf8 and not mailbox.isAscii:
+        raise Refused(UTF8_ADDRESS)
+    recipient = Recipient(mailbox, parameters)
+    known = dialogue.rules.rcptParameters
+    for keyword, value in parameters.items():
+        apply = known.get(keyword)
+        if apply is None:
+            raise Refused(UNKNOWN_PARAMETER, f"RCPT parameter {keyword}")
+        apply(dialogue, envelope, recipient, value)
+    waiting = dialogue.pipeline.recipient.run(dialogue.session, envelope, recipient)
+    return dialogue.after(waiting, _added, dialogue, envelope, recipient)
+
+
+def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Reply:
+    envelope.recipients.append(recipient)
+    dialogue.state = State.RCPT
+    return RECIPIENT_OK
+
+
+def data(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """DATA (RFC 5321 4.1.1.4): the message follows."""
+    waiting = dialogue.pipeline.data.run(dialogue.session, _transaction(dialogue))
+    return dialogue.after(waiting, _openMessage, dialogue, _expectText)
+
+
+def _expectText(dialogue: Dialogue, incoming: IncomingMessage) -> Reply:
+    dialogue.beginData(incoming)
+    return START_MAIL_INPUT
+
+
+def _openMessage(
+    dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
+) -> Outcome:
+    """Have the delivery begin, write the Received field, and go on with ``then``."""
+    sink = dialogue.delivery.begin(dialogue.session, _transaction(dialogue))
+    if IMessage.providedBy(sink):
+        return _opened(sink, dialogue, then)
+    waiting = dialogue.limited(asDeferred(sink))
+    return waiting.addCallback(_opened, dialogue, then)
+
+
+def _opened(
+    sink: IMessage, dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
+) -> Outcome:
+    limits = dialogue.submission.limits
+    headerLimit = limits.headerSize if dialogue.pipeline.message else 0
+    incoming = IncomingMessage(sink, limits.messageSize, headerLimit)
+    waiting = incoming.trace(_traceField(dialogue))
+    return dialogue.after(waiting, then, dialogue, incoming)
+
+
+def _traceField(dialogue: Dialogue) -> bytes:
+    session, envelope, delivery = dialogue.session, _transaction(dialogue), dialogue.delivery
+    if ITraceField.providedBy(delivery):
+        field = delivery.receivedField(session, envelope)
+        if field is not None:
+            return field
+    submission = dialogue.submission
+    return receivedField(session, envelope, submission.hostname, submission.clock.seconds())
+
+
+def endOfMessage(dialogue: Dialogue) -> Outcome:
+    """The true end of the data has been read: let the policies look, commit, and answer once."""
+    incoming, envelope = dialogue.incoming, _transaction(dialogue)
+    assert incoming is not None
+    _refuseBroken(dialogue, incoming)
+    if incoming.problem is not None:
+        dialogue.reset()
+        incoming.problem.raiseException()
+    waiting = dialogue.pipeline.message.run(dialogue.session, envelope, incoming)
+    if waiting is not None:
+        waiting.addErrback(_dropped, dialogue)
+    return dialogue.after(waiting, _commit, dialogue, envelope, incoming)
+
+
+def _refuseBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
+    """Rule 3: a bare CR or LF is what smuggles a second message past somebody's end of data."""
+    decoder = dialogue.decoder
+    if decoder.bareLineEnding:
+        incoming.fail(Failure(Refused(BARE_LINE_ENDING)))
+    elif decoder.nul:
+        incoming.fail(Failure(Refused(NUL_IN_MESSAGE)))
+
+
+def _dropped(failure: Failure, dialogue: Dialogue) -> Failure:
+    dialogue.reset()
+    return failure
+
+
+def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
+    outcome = incoming.commit()
+    if isinstance(outcome, Deferred):
+        waiting = dialogue.limited(outcome)
+        waiting.addErrback(_dropped, dialogue)
+        return waiting.addCallback(_committed, dialogue, envelope, incoming)
+    return _committed(outcome, dialogue, envelope, incoming)
+
+
+def _committed(
+    outcome: Any, dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage
+) -> Answer:
+    if outcome is None or isinstance(outcome, str):
+        queueId = outcome or envelope.id
+        replies = [Reply(250, "2.0.0", f"Ok: queued as {queueId}")]
+    else:
+        queueId = envelope.id
+        replies = list(outcome)
+        if len(replies) != len(envelope.recipients):
+            raise TypeError(f"{len(replies)} outcomes for {len(envelope.recipients)} recipients")
+    _logAccepted(dialogue, envelope, incoming, queueId, replies)
+    answer = _answer(dialogue, envelope, replies)
+    dialogue.reset()
+    return answer
+
+
+def _answer(dialogue: Dialogue, envelope: Envelope, replies: list[Reply]) -> Answer:
+    if dialogue.submission.lmtp:  # RFC 2033 4.2: one reply for each accepted recipient
+        count = len(envelope.recipients)
+        return Replies(tuple(replies if len(replies) == count else replies * count))
+    # SMTP has one reply.  Saying 250 although one recipient failed would lose that one silently.
+    return next((reply for reply in replies if not reply.isPositive), replies[0])
+
+
+def _logAccepted(
+    dialogue: Dialogue,
+    envelope: Envelope,
+    incoming: IncomingMessage,
+    queueId: str,
+    replies: list[Reply],
+) -> None:
+    if not any(reply.isPositive for reply in replies):
+        return
+    user = dialogue.session.user
+    events.emit(
+        events.MESSAGE_ACCEPTED,
+        session=dialogue.session.id,
+        queueId=queueId,
+        login=user.avatarId if user is not None else "",
+        sender=str(envelope.reversePath),
+        recipients=len(envelope.recipients),
+        size=incoming.byteLength,
+    )
+
+
+def rset(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """RSET (RFC 5321 4.1.1.5): forget the mail transaction."""
+    dialogue.reset()
+    return RESET
+
+
+def noop(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """NOOP (RFC 5321 4.1.1.9)."""
+    return OK
+
+
+def vrfy(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """VRFY (RFC 5321 3.5.3): 252, since a true answer would be a list of users for everybody."""
+    return CANNOT_VERIFY
+
+
+def help(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """HELP (RFC 5321 4.1.1.8): the verbs, or the syntax of one, from the table."""
+    rules = dialogue.rules
+    offered = {name: row for name, (row, _) in rules.verbs.items() if name not in rules.disabled}
+    if argument:
+        row = offered.get(argument.upper())
+        if row is None:
+            raise Refused(Reply(504, "5.5.4", "HELP is not available for that"))
+        return Reply(214, "2.0.0", row.syntax)
+    names = b" ".join(offered).decode("ascii")
+    return Reply(214, "2.0.0", ["Commands:", names, "HELP <verb> tells the syntax of one"])
+
+
+def quit(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """QUIT (RFC 5321 4.1.1.10)."""
+    dialogue.reset()
+    dialogue.state = State.CLOSED
+    return CLOSING
+
+
+def _transaction(dialogue: Dialogue) -> Envelope:
+    """The mail transaction; the table of states has made sure that there is one."""
+    envelope = dialogue.session.envelope
+    assert envelope is not None
+    return envelope
+
+
+_FUNCTIONS: dict[bytes, Command] = {
+    b"EHLO": ehlo,
+    b"HELO": helo,
+    b"LHLO": lhlo,
+    b"MAIL": mail,
+    b"RCPT": rcpt,
+    b"DATA": data,
+    b"RSET": rset,
+    b"NOOP": noop,
+    b"VRFY": vrfy,
+    b"HELP": help,
+    b"QUIT": quit,
+}
+
+TABLE: dict[bytes, tuple[Verb, Command]] = {row.name: (row, _FUNCTIONS[row.name]) for row in VERBS}

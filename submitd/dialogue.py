@@ -1,0 +1,352 @@
+"""The dialogue: lines in, replies out; no transport, no I/O.
+
+A :class:`Dialogue` owns the session and the mail transaction of one connection.  It looks up the
+verb, holds it to the table of states, runs it, and gives the reply: at once, or as a Deferred where
+a policy, a login or a delivery has to be waited for.  Whoever holds the transport must not hand in
+more until that Deferred has fired; so replies leave in the order of the commands (RFC 2920).
+
+All that goes wrong becomes a reply here: a ``Refused`` is sent as it is, anything else is logged
+and becomes 451 4.3.0.  Nothing that a client sends makes a method of this class raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from submitd import commands, events
+from submitd.interfaces import IDelivery, IMechanism
+from submitd.pipeline import Pipeline
+from submitd.session import Session, TLSInfo
+from submitd.states import State, Verb
+from submitd.submission import Submission
+from submitd.wire.command import parseCommand
+from submitd.wire.data import DotDecoder
+from submitd.wire.errors import Refused
+from submitd.wire.reply import (
+    BAD_SEQUENCE,
+    HELLO_FIRST,
+    LINE_TOO_LONG,
+    LOCAL_ERROR,
+    LOGIN_REQUIRED,
+    NOT_IMPLEMENTED,
+    SYNTAX,
+    TIMED_OUT,
+    TLS_REQUIRED,
+    TOO_MANY_BEFORE_LOGIN,
+    TOO_MANY_ERRORS,
+    UNRECOGNIZED,
+    Replies,
+    Reply,
+)
+
+if TYPE_CHECKING:
+    from submitd.message.incoming import IncomingMessage
+
+Answer = Reply | Replies
+Outcome = Answer | Deferred[Answer]
+Command = Callable[["Dialogue", bytes], Outcome]
+T = TypeVar("T")
+
+# RFC 5321 4.5.3.1.4 gives a command line 512 octets, and each extension adds its own: SIZE,
+# 8BITMIME, SMTPUTF8 and DSN together stay below this.
+MAX_COMMAND_LINE = 2048
+# RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
+MAX_AUTH_LINE = 12288 + 32
+
+
+class Rules:
+    """What follows from a :class:`Submission`, worked out once for all its sessions.
+
+    :ivar verbs: verb -> its row in the table and its function.
+    :ivar mechanisms: SASL mechanisms that the Portal can check, by name, best first.
+    """
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        limit = submission.limits.stage
+        self.pipeline = Pipeline(submission.policies, submission.clock, limit)
+        self.mailParameters: dict[str, Callable[..., None]] = {}
+        self.rcptParameters: dict[str, Callable[..., None]] = {}
+        self.verbs: dict[bytes, tuple[Verb, Command]] = dict(commands.TABLE)
+        for extension in submission.extensions:
+            self.mailParameters.update(extension.mailParameters)
+            self.rcptParameters.update(extension.rcptParameters)
+            self.verbs.update({row.name: (row, run) for row, run in extension.verbs})
+        # RFC 2033 4.1: LHLO in place of HELO and EHLO.
+        for name in (b"HELO", b"EHLO") if submission.lmtp else (b"LHLO",):
+            del self.verbs[name]
+        self.disabled = {name.encode("ascii") for name in submission.disabledVerbs}
+        self.mechanisms = _checkable(submission.mechanisms, submission.portal)
+
+
+def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism]:
+    """The mechanisms whose credentials the Portal has a checker for."""
+    interfaces = portal.listCredentialsInterfaces() if portal is not None else []
+    return {
+        mechanism.name.encode("ascii"): mechanism
+        for mechanism in mechanisms
+        if mechanism.credentialsInterface in interfaces
+    }
+
+
+class Dialogue:
+    """One connection's side of the conversation.
+
+    :param rules: shared by all connections of the listener.
+    :param session: what is known about this one.
+    :ivar state: where it stands; :data:`submitd.states.FRAMING` says how input is then cut.
+    :ivar incoming: the message that is being received, or ``None``.
+    :ivar continuation: in the state AUTH, what takes the next line.
+    :ivar logout: Cred's, once logged in.
+    """
+
+    def __init__(self, rules: Rules, session: Session) -> None:
+        self.rules = rules
+        self.submission = rules.submission
+        self.pipeline = rules.pipeline
+        self.session = session
+        self.state = State.CONNECTED
+        self.incoming: IncomingMessage | None = None
+        self.decoder: Any = None
+        self.continuation: Callable[[bytes], Outcome] | None = None
+        self.logout: Callable[[], object] | None = None
+        self._waiting: Deferred[Any] | None = None
+        self._objection: Refused | None = None
+        self._verb = b""
+
+    # The connection.
+
+    def connectionMade(self) -> Outcome:
+        """The greeting, or a refusal, after which the connection ends."""
+        return self._guarded(self._greeting)
+
+    def _greeting(self) -> Outcome:
+        waiting = self.pipeline.connection.run(self.session)
+        return self.after(waiting, self._greeted)
+
+    def _greeted(self) -> Reply:
+        self.state = State.GREETED
+        kind = "LMTP" if self.submission.lmtp else "ESMTP"
+        banner = self.submission.banner
+        return Reply(220, "", f"{self.submission.hostname} {kind}{' ' if banner else ''}{banner}")
+
+    def handshakeCompleted(self, tls: TLSInfo) -> Deferred[None] | None:
+        """TLS is on.  After STARTTLS all that was said before is forgotten (RFC 3207 4.2).
+
+        :return: a Deferred when a policy has to be waited for; it never fails.  An objection is the
+            answer to what comes next, the greeting or a command, for no reply is due now.
+        """
+        self._logOut()
+        self.session.forget()
+        self.session.secure = True
+        self.session.tls = tls
+        if self.state is State.TLS:
+            self.state = State.GREETED
+        try:
+            waiting = self.pipeline.secure.run(self.session)
+        except Exception:
+            self._objection = self._asRefused(Failure())
+            return None
+        return None if waiting is None else waiting.addErrback(self._object)
+
+    def _object(self, failure: Failure) -> None:
+        self._objection = self._asRefused(failure)
+
+    def timedOut(self) -> Answer:
+        """The client has been silent for too long: the last reply."""
+        return self._refused(Refused(TIMED_OUT, f"idle for {self.submission.limits.idle:g} s"))
+
+    def lineTooLong(self) -> Answer:
+        """A line passed the limit and has been thrown away up to its end."""
+        if self.state is State.AUTH:
+            self.state = State.READY
+        return self._refused(Refused(LINE_TOO_LONG, "command line too long"))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone: abort what is unfinished and tell the observers."""
+        self.state = State.CLOSED
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not (self.incoming is not None and self.incoming.committing):
+            # A commit under way runs to its end: half of one would be worse than a duplicate.
+            waiting.cancel()
+        self._logOut()
+        if self.incoming is not None:
+            self.incoming.abort()
+        self.pipeline.close.tell(self.session, reason, failed=self._observerFailed)
+
+    def _logOut(self) -> None:
+        logout, self.logout = self.logout, None
+        if logout is not None:
+            logout()
+
+    def _observerFailed(self, origin: str) -> None:
+        events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=Failure())
+
+    # Commands.
+
+    def lineReceived(self, line: bytes) -> Outcome:
+        """One line without its CRLF: a command, or a response within AUTH."""
+        return self._guarded(self._continue if self.state is State.AUTH else self._command, line)
+
+    def _continue(self, line: bytes) -> Outcome:
+        continuation, self.continuation = self.continuation, None
+        assert continuation is not None
+        self.state = State.READY
+        if len(line) > MAX_AUTH_LINE:
+            raise Refused(LINE_TOO_LONG, "response too long")
+        return continuation(line)
+
+    def _command(self, line: bytes) -> Outcome:
+        self._verb = b""
+        self.session.commands += 1
+        objection, self._objection = self._objection, None
+        if objection is not None:
+            raise objection
+        if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
+            raise Refused(LINE_TOO_LONG, "command line too long")
+        verb, argument = parseCommand(line)
+        self._verb = verb
+        entry = self.rules.verbs.get(verb)
+        if verb in self.rules.disabled:
+            raise Refused(NOT_IMPLEMENTED, "verb disabled")
+        if entry is None:
+            raise Refused(UNRECOGNIZED)
+        row, run = entry
+        self._admit(row, argument)
+        return run(self, argument)
+
+    def _admit(self, row: Verb, argument: bytes) -> None:
+        """Hold a command to its row in the table."""
+        session, submission = self.session, self.submission
+        if session.user is None and submission.loginRequired:
+            limit = submission.limits.commandsBeforeLogin
+            if limit and session.commands > limit:
+                raise Refused(TOO_MANY_BEFORE_LOGIN)
+        if not row.beforeTLS and submission.requireTLS and not session.secure:
+            raise Refused(TLS_REQUIRED)
+        if self.state not in row.states:
+            raise Refused(HELLO_FIRST if self.state is State.GREETED else BAD_SEQUENCE)
+        if not row.beforeLogin and submission.loginRequired and session.user is None:
+            raise Refused(LOGIN_REQUIRED)
+        if row.argument is not None and row.argument is not bool(argument):
+            raise Refused(SYNTAX)
+
+    # The message.
+
+    def beginData(self, incoming: IncomingMessage) -> None:
+        """From now on, octets go into this message until CRLF.CRLF."""
+        self.incoming = incoming
+        self.decoder = DotDecoder()
+        self.state = State.DATA
+
+    def dataReceived(self, data: bytes) -> tuple[Outcome | Deferred[None] | None, bytes | None]:
+        """Octets of a message.
+
+        :return: what to wait for or say, and what stands behind the end of the message (``None``
+            while it goes on).  A Deferred with ``None`` behind it only asks for time.
+        """
+        assert self.incoming is not None
+        payload, atEnd, rest = self.decoder.feed(data)
+        waiting = self.incoming.dataReceived(payload) if payload else None
+        if waiting is not None:
+            self.limited(waiting).addErrback(self.incoming.fail)
+        if not atEnd:
+            return waiting, None
+        return self._guarded(self.after, waiting, commands.endOfMessage, self), rest
+
+    @property
+    def delivery(self) -> IDelivery:
+        """Where this session's messages go: the avatar where it is a delivery itself."""
+        user = self.session.user
+        if IDelivery.providedBy(user):
+            delivery: IDelivery = user
+            return delivery
+        return self.submission.delivery
+
+    def reset(self) -> None:
+        """Drop the mail transaction, if any (RFC 5321 4.1.1.5)."""
+        incoming, self.incoming = self.incoming, None
+        if incoming is not None:
+            incoming.abort()
+        self.decoder = None
+        self.session.envelope = None
+        if self.state is not State.GREETED:
+            self.state = State.READY
+
+    def newEnvelopeId(self) -> str:
+        """An id for the next transaction: the session's with a number behind it."""
+        return f"{self.session.id}.{self.session.transactions + 1}"
+
+    # Outcomes.
+
+    def after(
+        self, waiting: Deferred[Any] | None, then: Callable[..., Outcome], *arguments: Any
+    ) -> Outcome:
+        """``then(*arguments)``, now or once ``waiting`` has fired."""
+        if waiting is None:
+            return then(*arguments)
+        return waiting.addCallback(lambda _: then(*arguments))
+
+    def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
+        """The same Deferred, which now fails with 451 when it takes longer than a stage may."""
+        limit = self.submission.limits.stage
+        if limit:
+            waiting.addTimeout(limit, self.submission.clock)
+        return waiting
+
+    def _guarded(self, run: Callable[..., Outcome], *arguments: Any) -> Outcome:
+        """Run something that ends in a reply, and turn all that goes wrong into one."""
+        try:
+            outcome = run(*arguments)
+        except Refused as refused:
+            return self._refused(refused)
+        except Exception:
+            return self._refused(self._asRefused(Failure()))
+        if isinstance(outcome, Deferred):
+            self._waiting = outcome
+            return outcome.addBoth(self._settled)
+        return outcome
+
+    def _settled(self, result: Answer | Failure) -> Answer:
+        self._waiting = None
+        if not isinstance(result, Failure):
+            return result
+        if self.state is State.CLOSED:  # nobody is there to be answered, or to be logged about
+            return LOCAL_ERROR
+        return self._refused(self._asRefused(result))
+
+    def _asRefused(self, failure: Failure) -> Refused:
+        """The refusal that a failure stands for; an unexpected one is logged with its traceback."""
+        if isinstance(failure.value, Refused):
+            return failure.value
+        origin = self._verb.decode("ascii") or "connection"
+        events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=failure)
+        return Refused(LOCAL_ERROR, f"{type(failure.value).__name__} at {origin}")
+
+    def _refused(self, refused: Refused) -> Reply:
+        """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
+        reply = refused.reply
+        if reply.code in (500, 501, 502):
+            reply = self._counted(reply)
+        if self.state is State.CONNECTED or reply.code == 421:
+            self.reset()
+            self.state = State.CLOSED
+        events.emit(
+            events.REFUSED,
+            session=self.session.id,
+            command=self._verb.decode("ascii", "replace"),
+            reply=f"{reply.code} {reply.status} {reply.lines[0]}",
+            cause=refused.cause or "",
+            origin=refused.origin,
+        )
+        return reply
+
+    def _counted(self, reply: Reply) -> Reply:
+        session, limit = self.session, self.submission.limits.unrecognized
+        session.unrecognized += 1
+        return TOO_MANY_ERRORS if limit and session.unrecognized > limit else reply

@@ -1,0 +1,236 @@
+"""AUTH (RFC 4954): a SASL exchange that ends in a Cred login.
+
+The mechanism turns responses into credentials, the Portal turns credentials into an avatar, and
+this file turns either into replies.  Every way in which a login can be wrong has the same 535
+(rule 5); a checker that cannot tell is 454, so that no client throws its password away because a
+data base is down.  Credentials never reach a log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
+from twisted.python.failure import Failure
+
+from submitd import events
+from submitd.envelope import Envelope
+from submitd.extensions.extension import Extension
+from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter
+from submitd.states import State, Verb
+from submitd.wire.address import Mailbox
+from submitd.wire.command import decodeXtext
+from submitd.wire.errors import Refused
+from submitd.wire.reply import (
+    ALREADY_LOGGED_IN,
+    BAD_BASE64,
+    LOGIN_CANCELLED,
+    LOGIN_FAILED,
+    LOGIN_NEEDS_TLS,
+    LOGIN_OK,
+    LOGIN_UNAVAILABLE,
+    NO_SUCH_MECHANISM,
+    SYNTAX,
+    TOO_MANY_LOGIN_FAILURES,
+    Reply,
+)
+
+if TYPE_CHECKING:
+    from submitd.dialogue import Dialogue, Outcome
+
+
+def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
+    """AUTH mechanism [initial-response]."""
+    if dialogue.session.user is not None:
+        raise Refused(ALREADY_LOGGED_IN)  # RFC 4954 4: no second AUTH after a good one
+    if not argument:
+        raise Refused(SYNTAX)
+    name, _, initial = argument.partition(b" ")
+    mechanism = dialogue.rules.mechanisms.get(name.upper())
+    if mechanism is None:
+        raise Refused(NO_SUCH_MECHANISM)
+    if not _allowed(dialogue, mechanism):
+        raise Refused(LOGIN_NEEDS_TLS)
+    login = _Login(dialogue, mechanism, mechanism.server(dialogue.submission.hostname))
+    # RFC 4954 4: "=" is an initial response of no octets, which is not the same as none.
+    return login.respond((b"" if initial == b"=" else decode(initial)) if initial else None)
+
+
+def _allowed(dialogue: Dialogue, mechanism: IMechanism) -> bool:
+    return bool(
+        dialogue.session.secure or dialogue.submission.insecureLogin or not mechanism.needsTLS
+    )
+
+
+def decode(response: bytes) -> bytes:
+    """A response's octets.
+
+    :raise Refused: for anything but the one canonical base64 form (RFC 4648 3.5): two spellings of
+        one password would be two things to a throttle.
+    """
+    try:
+        octets = base64.b64decode(response, validate=True)
+    except binascii.Error:
+        raise Refused(BAD_BASE64) from None
+    if base64.b64encode(octets) != response:
+        raise Refused(BAD_BASE64)
+    return octets
+
+
+@attrs.define(eq=False)
+class _Login:
+    """One AUTH command, from its mechanism's name to 235 or a refusal."""
+
+    dialogue: Dialogue
+    mechanism: IMechanism
+    exchange: IExchange
+
+    def respond(self, response: bytes | None) -> Outcome:
+        """Give the exchange a response: the outcome is a challenge or the end of a login."""
+        result = self.exchange.respond(response)
+        if isinstance(result, bytes):
+            return self._challenge(result, self._responseReceived)
+        return Deferred.fromCoroutine(self._finish(result))
+
+    def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
+        self.dialogue.continuation = continuation
+        self.dialogue.state = State.AUTH
+        return Reply(334, "", base64.b64encode(challenge).decode("ascii"))
+
+    def _responseReceived(self, line: bytes) -> Outcome:
+        if line == b"*":
+            raise Refused(LOGIN_CANCELLED)
+        return self.respond(decode(line))
+
+    async def _finish(self, credentials: Any) -> Reply:
+        dialogue, session = self.dialogue, self.dialogue.session
+        requested = dialogue.pipeline.loginRequested.run(session, credentials)
+        if requested is not None:
+            await requested
+        try:
+            avatar, logout = await self._login(credentials)
+        except UnauthorizedLogin:
+            return await self._failed(credentials, Failure())
+        except Refused:
+            raise
+        except Exception:
+            return self._unavailable(Failure())
+        return await self._succeeded(avatar, logout)
+
+    async def _login(self, credentials: Any) -> tuple[ISubmitter, Any]:
+        portal = self.dialogue.submission.portal
+        assert portal is not None
+        _refuseOtherIdentity(credentials)
+        interface, avatar, logout = await self.dialogue.limited(
+            portal.login(
+                credentials,
+                self.dialogue.session,
+                ISubmitter,
+                IMessageDeliveryFactory,
+                IMessageDelivery,
+            )
+        )
+        if interface is ISubmitter:
+            return avatar, logout
+        from submitd.twistedmail import adaptAvatar
+
+        username = credentials.username.decode("utf-8", "replace")
+        return adaptAvatar(interface, avatar, username), logout
+
+    async def _succeeded(self, avatar: ISubmitter, logout: Any) -> Reply:
+        dialogue, session = self.dialogue, self.dialogue.session
+        accepted = dialogue.pipeline.loginSucceeded.run(session, avatar)
+        if accepted is not None:
+            await accepted
+        session.user = avatar
+        session.mechanism = self.mechanism.name
+        dialogue.logout = logout
+        events.emit(
+            events.LOGIN_SUCCEEDED,
+            session=session.id,
+            login=avatar.avatarId,
+            mechanism=self.mechanism.name,
+            remote=session.remoteAddress,
+        )
+        return LOGIN_OK
+
+    async def _failed(self, credentials: Any, failure: Failure) -> Reply:
+        dialogue, session = self.dialogue, self.dialogue.session
+        session.loginFailures += 1
+        events.emit(
+            events.LOGIN_FAILED,
+            session=session.id,
+            login=getattr(credentials, "username", b""),
+            mechanism=self.mechanism.name,
+            remote=session.remoteAddress,
+        )
+        objection = dialogue.pipeline.loginFailed.run(session, credentials, failure)
+        if objection is not None:
+            await objection
+        if IFailureChallenge.providedBy(self.exchange):
+            challenge = self.exchange.loginFailed(failure)
+            return self._challenge(challenge, self._failureAcknowledged)
+        raise Refused(self._failureReply())
+
+    def _failureAcknowledged(self, line: bytes) -> Outcome:
+        raise Refused(self._failureReply())
+
+    def _failureReply(self) -> Reply:
+        limit = self.dialogue.submission.limits.loginFailures
+        tooMany = limit and self.dialogue.session.loginFailures >= limit
+        return TOO_MANY_LOGIN_FAILURES if tooMany else LOGIN_FAILED
+
+    def _unavailable(self, failure: Failure) -> Reply:
+        events.emit(events.LOGIN_BROKEN, session=self.dialogue.session.id, failure=failure)
+        raise Refused(LOGIN_UNAVAILABLE, f"{type(failure.value).__name__} in the checker")
+
+
+def _refuseOtherIdentity(credentials: Any) -> None:
+    """PLAIN can ask to act as somebody else (RFC 4616 2); nobody may unless a policy says so."""
+    identity = getattr(credentials, "authorizationId", b"")
+    if identity and identity != credentials.username:
+        raise UnauthorizedLogin("authorization identity differs from the login")
+
+
+def authParameter(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None:
+    """AUTH= of MAIL (RFC 4954 5): who submitted it first; kept, and trusted by nobody here."""
+    if value is None:
+        raise Refused(SYNTAX)
+    identity = decodeXtext(value)
+    if identity != "<>":
+        Mailbox.parse(identity.encode("utf-8"))
+    envelope.auth = identity
+
+
+class Auth(Extension):
+    """Offered until somebody is logged in, with the mechanisms that would be taken now."""
+
+    keyword = "AUTH"
+    mailParameters = {"AUTH": authParameter}
+    verbs = (
+        (
+            Verb(
+                b"AUTH",
+                frozenset({State.READY}),
+                "AUTH <mechanism> [<initial response>]",
+                beforeTLS=False,
+            ),
+            auth,
+        ),
+    )
+
+    def advertise(self, dialogue: Dialogue) -> str | None:
+        """The keyword with the mechanisms, or nothing when there is none to offer."""
+        if dialogue.submission.requireTLS and not dialogue.session.secure:
+            return None
+        offered = [
+            mechanism.name
+            for mechanism in dialogue.rules.mechanisms.values()
+            if _allowed(dialogue, mechanism)
+        ]
+        return " ".join(["AUTH", *offered]) if offered else None

@@ -1,0 +1,110 @@
+"""A message on its way from the dialogue into a delivery.
+
+It counts octets, keeps the header section (bounded) for the message policies, and remembers the
+first thing that went wrong: from then on the delivery is told to abort, and what still comes is
+read and dropped, so that there is one reply after the true end of the data (rule 3).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd.interfaces import IMessage, IReceivedMessage
+from submitd.wire.errors import Refused
+from submitd.wire.reply import MESSAGE_TOO_LARGE
+
+_HEADER_END = b"\r\n\r\n"
+
+
+@implementer(IReceivedMessage)
+class IncomingMessage:
+    """One message, from 354 to its end.
+
+    :param sink: what the delivery gave for this message.
+    :param sizeLimit: largest message in octets, 0 for no limit.
+    :param headerLimit: how much of the header section to keep, in octets; 0 keeps none.
+    :ivar problem: why the message cannot be kept: a ``Refused`` or any other exception, or
+        ``None`` while all is well.
+    :ivar committing: whether the delivery was told to commit; then nothing is aborted any more.
+    """
+
+    def __init__(self, sink: IMessage, sizeLimit: int, headerLimit: int) -> None:
+        self.byteLength = 0
+        self.problem: Failure | None = None
+        self.sizeExceeded = False
+        self.prepended: list[bytes] = []
+        self._sink = sink
+        self._sizeLimit = sizeLimit
+        self._headerLimit = headerLimit
+        self._head = b""
+        self._headOpen = headerLimit > 0
+        self.committing = False
+        self._aborted = False
+
+    @property
+    def header(self) -> bytes:
+        """The header section with the empty line's CRLF left out, as far as it was kept."""
+        if self._head.startswith(b"\r\n"):
+            return b""
+        end = self._head.find(_HEADER_END)
+        return self._head if end < 0 else self._head[: end + 2]
+
+    def prepend(self, field: bytes) -> None:
+        """See :meth:`submitd.interfaces.IReceivedMessage.prepend`."""
+        bare = field.replace(b"\r\n", b"")
+        if not field.endswith(b"\r\n") or b"\r" in bare or b"\n" in bare:
+            raise ValueError("a header field is made of whole lines, each ended with CRLF")
+        self.prepended.append(field)
+
+    def trace(self, field: bytes) -> Deferred[None] | None:
+        """Give the delivery a trace field of our own, which counts for nobody's limit."""
+        return self._pass(field)
+
+    def dataReceived(self, chunk: bytes) -> Deferred[None] | None:
+        """Take octets of the message; a Deferred asks for time before the next ones."""
+        self.byteLength += len(chunk)
+        if self.problem is not None:
+            return None
+        if self._sizeLimit and self.byteLength > self._sizeLimit:
+            self.sizeExceeded = True
+            self.fail(Failure(Refused(MESSAGE_TOO_LARGE, "more octets than message_size")))
+            return None
+        if self._headOpen:
+            self._keepHead(chunk)
+        return self._pass(chunk)
+
+    def _keepHead(self, chunk: bytes) -> None:
+        self._head += chunk[: self._headerLimit - len(self._head)]
+        self._headOpen = len(self._head) < self._headerLimit and _HEADER_END not in self._head
+
+    def _pass(self, chunk: bytes) -> Deferred[None] | None:
+        try:
+            waiting: Deferred[None] | None = self._sink.dataReceived(chunk)
+        except Exception:
+            self.fail(Failure())
+            return None
+        return None if waiting is None else waiting.addErrback(self.fail)
+
+    def fail(self, problem: Failure) -> None:
+        """Note why the message cannot be kept, and have the delivery drop it; the first wins."""
+        if self.problem is None:
+            self.problem = problem
+            self.abort()
+
+    def commit(self) -> Any:
+        """Commit: the delivery's queue id or outcomes, or a Deferred of them."""
+        if self.prepended:
+            # The last policy's field stands on top, as a trace field does.
+            self._sink.prepend(b"".join(reversed(self.prepended)))
+        self.committing = True
+        return self._sink.eomReceived()
+
+    def abort(self) -> None:
+        """Have the delivery drop the message; nothing happens once it was told to commit."""
+        if not self.committing and not self._aborted:
+            self._aborted = True
+            self._sink.connectionLost()

@@ -1,0 +1,179 @@
+"""The policies, sorted into stages once, at start.
+
+A :class:`Stage` knows which policies take part in it, in the order of the configuration; the
+avatar, where it provides the stage's interface, comes last.  The first refusal wins.  A stage in
+which nobody waits is a plain loop and returns ``None``: a Deferred costs as much as the command
+that it would answer.  A policy that fails in any other way than by refusing, or that takes too
+long, is a refusal with 451 4.3.0: a stage fails closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from inspect import iscoroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from zope.interface.interface import InterfaceClass
+
+from submitd.interfaces import (
+    IConnectionPolicy,
+    IDataPolicy,
+    IDisconnectObserver,
+    IHelloPolicy,
+    ILoginPolicy,
+    IMessagePolicy,
+    IRecipientPolicy,
+    ISecurePolicy,
+    ISenderPolicy,
+)
+from submitd.session import Session
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR
+
+Call = Callable[..., Any]
+
+
+def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[Any]:
+    """A Deferred for what a policy, delivery or checker returned to wait for.
+
+    :raise TypeError: for anything else: a policy that returns ``True`` has misunderstood, and
+        taking that for consent would fail open.
+    """
+    if isinstance(waiting, Deferred):
+        return waiting
+    if iscoroutine(waiting):
+        return Deferred.fromCoroutine(waiting)
+    raise TypeError(f"neither None nor a Deferred nor a coroutine: {type(waiting).__name__}")
+
+
+class Stage:
+    """One stage of the dialogue and the policies that take part in it.
+
+    :param name: as logs show it.
+    :param limit: seconds one policy may take; 0 for no limit.
+    """
+
+    __slots__ = ("_calls", "_clock", "_interface", "_limit", "_method", "name")
+
+    def __init__(
+        self,
+        name: str,
+        interface: InterfaceClass,
+        method: str,
+        policies: Sequence[Any],
+        clock: IReactorTime,
+        limit: float,
+    ) -> None:
+        self.name = name
+        self._interface = interface
+        self._method = method
+        self._clock = clock
+        self._limit = limit
+        self._calls = tuple(
+            self._named(policy) for policy in policies if interface.providedBy(policy)
+        )
+
+    def _named(self, policy: Any) -> tuple[str, Call]:
+        name = getattr(policy, "name", None) or type(policy).__name__
+        return (f"{name} at {self.name}", getattr(policy, self._method))
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def _callsFor(self, session: Session) -> tuple[tuple[str, Call], ...]:
+        user = session.user
+        if user is not None and self._interface.providedBy(user):
+            return (*self._calls, self._named(user))
+        return self._calls
+
+    def run(self, session: Session, *arguments: Any) -> Deferred[None] | None:
+        """Ask each policy in turn.
+
+        :return: ``None`` when none objects, or a Deferred that fires so.
+        :raise Refused: at the first objection.
+        """
+        calls = self._callsFor(session)
+        for at, (origin, call) in enumerate(calls):
+            try:
+                waiting = call(session, *arguments)
+            except Refused as refused:
+                refused.origin = origin
+                raise
+            if waiting is not None:
+                rest = self._rest(origin, asDeferred(waiting), calls[at + 1 :], session, arguments)
+                return Deferred.fromCoroutine(rest)
+        return None
+
+    async def _rest(
+        self,
+        origin: str,
+        waiting: Deferred[Any],
+        calls: tuple[tuple[str, Call], ...],
+        session: Session,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        await self._verdict(origin, waiting)
+        for following, call in calls:
+            try:
+                result = call(session, *arguments)
+            except Refused as refused:
+                refused.origin = following
+                raise
+            if result is not None:
+                await self._verdict(following, asDeferred(result))
+
+    async def _verdict(self, origin: str, waiting: Deferred[Any]) -> None:
+        if self._limit:
+            waiting.addTimeout(self._limit, self._clock)
+        try:
+            result = await waiting
+        except Refused as refused:
+            refused.origin = origin
+            raise
+        except TimeoutError:
+            raise self._late(origin) from None
+        if result is not None:
+            raise TypeError(f"{origin} answered {type(result).__name__} where None is consent")
+
+    def _late(self, origin: str) -> Refused:
+        refused = Refused(LOCAL_ERROR, f"no verdict within {self._limit:g} s")
+        refused.origin = origin
+        return refused
+
+    def tell(self, session: Session, *arguments: Any, failed: Callable[[str], None]) -> None:
+        """Call each observer; none can object, and none keeps the next from being called.
+
+        :param failed: called with the origin inside an ``except`` block for one that raised.
+        """
+        for origin, call in self._callsFor(session):
+            try:
+                call(session, *arguments)
+            except Exception:
+                failed(origin)
+
+
+class Pipeline:
+    """All stages, each with the policies that take part in it.
+
+    :param policies: objects that provide any of the stage interfaces.
+    :param clock: for the time limit.
+    :param limit: seconds one policy may take at one stage; 0 for no limit.
+    """
+
+    def __init__(self, policies: Sequence[Any], clock: IReactorTime, limit: float) -> None:
+        def stage(name: str, interface: InterfaceClass, method: str) -> Stage:
+            return Stage(name, interface, method, policies, clock, limit)
+
+        self.connection = stage("connection", IConnectionPolicy, "connectionMade")
+        self.hello = stage("hello", IHelloPolicy, "helloReceived")
+        self.secure = stage("secure", ISecurePolicy, "handshakeCompleted")
+        self.loginRequested = stage("login", ILoginPolicy, "loginRequested")
+        self.loginSucceeded = stage("login", ILoginPolicy, "loginSucceeded")
+        self.loginFailed = stage("login", ILoginPolicy, "loginFailed")
+        self.sender = stage("sender", ISenderPolicy, "validateFrom")
+        self.recipient = stage("recipient", IRecipientPolicy, "validateTo")
+        self.data = stage("data", IDataPolicy, "dataRequested")
+        self.message = stage("message", IMessagePolicy, "messageReceived")
+        self.close = stage("close", IDisconnectObserver, "connectionLost")

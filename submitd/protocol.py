@@ -1,0 +1,375 @@
+"""The dialogue on a transport: framing, holding back, TLS, time.
+
+This is the one module of the service that holds a connection's transport.  It cuts what arrives
+into lines or hands it on as octets, as the dialogue's state says, and writes what the dialogue
+answers; all replies to one segment leave in one write.
+
+It is a plain Protocol with its own small reader.  LineReceiver copies what is left of its buffer
+for each line, knows one reason to pause where we have two (the dialogue waits; the client does not
+read), and cannot go on behind a line that was too long.
+
+Nothing is read while an answer is outstanding or while the client does not take its replies, so
+what is buffered stays below one line and one segment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IOpenSSLContextFactory,
+    IPushProducer,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd import events
+from submitd.connections import Connections
+from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
+from submitd.session import Session, TLSInfo
+from submitd.states import FRAMING, Framing, State
+from submitd.submission import Submission
+from submitd.wire.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS
+
+# Seconds that a client gets to read our last reply before the connection is cut.
+LINGER = 10.0
+
+
+def describeTLS(connection: SSL.Connection) -> TLSInfo:
+    """What a finished handshake agreed on."""
+    serverName = connection.get_servername()
+    return TLSInfo(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        bits=connection.get_cipher_bits() or 0,
+        serverName=serverName.decode("ascii", "replace") if serverName else None,
+        peerCertificate=connection.get_peer_certificate(),
+        resumed=bool(connection.session_reused()),
+    )
+
+
+def hostAndPort(address: IAddress) -> tuple[str, int]:
+    """An address as text: ``("192.0.2.1", 25)``; ``("", 0)`` for a unix socket."""
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        # A socket of both families shows IPv4 clients as ::ffff:192.0.2.1.
+        return address.host.removeprefix("::ffff:"), address.port
+    return "", 0
+
+
+@implementer(IPushProducer)
+class _Replies:
+    """Our replies as a producer: the transport says when the client does not read them."""
+
+    def __init__(self, protocol: SubmissionProtocol) -> None:
+        self._protocol = protocol
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        self._protocol.hold()
+
+    def resumeProducing(self) -> None:
+        """There is room again."""
+        self._protocol.release()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; connectionLost says so too."""
+
+
+@implementer(IHandshakeListener)
+class SubmissionProtocol(Protocol):
+    """One connection."""
+
+    factory: SubmissionFactory
+    dialogue: Dialogue
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._at = 0
+        self._holds = 0
+        self._reading = False
+        self._skipping = False
+        self._replies: list[bytes] = []
+        self._greeted = False
+        self._closing = False
+        self._heard = 0.0
+        self._starting = False
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        """Greet, or start TLS and greet behind the handshake."""
+        transport: Any = self.transport
+        remote, remotePort = hostAndPort(transport.getPeer())
+        local, localPort = hostAndPort(transport.getHost())
+        session = Session(remote, remotePort, local, localPort)
+        self.dialogue = Dialogue(self.factory.rules, session)
+        connections = self.factory.connections
+        self._heard = connections.now
+        full = connections.isFull
+        connections.add(self)
+        transport.registerProducer(_Replies(self), True)
+        events.emit(events.CONNECTED, session=session.id, remote=remote, port=localPort)
+        if full:
+            self._last(TOO_MANY_CONNECTIONS.wire)
+        elif self.factory.implicitTLS:
+            transport.startTLS(self.factory.contextFactory)
+        else:
+            self._greet()
+
+    def handshakeCompleted(self) -> None:
+        """TLS is on, by either way."""
+        transport: Any = self.transport
+        tls = describeTLS(transport.getHandle())
+        events.emit(
+            events.TLS_ESTABLISHED,
+            session=self.dialogue.session.id,
+            version=tls.version,
+            cipher=tls.cipher,
+            serverName=tls.serverName or "",
+        )
+        waiting = self.dialogue.handshakeCompleted(tls)
+        if waiting is None:
+            self._secured()
+        else:
+            self._await(waiting.addCallback(lambda _: self._secured()))
+
+    def _secured(self) -> None:
+        if not self._greeted:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self._give(self.dialogue.connectionMade())
+        self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._closing = True
+        self._buffer = b""
+        self.factory.connections.remove(self)
+        self.dialogue.connectionLost(reason)
+        session = self.dialogue.session
+        events.emit(
+            events.DISCONNECTED,
+            session=session.id,
+            transactions=session.transactions,
+            reason=type(reason.value).__name__,
+        )
+
+    # What arrives.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what arrived, answer what is complete, and write all answers at once."""
+        self._heard = self.factory.connections.now
+        self._buffer = self._buffer[self._at :] + data if self._buffer else data
+        self._at = 0
+        self._read()
+
+    def _read(self) -> None:
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            while not self._holds and not self._closing and self._take():
+                pass
+        finally:
+            self._reading = False
+        self._flush()
+
+    def _take(self) -> bool:
+        """Take one line or the octets that are there; false when there is nothing to take."""
+        framing = FRAMING[self.dialogue.state]
+        if framing is Framing.LINES:
+            return self._takeLine()
+        if framing is Framing.OCTETS:
+            return self._takeOctets()
+        # RFC 3207 4.2: what was sent in the clear behind STARTTLS must not count as sent under TLS.
+        self._buffer, self._at = b"", 0
+        return False
+
+    def _takeLine(self) -> bool:
+        end = self._buffer.find(b"\r\n", self._at)
+        if end < 0:
+            self._keepPartialLine()
+            return False
+        line = self._buffer[self._at : end]
+        self._at = end + 2
+        if self._skipping:
+            self._skipping = False
+            self._give(self.dialogue.lineTooLong())
+        else:
+            self._give(self.dialogue.lineReceived(line))
+        return True
+
+    def _keepPartialLine(self) -> None:
+        self._buffer, self._at = self._buffer[self._at :], 0
+        if len(self._buffer) > MAX_AUTH_LINE:
+            # One reply, after the line's true end; the last octet may be the CR of that end.
+            self._skipping = True
+            self._buffer = self._buffer[-1:]
+
+    def _takeOctets(self) -> bool:
+        data = self._buffer[self._at :] if self._at else self._buffer
+        self._buffer, self._at = b"", 0
+        if not data:
+            return False
+        outcome, rest = self.dialogue.dataReceived(data)
+        if rest is not None:
+            self._buffer = rest
+        if outcome is not None:
+            self._give(outcome)
+        return True
+
+    # What leaves.
+
+    def _give(self, outcome: Outcome | Deferred[None]) -> None:
+        if isinstance(outcome, Deferred):
+            self._await(outcome)
+        else:
+            self._say(outcome)
+
+    def _await(self, outcome: Deferred[Any]) -> None:
+        """Read nothing until this has fired: rule 1, replies leave in the order of the commands."""
+        settled = False
+
+        def settle(answer: Answer | None) -> None:
+            nonlocal settled
+            settled = True
+            if answer is not None:
+                self._say(answer)
+            if held:
+                self.release()
+
+        held = False
+        outcome.addCallback(settle)
+        outcome.addErrback(self._broken)
+        if not settled:
+            held = True
+            self._flush()
+            self.hold()
+
+    def _broken(self, failure: Failure) -> None:
+        # The dialogue's Deferreds do not fail; if one does, silence would hang the client.
+        events.emit(
+            events.POLICY_FAILED,
+            session=self.dialogue.session.id,
+            origin="protocol",
+            failure=failure,
+        )
+        self._transport.abortConnection()
+
+    @property
+    def _transport(self) -> Any:
+        return self.transport
+
+    def _say(self, answer: Answer) -> None:
+        self._replies.append(answer.wire)
+
+    def _flush(self) -> None:
+        """Write the replies there are, and do what the dialogue's state asks for behind them."""
+        if self._replies and not self._closing:
+            replies, self._replies = self._replies, []
+            self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+        state = self.dialogue.state
+        if state is State.TLS and not self._starting:
+            self._starting = True
+            self._buffer, self._at = b"", 0
+            self._transport.startTLS(self.factory.contextFactory)
+        elif state is State.CLOSED and not self._closing:
+            self._close()
+
+    def _last(self, wire: bytes) -> None:
+        self._transport.write(wire)
+        self._close()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._heard = self.factory.connections.now
+        # A registered producer would keep loseConnection waiting for ever.
+        self._transport.unregisterProducer()
+        self._transport.loseConnection()
+
+    # Holding back, for either reason: an answer is outstanding, or replies are not being read.
+
+    def hold(self) -> None:
+        """Read no more until released as often."""
+        self._holds += 1
+        if self._holds == 1:
+            self._transport.pauseProducing()
+
+    def release(self) -> None:
+        """Take one reason to hold back; with the last one, go on."""
+        self._holds -= 1
+        if self._holds or self._closing:
+            return
+        self._transport.resumeProducing()
+        self._read()
+
+    # Time and the end.
+
+    def sweep(self, now: float) -> None:
+        """End a connection that is silent for too long, or that does not read our last reply."""
+        silent = now - self._heard
+        limit = self.factory.rules.submission.limits.idle
+        if self._closing:
+            if silent > LINGER:
+                self._transport.abortConnection()
+        elif not limit or silent <= limit:
+            return
+        elif not self._greeted or self._holds:
+            self._transport.abortConnection()
+        else:
+            self._say(self.dialogue.timedOut())
+            self._flush()
+
+    def disconnect(self) -> None:
+        """The service stops: 421, and close."""
+        if not self._closing:
+            self._last(SHUTTING_DOWN.wire if self._greeted else b"")
+
+
+class SubmissionFactory(Factory):
+    """Makes the connections of one listener.
+
+    :param submission: what they have in common.
+    :param contextFactory: TLS; needed for ``submission.startTLS`` and for implicit TLS.
+    :param implicitTLS: whether a connection begins with the handshake (RFC 8314 3.3).
+    :param connections: where live connections are kept; shared by the listeners of a service.
+    :raise ValueError: when TLS is asked for and there is no context factory.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        submission: Submission,
+        contextFactory: IOpenSSLContextFactory | None = None,
+        implicitTLS: bool = False,
+        connections: Connections | None = None,
+    ) -> None:
+        if (implicitTLS or submission.startTLS) and contextFactory is None:
+            raise ValueError("TLS needs a context factory")
+        self.rules = Rules(submission)
+        self.contextFactory = contextFactory
+        self.implicitTLS = implicitTLS
+        self.connections = connections if connections is not None else Connections(submission.clock)
+
+    def buildProtocol(self, addr: IAddress | None) -> SubmissionProtocol:
+        """A connection comes in."""
+        protocol = SubmissionProtocol()
+        protocol.factory = self
+        return protocol
+
+    def startFactory(self) -> None:
+        """A port opens."""
+        self.connections.start()
+
+    def stopFactory(self) -> None:
+        """The port has closed."""
+        self.connections.stop()
