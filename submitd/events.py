@@ -1,0 +1,262 @@
+"""Every log event, by name, in one place.
+
+An :class:`Event` names the fields it takes, and :func:`emit` takes no others: what is not named
+here cannot reach a log, and no field can be named for a password, a token or another secret.
+Values are data: before an observer sees them, what is not printable is replaced and what is long
+is cut, and in a line of text a value that could be read as two is put in quotes; so no client can
+forge a line or a field of one.
+
+Events are twisted.logger's and go to whatever observers are installed.  As text, one is
+``message accepted: session=... id=...``; :func:`jsonObserver` writes one JSON object per line.
+:func:`textObserver` writes the lines of Twisted's own text observer at less than half its price.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import attrs
+from twisted.logger import (
+    FileLogObserver,
+    Logger,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+    formatTime,
+)
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_str
+
+# Longest value of one field, in characters: RFC 5321 4.5.3.1.3 gives a path 256 octets.
+MAX_VALUE = 512
+# A traceback is ours, not a client's; but an exception's text may quote a client at any length.
+MAX_TRACEBACK = 8192
+
+# One observer for all; Logger.emit itself looks each level up again, which costs as much as the
+# rest of an event (it is on the path of every message), so emit() below hands over the dict.
+log = Logger(namespace="submitd")
+
+_SECRET = re.compile(r"passw|secret|credential|token|response|challenge|private", re.IGNORECASE)
+# What twisted.logger and twisted.python.log keep for themselves in an event.
+_TAKEN = frozenset({"event", "time", "system", "message", "format", "isError", "why", "level"})
+_NEEDS_QUOTES = re.compile(r'[\s"=]')
+
+
+def _fieldNames(event: Event, attribute: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if _SECRET.search(name):
+            raise ValueError(f"no event may carry a secret: {name}")
+        if name in _TAKEN or name.startswith("log_"):
+            raise ValueError(f"the log keeps this name for itself: {name}")
+
+
+@attrs.frozen(eq=False)
+class Event:
+    """One kind of log event.
+
+    :param name: for machines: ``message-accepted``.
+    :param text: for people: ``message accepted``.
+    :param fields: names of the values it carries, in the order of the text; ``failure`` is a
+        ``Failure``, whose traceback is logged too.
+    :raise ValueError: for a field that is named like a secret, or that the log itself uses.
+    """
+
+    name: str
+    text: str
+    fields: tuple[str, ...] = attrs.field(validator=_fieldNames)
+    level: Any = LogLevel.info
+
+
+CONNECTION_OPENED = Event(
+    "connection-opened",
+    "connection opened",
+    ("session", "peer", "port", "local", "localPort"),
+    LogLevel.debug,
+)
+CONNECTION_CLOSED = Event(
+    "connection-closed",
+    "connection closed",
+    ("session", "peer", "user", "secure", "seconds", "commands", "messages", "reason"),
+)
+TLS_ESTABLISHED = Event(
+    "tls-established",
+    "TLS established",
+    ("session", "peer", "version", "cipher", "bits", "servername", "resumed"),
+)
+TLS_FAILED = Event("tls-failed", "TLS handshake failed", ("session", "peer", "cause"))
+LOGIN_SUCCEEDED = Event(
+    "login-succeeded", "login", ("session", "peer", "user", "mechanism", "secure")
+)
+LOGIN_FAILED = Event(
+    "login-failed",
+    "login failed",
+    ("session", "peer", "user", "mechanism", "cause"),
+    LogLevel.warn,
+)
+MESSAGE_ACCEPTED = Event(
+    "message-accepted",
+    "message accepted",
+    ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
+)
+MESSAGE_REFUSED = Event(
+    "message-refused",
+    "message refused",
+    ("session", "id", "peer", "user", "sender", "recipients", "size", "reply", "cause", "origin"),
+)
+# ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).
+REFUSED = Event(
+    "refused", "refused", ("session", "peer", "user", "command", "reply", "cause", "origin")
+)
+POLICY_FAILED = Event(
+    "policy-failed", "policy failed", ("session", "origin", "failure"), LogLevel.error
+)
+DELIVERY_FAILED = Event(
+    "delivery-failed", "delivery failed", ("session", "id", "origin", "cause"), LogLevel.error
+)
+FILE_READ = Event("file-read", "file read", ("file", "entries"))
+FILE_PROBLEM = Event("file-problem", "file problem", ("file", "line", "problem"), LogLevel.warn)
+SERVICE_STARTED = Event("service-started", "service started", ("hostname", "release"))
+SERVICE_LISTENING = Event("service-listening", "listening", ("endpoint", "tls"))
+SERVICE_STOPPED = Event("service-stopped", "service stopped", ("hostname", "reason"))
+SERVICE_PROBLEM = Event("service-problem", "service problem", ("problem", "failure"), LogLevel.warn)
+
+
+def emit(event: Event, **fields: Any) -> None:
+    """Log an event.  Fields that are left out are not shown.
+
+    Observers find ``event`` (its name), each field, cleaned, under its own name, and the names of
+    those present under ``log_fields``.
+
+    :param event: one of this module, or an :class:`Event` of your own.
+    :param fields: values for its fields: text, bytes, numbers, ``None``, or anything with a
+        ``str()``; ``failure`` is a ``Failure``.
+    :raise TypeError: for a field the event does not name.
+    """
+    published: dict[str, Any] = {}
+    names = []
+    words = []
+    for name in event.fields:
+        if name in fields:
+            value = fields.pop(name)
+            if name == "failure":
+                published["log_failure"] = value
+                continue
+            published[name] = value = _clean(value)
+            names.append(name)
+            words.append(f"{name}={_quoted(value)}")
+    if fields:
+        raise TypeError(f"{event.name} has no field {', '.join(sorted(fields))}")
+    published["event"] = event.name
+    published["log_fields"] = names
+    published["log_text"] = f"{event.text}: {' '.join(words)}" if words else event.text
+    # One field is the cheapest format, and braces in a value mean nothing in it.
+    published["log_format"] = "{log_text}"
+    published["log_logger"] = log
+    published["log_level"] = event.level
+    published["log_namespace"] = log.namespace
+    published["log_source"] = None
+    published["log_time"] = time.time()
+    log.observer(published)
+
+
+def _clean(value: Any) -> Any:
+    """The value as a log may show it: a number or ``None`` as it is, else a bounded, safe text."""
+    if type(value) is not str:
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, bytes):
+            value = value[: MAX_VALUE + 1].decode("utf-8", "backslashreplace")
+        else:
+            value = safe_str(value)
+    if len(value) > MAX_VALUE:
+        value = value[: MAX_VALUE - 3] + "..."
+    if not value.isprintable():
+        value = _escaped(value)
+    return value
+
+
+def _escaped(value: str) -> str:
+    """Controls, line separators, direction marks and surrogates shown as escapes."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in value
+    )
+
+
+def _quoted(value: Any) -> str:
+    text = "-" if value is None else str(value)
+    if not text or _NEEDS_QUOTES.search(text):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text
+
+
+def _traceback(failure: Failure) -> str:
+    """A traceback within bounds: its end, for that is where the exception stands."""
+    text = failure.getTraceback()
+    return text if len(text) <= MAX_TRACEBACK else "..." + text[-MAX_TRACEBACK:]
+
+
+def jsonObserver(outFile: TextIO) -> FileLogObserver:
+    """An observer that writes one JSON object per line.
+
+    Each has ``time`` (ISO 8601, UTC), ``level``, ``event`` and the event's fields; an event of
+    somebody else is called ``log`` and has ``namespace`` and ``message``.  A failure adds
+    ``traceback``.
+
+    :param outFile: a text file open for writing; it is flushed after every line.
+    """
+    return FileLogObserver(outFile, _asJson)
+
+
+def _asJson(event: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+    level = event.get("log_level")
+    record: dict[str, Any] = {
+        "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level.name if level is not None else "info",
+        "event": "log",
+    }
+    names = event.get("log_fields")
+    if names is None:
+        record["namespace"] = _clean(event.get("log_namespace", "-"))
+        record["message"] = _clean(formatEvent(event))
+    else:
+        record["event"] = event["event"]
+        record.update((name, event[name]) for name in names)
+    if "log_failure" in event:
+        record["traceback"] = _traceback(event["log_failure"])
+    return json.dumps(record) + "\n"
+
+
+def textObserver(outFile: TextIO) -> FileLogObserver:
+    """An observer that writes the lines of ``twisted.logger.textFileLogObserver``, only faster.
+
+    :param outFile: a text file open for writing; it is flushed after every line.
+    """
+    return FileLogObserver(outFile, _TextLines())
+
+
+class _TextLines:
+    """Formats as Twisted does, and makes the time stamp once per second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._stamp = ""
+
+    def __call__(self, event: dict[str, Any]) -> str | None:
+        if "log_fields" not in event or "log_failure" in event:
+            return formatEventAsClassicLogText(event, self._time)
+        stamp = self._time(event["log_time"])
+        return f"{stamp} [submitd#{event['log_level'].name}] {event['log_text']}\n"
+
+    def _time(self, when: float | None) -> str:
+        if when is None:
+            return formatTime(None)
+        if int(when) != self._second:
+            self._second = int(when)
+            self._stamp = formatTime(when)
+        return self._stamp
