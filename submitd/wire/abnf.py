@@ -3,8 +3,9 @@
 Each name is a piece of a regular expression over ``str``, with the rule it stands for above it;
 address.py and command.py put them together and compile them.  No pattern can match a control
 character.  The branches of every repetition begin with different characters, so that no input takes
-more than linear time; possessive are only sets of characters, since Python before 3.11.5 gets
-possessive groups wrong.  Where we accept more or less than the rule says, a comment says so and why.
+more than linear time; possessive are sets of characters alone, since Python before 3.11.5 gets
+possessive groups wrong.  Where we accept more or less than the rule says, a comment says so and
+why.
 """
 
 from __future__ import annotations

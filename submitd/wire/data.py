@@ -129,7 +129,9 @@ class DotEncoder:
         self._before = _lineEnd(data)
         # A CR at the end waits for its LF.
         text = data[:-1] if self._before == b"\r" else data
-        return text.replace(_DOT_LINE, b"\r\n..")[sent:]
+        if text.rfind(_DOT_LINE) >= 0:
+            text = text.replace(_DOT_LINE, b"\r\n..")
+        return text[sent:]
 
     def finish(self) -> bytes:
         """Give the end of the message: a CRLF if its last line has none, and the dot.

@@ -2,6 +2,9 @@
 
 A :class:`Reply` is a value.  Its octets are made once, when it is made, so that a named reply costs
 nothing to send.  Whatever a text contains, no CR, LF or control character leaves (rule 7).
+
+:class:`ReplyParser` reads the replies of another server, in bounded space; what is no reply is
+:class:`ReplySyntaxError`.
 """
 
 from __future__ import annotations
@@ -72,6 +75,100 @@ class Replies:
     def wire(self) -> bytes:
         """The octets of all replies, one after the other."""
         return b"".join(reply.wire for reply in self.replies)
+
+
+# What another server may send before it is cut off: octets in a line (RFC 5321 4.5.3.1.5 says 512),
+# lines in a reply, octets in a reply.
+MAX_REPLY_LINE = 4096
+MAX_REPLY_LINES = 500
+MAX_REPLY_SIZE = 64 * 1024
+
+# RFC 5321 4.2, one line of it: Reply-code ( "-" / SP ) [ textstring ], or Reply-code alone.
+# More than the rule: any second digit.  Less: no 1yz, which SMTP does not have.
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*+))?", re.DOTALL)
+
+# RFC 2034 4: status-code = class "." subject "." detail, in front of the text of each line
+_STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
+
+
+class ReplySyntaxError(ValueError):
+    """What came is not a reply; the dialogue with that server is out of step.
+
+    :param reason: what is wrong with it.
+    :param replies: those that came whole before it, in the same chunk: they still count.
+    """
+
+    def __init__(self, reason: str, replies: list[Reply]) -> None:
+        super().__init__(reason)
+        self.replies = replies
+
+
+class ReplyParser:
+    """Reads the replies of another server, however they are cut.
+
+    The codes of a reply of several lines must agree (RFC 5321 4.2.1); lines end with CRLF alone.
+    An enhanced status that fits the code is split off (RFC 2034).  After an error it is of no more
+    use.
+    """
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._code = b""
+        self._lines: list[str] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """Take some octets.
+
+        :return: the replies that they complete, in order.
+        :raise ReplySyntaxError: when they cannot be part of a reply, or one grows too long.
+        """
+        *lines, self._partial = (self._partial + data).split(b"\r\n")
+        replies: list[Reply] = []
+        try:
+            for line in lines:
+                if self._take(line):
+                    replies.append(self._finish())
+            _checkLine(self._partial.removesuffix(b"\r"))
+        except ValueError as error:
+            raise ReplySyntaxError(str(error), replies) from None
+        return replies
+
+    def _take(self, line: bytes) -> bool:
+        _checkLine(line)
+        matched = _REPLY_LINE.fullmatch(line)
+        if matched is None or b"\r" in line:
+            raise ValueError("not a reply line")
+        code, separator, text = matched.groups(b"")
+        if self._code not in (b"", code):
+            raise ValueError("the codes of one reply differ")
+        self._code = code
+        self._lines.append(text.decode("utf-8", "replace"))
+        self._size += len(line) + 2
+        if len(self._lines) > MAX_REPLY_LINES or self._size > MAX_REPLY_SIZE:
+            raise ValueError("reply too long")
+        return separator != b"-"
+
+    def _finish(self) -> Reply:
+        code, lines = int(self._code), self._lines
+        self._code, self._lines, self._size = b"", [], 0
+        matched = _STATUS.match(lines[0])
+        if matched is None or int(matched[1]) != code // 100:
+            return Reply(code, "", lines)
+        status = matched[0]
+        return Reply(code, status, [_withoutStatus(line, status) for line in lines])
+
+
+def _checkLine(line: bytes) -> None:
+    if b"\n" in line:
+        raise ValueError("LF without CR in a reply")
+    if len(line) > MAX_REPLY_LINE:
+        raise ValueError("reply line too long")
+
+
+def _withoutStatus(line: str, status: str) -> str:
+    word, _, text = line.partition(" ")
+    return text if word == status else line
 
 
 # The catalogue: every reply of the dialogue that is always the same.  Named for what it says.
