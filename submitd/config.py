@@ -1,0 +1,99 @@
+"""The configuration: a TOML file becomes :class:`submitd.settings.Settings`.
+
+:func:`load` reads the file, then the types of all values (typed.py), then what the values mean
+(preflight.py).  It opens no port and writes nothing.  All mistakes come together in one
+:class:`ConfigurationError`, as lines ``FILE: key.path[0].name: what is wrong``; a section whose
+types are wrong does not keep the others from being examined.  What works but is unwise is a
+warning, and comes back beside the settings.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from submitd.preflight import examine
+from submitd.settings import Settings
+from submitd.typed import Finding, nearest, structure
+
+
+class ConfigurationError(Exception):
+    """A configuration that nothing can be started from.
+
+    :param file: where it was read.
+    :param findings: the mistakes and warnings.
+    """
+
+    def __init__(self, file: Path, findings: Iterable[Finding]) -> None:
+        self.file = file
+        self.findings = list(findings)
+        super().__init__("\n".join(lines(file, self.findings)))
+
+
+@attrs.frozen
+class Loaded:
+    """A configuration without mistakes.
+
+    :param settings: what it says.
+    :param warnings: what is unwise in it.
+    """
+
+    settings: Settings
+    warnings: list[Finding]
+
+
+def lines(file: Path, findings: Iterable[Finding]) -> list[str]:
+    """The findings as they are printed."""
+    return [f"{file}: {finding}" for finding in findings]
+
+
+def load(file: Path) -> Loaded:
+    """Read, type and examine a configuration.
+
+    :param file: a TOML file.
+    :raise ConfigurationError: with everything that is wrong.
+    """
+    settings, broken, findings = _typed(_parse(file), file.absolute().parent)
+    findings += examine(settings, frozenset(broken))
+    if any(not finding.isWarning for finding in findings):
+        raise ConfigurationError(file, findings)
+    return Loaded(settings, findings)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8"))
+    except OSError as error:
+        said = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        said = f"is not UTF-8 (octet {error.start})"
+    except tomllib.TOMLDecodeError as error:
+        said = f"is not TOML: {error}"
+    raise ConfigurationError(file, [Finding("", said)])
+
+
+def _typed(document: dict[str, Any], directory: Path) -> tuple[Settings, set[str], list[Finding]]:
+    kinds = typing.get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    broken: set[str] = set()
+    findings: list[Finding] = []
+    for name in document:
+        if name not in kinds:
+            findings.append(Finding(name, f"unknown key; {nearest(name, kinds)}"))
+            continue
+        made, wrong = structure(document[name], kinds[name], directory, name)
+        findings += wrong
+        if wrong:
+            broken.add(name)
+        else:
+            values[name] = made
+    settings = Settings(**values)
+    anchored = attrs.evolve(
+        settings, auth=settings.auth.anchored(directory), log=settings.log.anchored(directory)
+    )
+    return anchored, broken, findings

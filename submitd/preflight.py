@@ -1,0 +1,366 @@
+"""Before a start: whether what the settings say can work.
+
+:func:`examine` looks at files, certificates and endpoint strings, and makes every mechanism,
+checker, policy and delivery once, to ask its ``check()`` (``IChecked``).  It opens no port and
+writes nothing; the objects it makes are thrown away.  :func:`portsInUse` is asked only when the
+service is about to start: it binds each address without listening and lets go of it again, so that
+one port in use is a clear message while all ports are still closed.
+
+Nothing here raises for a wrong setting: everything comes back as findings.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, makeChecker
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+    serverFromString,
+)
+from twisted.internet.protocol import Factory
+
+from submitd import deliveries, interfaces, policies, sasl, tls
+from submitd.interfaces import IChecked, IDelivery
+from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
+from submitd.typed import Finding, nearest
+from submitd.wire import abnf
+
+_HOSTNAME = re.compile(f"(?:{abnf.ASCII_DOMAIN}|{abnf.ADDRESS_LITERAL})")
+
+STAGES = (
+    interfaces.IConnectionPolicy,
+    interfaces.IHelloPolicy,
+    interfaces.ISecurePolicy,
+    interfaces.ILoginPolicy,
+    interfaces.ISenderPolicy,
+    interfaces.IRecipientPolicy,
+    interfaces.IDataPolicy,
+    interfaces.IMessagePolicy,
+    interfaces.IDisconnectObserver,
+)
+
+
+@attrs.frozen
+class Address:
+    """Where an endpoint would listen.
+
+    :param host: the interface; empty for all of IPv4; for a unix socket its path.
+    :param port: the port; ``None`` for a unix socket.
+    """
+
+    host: str
+    port: int | None = None
+
+    def overlaps(self, other: Address) -> bool:
+        """Whether only one of the two can be listened on."""
+        if self.port is None or other.port is None:
+            return self == other
+        if self.port != other.port or self.port == 0:
+            return False
+        one, two = self.host or "0.0.0.0", other.host or "0.0.0.0"  # noqa: S104
+        # A socket on "::" takes the IPv4 connections too.
+        if one == two or "::" in (one, two):
+            return True
+        return "0.0.0.0" in (one, two) and ":" not in one + two  # noqa: S104
+
+
+class _Ears:
+    """Stands in for a reactor, to learn where an endpoint would listen."""
+
+    address: Address | None = None
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> None:
+        """Note where TCP would be listened to."""
+        self.address = Address(interface, port)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> None:
+        """Note the path of a unix socket."""
+        self.address = Address(os.fsdecode(address))
+
+
+def addressOf(endpoint: str) -> Address | None:
+    """Where an endpoint string listens.
+
+    :return: the address; ``None`` for a kind of endpoint that keeps it to itself (``systemd:``).
+    :raise ValueError: when it is no endpoint string, with the sentence that says so.
+    """
+    ears: Any = _Ears()
+    if endpoint.startswith("systemd:"):
+        return None  # its sockets are there when systemd starts the service, and not before
+    try:
+        parsed = serverFromString(ears, endpoint)
+    except Exception as error:
+        # Parsers raise what int(), a function call or a look-up happens to raise.
+        raise ValueError(_notEndpoint(endpoint, str(error))) from None
+    if isinstance(parsed, TCP4ServerEndpoint | TCP6ServerEndpoint | UNIXServerEndpoint):
+        parsed.listen(Factory())  # type: ignore[no-untyped-call]  # Twisted does not type it
+    address: Address | None = ears.address
+    if address and address.port is not None and not 0 <= address.port <= 65535:
+        raise ValueError(_notEndpoint(endpoint, "a port is a number from 0 to 65535"))
+    return address
+
+
+def _notEndpoint(endpoint: str, reason: str) -> str:
+    return (
+        f'must be an endpoint such as "tcp:587" or "unix:/run/submitd.sock", not "{endpoint}"'
+        f" ({reason})"
+    )
+
+
+def examine(settings: Settings, broken: frozenset[str] = frozenset()) -> list[Finding]:
+    """All that is wrong or unwise in what the settings mean.
+
+    :param broken: the sections whose types were wrong already; what needs them is not looked at.
+    """
+    return [
+        finding
+        for sections, check in CHECKS
+        if not broken.intersection(sections)
+        for finding in check(settings)
+    ]
+
+
+def _names(settings: Settings) -> Iterator[Finding]:
+    if settings.hostname and not _HOSTNAME.fullmatch(settings.hostname):
+        yield Finding(
+            "hostname", f'must be a domain or an address literal, not "{settings.hostname}"'
+        )
+    if not (settings.banner.isascii() and settings.banner.isprintable()):
+        yield Finding("banner", "must be printable ASCII (RFC 5321 4.2)")
+
+
+def _listeners(settings: Settings) -> Iterator[Finding]:
+    if not settings.listener:
+        yield Finding("listener", "is missing: there must be one section [[listener]] at least")
+    seen: dict[Address, str] = {}
+    for at, listener in enumerate(settings.listener):
+        path = f"listener[{at}]"
+        yield from _endpoint(listener, f"{path}.endpoint", seen)
+        if listener.tls == "off" and listener.require_tls:
+            yield Finding(
+                f"{path}.require_tls",
+                'must be false where tls is "off", or no message could ever be sent',
+            )
+
+
+def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -> Iterator[Finding]:
+    try:
+        address = addressOf(listener.endpoint)
+    except ValueError as error:
+        yield Finding(path, str(error))
+        return
+    if address is None:
+        return
+    for other, where in seen.items():
+        if address.overlaps(other):
+            yield Finding(path, f"{listener.endpoint} is taken by {where} already")
+    seen[address] = path
+    if address.port is None and not Path(address.host).parent.is_dir():
+        yield Finding(path, f"there is no directory {Path(address.host).parent}")
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    if settings.tls is None:
+        for at, listener in enumerate(settings.listener):
+            if listener.tls != "off":
+                yield Finding(
+                    f"listener[{at}].tls",
+                    f'is "{listener.tls}", but there is no section [tls] with a certificate',
+                )
+        return
+    for mistake in tls.mistakes(settings.tls):
+        yield Finding(f"tls.{mistake.key}", mistake.sentence)
+    yield from _othersCanRead("tls.private_key", settings.tls.private_key)
+
+
+def _othersCanRead(path: str, file: Path) -> Iterator[Finding]:
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return  # said by whoever reads it
+    if mode & 0o004:
+        yield Finding(path, f"{file} can be read by others (chmod o= {file})", isWarning=True)
+
+
+def _auth(settings: Settings) -> Iterator[Finding]:
+    auth = settings.auth
+    mechanisms: dict[int, Any] = {}
+    for at, name in enumerate(auth.mechanisms):
+        try:
+            mechanisms[at] = sasl.mechanism(name)
+        except LookupError as error:
+            said = str(error)
+            if ":" not in name:
+                said = f'there is no mechanism "{name}"; {nearest(name, sasl.REGISTRY)}'
+            yield Finding(f"auth.mechanisms[{at}]", said)
+    checked: set[Any] = set()
+    for at, description in enumerate(auth.checkers):
+        checker, findings = _checker(description, f"auth.checkers[{at}]")
+        yield from findings
+        checked.update(getattr(checker, "credentialInterfaces", ()))
+    if auth.required and not auth.checkers:
+        yield Finding(
+            "auth.checkers",
+            'is empty, but a login is required; name one, such as "htpasswd:FILE", or set'
+            " auth.required = false",
+        )
+    elif checked:
+        yield from _unverified(auth, mechanisms, checked)
+    if auth.insecure:
+        yield Finding("auth.insecure", "passwords may travel without TLS", isWarning=True)
+
+
+def _unverified(
+    auth: AuthSettings, mechanisms: dict[int, Any], checked: set[Any]
+) -> Iterator[Finding]:
+    for at, mechanism in mechanisms.items():
+        if not any(each.isOrExtends(mechanism.credentialsInterface) for each in checked):
+            yield Finding(
+                f"auth.mechanisms[{at}]",
+                f"no checker can verify {mechanism.name}; it is not offered",
+                isWarning=True,
+            )
+
+
+def _checker(description: str, path: str) -> tuple[Any, list[Finding]]:
+    name, _, argument = description.partition(":")
+    try:
+        checker = makeChecker(description)
+    except InvalidAuthType:
+        known = sorted(factory.authType for factory in findCheckerFactories())
+        return None, [Finding(path, f'there is no checker "{name}"; {nearest(name, known)}')]
+    except Exception as error:
+        # A checker's own parser may raise anything for an argument it does not understand.
+        return None, [Finding(path, f'"{description}" is not usable: {error}')]
+    findings = _ask(checker, path)
+    if name in FILE_CHECKERS and not findings:
+        findings.extend(_othersCanRead(path, Path(argument)))
+    return checker, findings
+
+
+def _ask(made: Any, path: str) -> list[Finding]:
+    if not IChecked.providedBy(made):
+        return []
+    try:
+        return [Finding(path, sentence) for sentence in made.check()]
+    except Exception as error:
+        # One object's bug must not hide the mistakes of the others.
+        return [Finding(path, f"cannot be checked: {type(error).__name__}: {error}")]
+
+
+def _policies(settings: Settings) -> Iterator[Finding]:
+    for at, component in enumerate(settings.policy):
+        path = f"policy[{at}]"
+        made, findings = component.make(policies.REGISTRY, path)
+        yield from findings
+        if not findings and not any(stage.providedBy(made) for stage in STAGES):
+            yield Finding(
+                f"{path}.use",
+                f'"{component.use}" provides no stage interface of submitd.interfaces',
+            )
+        elif not findings:
+            yield from _ask(made, path)
+
+
+def _delivery(settings: Settings) -> Iterator[Finding]:
+    component: Component | None = settings.delivery
+    if component is None:
+        yield Finding(
+            "delivery",
+            f"is missing: a section [delivery] with use = one of {', '.join(deliveries.REGISTRY)}",
+        )
+        return
+    made, findings = component.make(deliveries.REGISTRY, "delivery")
+    yield from findings
+    if not findings and not IDelivery.providedBy(made):
+        yield Finding("delivery.use", f'"{component.use}" does not provide IDelivery')
+    elif not findings:
+        yield from _ask(made, "delivery")
+
+
+def _log(settings: Settings) -> Iterator[Finding]:
+    target = settings.log.json
+    if target in ("", "-"):
+        return
+    if Path(target).is_dir():
+        yield Finding("log.json", f"{target} is a directory")
+    elif not Path(target).parent.is_dir():
+        yield Finding("log.json", f"there is no directory {Path(target).parent}")
+
+
+CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
+    (frozenset({"hostname", "banner"}), _names),
+    (frozenset({"listener"}), _listeners),
+    (frozenset({"listener", "tls"}), _certificate),
+    (frozenset({"auth"}), _auth),
+    (frozenset({"policy"}), _policies),
+    (frozenset({"delivery"}), _delivery),
+    (frozenset({"log"}), _log),
+)
+
+
+def portsInUse(settings: Settings) -> list[Finding]:
+    """The listeners whose address cannot be had now.
+
+    :raise ValueError: when an endpoint string is none; :func:`examine` says so before.
+    """
+    found = []
+    for at, listener in enumerate(settings.listener):
+        address = addressOf(listener.endpoint)
+        reason = _whyTaken(address) if address is not None else None
+        if reason:
+            found.append(
+                Finding(
+                    f"listener[{at}].endpoint", f"cannot listen on {listener.endpoint}: {reason}"
+                )
+            )
+    return found
+
+
+def _whyTaken(address: Address) -> str | None:
+    if address.port is None:
+        return _whySocketTaken(address.host)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As the service itself will do it: connections of an earlier run that linger are no reason.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            return _whyNotBound(error)
+    return None
+
+
+def _whyNotBound(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use by another program"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 are for root; see the options --uid and --gid of twistd"
+    return str(error.strerror or error)
+
+
+def _whySocketTaken(path: str) -> str | None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            # Nobody there: a socket left behind is removed when the service listens.
+            return str(error) if error.errno == errno.EACCES else None
+    return "the socket is in use by another program"

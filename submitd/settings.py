@@ -1,0 +1,252 @@
+"""The settings: every section and key of the configuration, with type, default and help.
+
+These classes are the reference of the configuration: the page of the documentation is made from
+them.  Each field is a key of its section.  They hold values and decide nothing; what the values
+must be is in preflight.py, what is made of them in service.py.
+
+Policies and deliveries bring keys of their own, kept as they were written in a :class:`Component`
+until :meth:`Component.make` makes the object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from submitd.tls import TLSSettings
+from submitd.typed import Count, Finding, Seconds, Size, WrongValue, describe, nearest, structure
+
+# The checkers whose argument is the path of a file.
+FILE_CHECKERS = frozenset({"htpasswd", "secrets", "tokens", "file"})
+
+
+def _anchor(checker: str, directory: Path) -> str:
+    name, _, argument = checker.partition(":")
+    return f"{name}:{directory / argument}" if name in FILE_CHECKERS and argument else checker
+
+
+@attrs.frozen(kw_only=True)
+class ListenerSettings:
+    """``[[listener]]``: a port or socket to listen on; one section for each."""
+
+    endpoint: str = attrs.field(
+        metadata={
+            "help": 'A Twisted server endpoint: "tcp:587", "tcp:465:interface=192.0.2.1", '
+            '"tcp6:587", "unix:/run/submitd/submission.sock", '
+            '"systemd:domain=INET:name=submission".'
+        }
+    )
+    tls: Literal["starttls", "implicit", "off"] = attrs.field(
+        metadata={
+            "help": 'How TLS begins: "starttls" (RFC 3207, port 587), "implicit" (RFC 8314, port '
+            '465) or "off".'
+        },
+        default="starttls",
+    )
+    require_tls: bool = attrs.field(
+        metadata={"help": "No login and no message before TLS. Must be false where TLS is off."},
+        default=True,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class AuthSettings:
+    """``[auth]``: who may log in, and how."""
+
+    required: bool = attrs.field(metadata={"help": "No message before a login."}, default=True)
+    mechanisms: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, or "
+            '"package.module:Name". One that no checker can verify is not offered.'
+        },
+        default=("PLAIN", "LOGIN"),
+    )
+    checkers: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
+            '"tokens:FILE", or any other that a Twisted ICheckerFactory plug-in brings.'
+        },
+        default=(),
+    )
+    insecure: bool = attrs.field(
+        metadata={"help": "Passwords may travel without TLS. For tests and closed networks alone."},
+        default=False,
+    )
+    cache: Seconds = attrs.field(
+        metadata={
+            "help": "How long a verified login is remembered, so that its hash need not be "
+            "computed again; a change of the file is seen at once all the same. 0 for never."
+        },
+        default=Seconds(60.0),
+    )
+    cache_size: Count = attrs.field(
+        metadata={"help": "How many verified logins are remembered."}, default=Count(10000)
+    )
+
+    def anchored(self, directory: Path) -> AuthSettings:
+        """The same with paths that are relative to no directory of the process."""
+        return attrs.evolve(
+            self, checkers=tuple(_anchor(each, directory) for each in self.checkers)
+        )
+
+
+@attrs.frozen(kw_only=True)
+class LimitSettings:
+    """``[limits]``: what a client may use. 0 is no limit."""
+
+    message_size: Size = attrs.field(
+        metadata={"help": "The largest message, announced by SIZE (RFC 1870)."},
+        default=Size(25 * 1024 * 1024),
+    )
+    header_size: Size = attrs.field(
+        metadata={"help": "The largest header section that is kept for policies."},
+        default=Size(256 * 1024),
+    )
+    recipients: Count = attrs.field(
+        metadata={"help": "Recipients of one message; RFC 5321 wants 100 at least."},
+        default=Count(1000),
+    )
+    connections: Count = attrs.field(
+        metadata={"help": "Connections at one time, over all listeners."}, default=Count(1000)
+    )
+    commands_before_login: Count = attrs.field(
+        metadata={"help": "Commands before a login, where one is required."}, default=Count(20)
+    )
+    unrecognized: Count = attrs.field(
+        metadata={"help": "Unknown or malformed commands before the connection is closed."},
+        default=Count(10),
+    )
+    login_failures: Count = attrs.field(
+        metadata={"help": "Failed logins before the connection is closed."}, default=Count(3)
+    )
+    idle: Seconds = attrs.field(
+        metadata={"help": "How long a client may be silent; RFC 5321 wants 5 minutes."},
+        default=Seconds(300.0),
+    )
+    stage: Seconds = attrs.field(
+        metadata={"help": "How long a policy, a login or a delivery may take."},
+        default=Seconds(60.0),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LogSettings:
+    """``[log]``: what is written beside twistd's own log."""
+
+    json: str = attrs.field(
+        metadata={
+            "help": 'A file to which every event is appended as one line of JSON; "-" for standard '
+            "output, empty for none."
+        },
+        default="",
+    )
+
+    def anchored(self, directory: Path) -> LogSettings:
+        """The same with a path that is relative to no directory of the process."""
+        if self.json in ("", "-"):
+            return self
+        return attrs.evolve(self, json=str(directory / self.json))
+
+
+@attrs.frozen
+class Component:
+    """A policy or a delivery: which one, and its own keys.
+
+    :param use: a name of the registry, or ``package.module:Name``.
+    :param keys: what the configuration gives it, as TOML has it.
+    :param directory: where relative paths begin.
+    """
+
+    use: str
+    keys: Mapping[str, Any] = attrs.field(factory=dict)
+    directory: Path = Path()
+
+    @classmethod
+    def fromTable(cls, table: Mapping[str, Any], directory: Path) -> Component:
+        """What a section ``[[policy]]`` or ``[delivery]`` says.
+
+        :raise WrongValue: when it does not say which one it is.
+        """
+        if "use" not in table:
+            raise WrongValue('has no key "use", which says what it is')
+        if not isinstance(table["use"], str):
+            raise WrongValue(f"use must be a string, not {describe(table['use'])}")
+        keys = {name: value for name, value in table.items() if name != "use"}
+        return cls(table["use"], keys, directory)
+
+    def make(self, registry: Mapping[str, str], path: str) -> tuple[Any, list[Finding]]:
+        """Make the object.
+
+        :param registry: name -> ``module:Class``.
+        :param path: the section, such as ``policy[0]``, for the findings.
+        :return: the object and no findings, or ``None`` and all of them.
+        """
+        target, finding = self._find(registry, path)
+        if finding is not None:
+            return None, [finding]
+        if attrs.has(target):
+            return structure(dict(self.keys), target, self.directory, path)
+        return _call(target, self.keys, path)
+
+    def _find(self, registry: Mapping[str, str], path: str) -> tuple[Any, Finding | None]:
+        where = self.use if ":" in self.use else registry.get(self.use)
+        if where is None:
+            said = (
+                f'there is no "{self.use}"; {nearest(self.use, registry)};'
+                ' your own is named "package.module:Name"'
+            )
+            return None, Finding(f"{path}.use", said)
+        module, _, name = where.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name), None
+        except Exception as error:
+            # Whatever somebody's module does when it is imported is one mistake among the others.
+            said = f'"{self.use}" cannot be imported: {type(error).__name__}: {error}'
+            return None, Finding(f"{path}.use", said)
+
+
+def _call(target: Any, keys: Mapping[str, Any], path: str) -> tuple[Any, list[Finding]]:
+    if not callable(target):
+        if keys:
+            return None, [Finding(path, f"takes no keys: {', '.join(keys)}")]
+        return target, []
+    try:
+        inspect.signature(target).bind(**keys)
+    except TypeError as error:
+        return None, [Finding(path, f"{error}")]
+    try:
+        return target(**keys), []
+    except Exception as error:
+        return None, [Finding(path, f"cannot be made: {type(error).__name__}: {error}")]
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The whole file: its top-level keys and sections."""
+
+    hostname: str = attrs.field(
+        metadata={
+            "help": "The name of this server, in the greeting and in Received fields. Empty for "
+            "the name that the system gives it."
+        },
+        default="",
+    )
+    banner: str = attrs.field(
+        metadata={"help": "Text behind the name in the greeting."}, default=""
+    )
+    listener: tuple[ListenerSettings, ...] = attrs.field(
+        metadata={"help": "The listeners."}, default=()
+    )
+    tls: TLSSettings | None = attrs.field(metadata={"help": "The certificate."}, default=None)
+    auth: AuthSettings = attrs.field(metadata={"help": "Logins."}, factory=AuthSettings)
+    limits: LimitSettings = attrs.field(metadata={"help": "Limits."}, factory=LimitSettings)
+    policy: tuple[Component, ...] = attrs.field(
+        metadata={"help": "The policies, in the order they are asked."}, default=()
+    )
+    delivery: Component | None = attrs.field(metadata={"help": "Where messages go."}, default=None)
+    log: LogSettings = attrs.field(metadata={"help": "Logs."}, factory=LogSettings)
