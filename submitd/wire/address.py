@@ -21,7 +21,8 @@ from submitd.wire import abnf
 from submitd.wire.errors import Refused
 from submitd.wire.reply import SYNTAX, Reply
 
-# RFC 5321 4.5.3.1.1 to 4.5.3.1.3, in octets; a path counts its angle brackets.
+# RFC 5321 4.5.3.1.1 to 4.5.3.1.3, in octets.  A local part counts without its quotes, a path with
+# its angle brackets; no domain that fits in a path is longer than 255.
 MAX_LOCAL_PART = 64
 MAX_DOMAIN = 255
 MAX_PATH = 256
@@ -192,8 +193,6 @@ def _mailbox(matched: re.Match[str] | None) -> Mailbox:
 
 
 def _checkDomain(domain: str) -> None:
-    if len(domain.encode("utf-8")) > MAX_DOMAIN:
-        raise ValueError("domain too long")
     if domain[0] == "[":
         _checkLiteral(domain)
     elif not _DOMAIN.fullmatch(domain):

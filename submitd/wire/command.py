@@ -175,7 +175,7 @@ def _exactMail(argument: bytes) -> tuple[ReversePath, Parameters]:
         reversePath = NULL_PATH if path == b"<>" else ReversePath.parse(path)
     except ValueError as error:
         raise badSender(error) from None
-    return reversePath, _parameters(_decoded(rest))
+    return reversePath, _exactParameters(rest, MAIL_SYNTAX)
 
 
 def _exactRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
@@ -184,7 +184,7 @@ def _exactRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
         mailbox = readPath(path)
     except ValueError as error:
         raise badRecipient(error) from None
-    return mailbox, _parameters(_decoded(rest))
+    return mailbox, _exactParameters(rest, RCPT_SYNTAX)
 
 
 def _pathAndRest(argument: bytes, word: re.Pattern[bytes], syntax: Reply) -> tuple[bytes, bytes]:
@@ -194,15 +194,14 @@ def _pathAndRest(argument: bytes, word: re.Pattern[bytes], syntax: Reply) -> tup
     bracketed = _BRACKETED.match(argument, matched.end())
     if bracketed is None:
         raise ValueError("no angle brackets around it")
-    rest = argument[bracketed.end() :]
+    return bracketed[0], argument[bracketed.end() :]
+
+
+def _exactParameters(rest: bytes, syntax: Reply) -> Parameters:
     if rest and rest[:1] not in b" \t":
         raise Refused(syntax)
-    return bracketed[0], rest
-
-
-def _decoded(rest: bytes) -> str:
     try:
-        return rest.decode("utf-8")
+        return _parameters(rest.decode("utf-8"))
     except UnicodeDecodeError:
         raise Refused(SYNTAX, "parameter of broken UTF-8") from None
 
