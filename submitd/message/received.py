@@ -1,0 +1,128 @@
+"""The Received field that a message gets in front (RFC 5321 4.4).
+
+It follows the grammar of RFC 5321 4.4 exactly, with the protocol words of RFC 3848 and RFC 6531
+4.3, whatever a client called itself: what is no domain goes into a comment, escaped.  It says what
+the TLS handshake agreed on, and it never names the login: a message is read by strangers, and the
+log has both the login and this field's id.  ``for`` is there for a single recipient only, so that
+no recipient reads about another.
+
+Lines are folded at 78 octets where there is a space, and stay below 998 in any case, since each
+part is bounded by the parsers: 255 octets for a domain, 256 for a path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from functools import lru_cache
+
+from submitd.envelope import Envelope
+from submitd.equality import sameDomain
+from submitd.session import Session
+from submitd.wire import abnf
+
+# RFC 5322 2.1.1: a line should have no more than 78 characters.
+FOLD_AT = 78
+
+_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
+# RFC 5322 3.2.2: ctext has no parentheses and no backslash.
+_NOT_CTEXT = re.compile(r"([()\\])")
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def receivedField(session: Session, envelope: Envelope, hostname: str, now: float) -> bytes:
+    """The trace field for a message, whole lines, each ended with CRLF.
+
+    :param session: whom it comes from, and how.
+    :param envelope: the mail transaction, its recipients complete.
+    :param hostname: our own name.
+    :param now: the time, in seconds since 1970.
+    """
+    by, word = sameDomain(hostname), session.transmissionType
+    parts = [*_from(session.heloName, session.clientHostname, session.remoteAddress), f"by {by}"]
+    tls = session.tls
+    if tls is None:
+        parts.append(f"with {word}")
+    else:
+        parts.append(f"with {word} {_comment(f'{tls.version} {tls.cipher}')}")
+    parts.append(f"id {envelope.id}")
+    if len(envelope.recipients) == 1:
+        # RFC 6531 3.7.3: UTF-8 only in a message that is sent with SMTPUTF8.
+        mailbox = envelope.recipients[0].mailbox
+        if envelope.smtpUtf8 or mailbox.isAscii:
+            parts.append(f"for <{mailbox}>")
+    parts[-1] += ";"
+    parts.append(_date(int(now)))
+    return _folded("Received:", parts).encode("utf-8")
+
+
+def _folded(line: str, parts: list[str]) -> str:
+    """The parts with a space between them, or a new line before one that would not fit."""
+    lines = []
+    for part in parts:
+        if len(line) + len(part) < FOLD_AT:
+            line = f"{line} {part}"
+        else:
+            lines.append(line)
+            line = f"\t{part}"
+    lines.append(line)
+    return "\r\n".join(lines) + "\r\n"
+
+
+@lru_cache(maxsize=1024)
+def _from(heloName: str, clientHostname: str, remoteAddress: str) -> tuple[str, ...]:
+    """``From-domain`` of RFC 5321 4.4, cut where it may be folded."""
+    literal = _literal(remoteAddress)
+    if not literal:  # a unix socket
+        parts: tuple[str, ...] = (f"from {heloName if _isDomain(heloName) else 'localhost'}",)
+    else:
+        # TCP-info = address-literal / ( Domain FWS address-literal )
+        known = f"{clientHostname} " if _isDomain(clientHostname) else ""
+        said = heloName if _isDomain(heloName) or heloName == literal else literal
+        parts = (f"from {said}", f"({known}{literal})")
+    if parts[0] != f"from {heloName}" and heloName:
+        parts += (_comment(f"helo {heloName}"),)
+    return parts
+
+
+def _isDomain(name: str) -> bool:
+    return len(name) <= 255 and _DOMAIN.fullmatch(name) is not None
+
+
+def _literal(address: str) -> str:
+    """RFC 5321 4.1.3: the address literal, or nothing for what is no address."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return f"[IPv6:{ip}]"
+        ip = ip.ipv4_mapped
+    return f"[{ip}]"
+
+
+def _comment(text: str) -> str:
+    """A comment in which nothing of the text can end it or begin a line."""
+    printable = _NOT_PRINTABLE.sub("?", text[:255])
+    return f"({_NOT_CTEXT.sub(_escaped, printable)})"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "\\" + match[1]
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    """RFC 5322 3.3: date-time in local time; made once a second.  Names stay English."""
+    when = time.localtime(second)
+    minutes = when.tm_gmtoff // 60
+    sign = "-" if minutes < 0 else "+"
+    hours, minutes = divmod(abs(minutes), 60)
+    return (
+        f"{_DAYS[when.tm_wday]}, {when.tm_mday:02} {_MONTHS[when.tm_mon - 1]} {when.tm_year:04} "
+        f"{when.tm_hour:02}:{when.tm_min:02}:{when.tm_sec:02} {sign}{hours:02}{minutes:02}"
+    )
