@@ -110,7 +110,7 @@ def addressOf(endpoint: str) -> Address | None:
         # Parsers raise what int(), a function call or a look-up happens to raise.
         raise ValueError(_notEndpoint(endpoint, str(error))) from None
     if isinstance(parsed, TCP4ServerEndpoint | TCP6ServerEndpoint | UNIXServerEndpoint):
-        parsed.listen(Factory())  # type: ignore[no-untyped-call]  # Twisted does not type it
+        parsed.listen(Factory())
     address: Address | None = ears.address
     if address and address.port is not None and not 0 <= address.port <= 65535:
         raise ValueError(_notEndpoint(endpoint, "a port is a number from 0 to 65535"))

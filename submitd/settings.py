@@ -82,7 +82,7 @@ class AuthSettings:
             "help": "How long a verified login is remembered, so that its hash need not be "
             "computed again; a change of the file is seen at once all the same. 0 for never."
         },
-        default=Seconds(60.0),
+        default=Seconds(300.0),
     )
     cache_size: Count = attrs.field(
         metadata={"help": "How many verified logins are remembered."}, default=Count(10000)

@@ -1,0 +1,297 @@
+"""Settings become a service: the only place where the parts are put together.
+
+:func:`makeService` makes one ``MultiService`` of a configuration: a child per listener, all with
+the same policies, delivery, portal and count of connections.  Each can be taken out and replaced by
+a program that embeds the service.
+
+Ports are opened in ``privilegedStartService``, before twistd gives up its rights.  A port that
+cannot be had stops the start: those opened before are closed again and :class:`CannotStart` is
+raised, with one sentence and no traceback.  At the end the ports are closed first (a unix socket is
+removed), then the connections, each with a word to its client.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import attrs
+from twisted.application.service import MultiService, Service
+from twisted.cred.portal import Portal
+from twisted.cred.strcred import makeChecker
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.python.failure import Failure
+
+from submitd import __version__, deliveries, events, policies, sasl
+from submitd.checkers.cache import CachedChecker
+from submitd.checkers.chain import CheckerChain
+from submitd.connections import Connections
+from submitd.extensions import extensions
+from submitd.protocol import SubmissionFactory
+from submitd.realm import SubmissionRealm
+from submitd.settings import AuthSettings, Component, LimitSettings, ListenerSettings, Settings
+from submitd.submission import Limits, Submission
+from submitd.tls import ServerTLS
+from submitd.transport import PortReactor
+
+# Seconds that connections get to be gone, once they have been told to end.
+FAREWELL = 5.0
+
+
+class CannotStart(SystemExit, Exception):
+    """The service cannot start; the text is one sentence.
+
+    As an ``Exception`` it makes twistd remove its pid file and tell the waiting parent; as a
+    ``SystemExit`` it ends the process with the sentence on stderr and status 1, no traceback.
+    """
+
+
+class ListenerService(Service):
+    """One listener.
+
+    :param settings: what it is, for messages.
+    :param endpoint: where to listen.
+    :param factory: what to serve.
+    """
+
+    def __init__(
+        self, settings: ListenerSettings, endpoint: IStreamServerEndpoint, factory: Factory
+    ) -> None:
+        self.settings = settings
+        self._endpoint = endpoint
+        self._factory = factory
+        self._port: IListeningPort | None = None
+        self._waiting: Deferred[None] | None = None
+
+    def privilegedStartService(self) -> None:
+        """Open the port.
+
+        :raise CannotStart: when it cannot be opened.
+        """
+        failed: list[Failure] = []
+        self._waiting = self._endpoint.listen(self._factory).addCallbacks(
+            self._opened, failed.append
+        )
+        if failed:
+            self._waiting = None
+            raise CannotStart(f"cannot listen on {self.settings.endpoint}: {_reason(failed[0])}")
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        events.emit(
+            events.SERVICE_LISTENING, endpoint=self.settings.endpoint, tls=self.settings.tls
+        )
+
+    def startService(self) -> None:
+        """Open the port, unless it is open already."""
+        if self._waiting is None:
+            self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> Deferred[None] | None:
+        """Close the port."""
+        super().stopService()
+        self._waiting = None
+        port, self._port = self._port, None
+        closing: Deferred[None] | None = port.stopListening() if port is not None else None
+        return closing
+
+
+def _reason(failure: Failure) -> str:
+    error = failure.value
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+class SubmissionService(MultiService):
+    """All listeners of one configuration.
+
+    :param hostname: its own name, for the log.
+    :param connections: what they share.
+    :param clock: the reactor, or a ``Clock``.
+    """
+
+    def __init__(self, hostname: str, connections: Connections, clock: IReactorTime) -> None:
+        super().__init__()
+        self.hostname = hostname
+        self.connections = connections
+        self._clock = clock
+
+    def privilegedStartService(self) -> None:
+        """Open all ports, or none.
+
+        :raise CannotStart: when one cannot be opened.
+        """
+        self._openAll(super().privilegedStartService)
+
+    def startService(self) -> None:
+        """Open all ports that are not open yet, or none.
+
+        :raise CannotStart: when one cannot be opened.
+        """
+        self._openAll(super().startService)
+        events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
+
+    def _openAll(self, start: Callable[[], None]) -> None:
+        try:
+            start()
+        except CannotStart:
+            for child in self:
+                child.stopService()
+            raise
+
+    async def _end(self, closing: Deferred[Any]) -> None:
+        await closing
+        self.connections.disconnectAll()
+        until = self._clock.seconds() + FAREWELL
+        while len(self.connections) and self._clock.seconds() < until:
+            await deferLater(self._clock, 0.02)
+        events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, then the connections.
+
+        :return: fires when both are gone, the connections after some seconds at the latest.
+        """
+        return Deferred.fromCoroutine(self._end(super().stopService()))
+
+
+class JSONLog(Service):
+    """Appends every event to a file, a line of JSON each.
+
+    :param target: the path; ``"-"`` for standard output.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._file: TextIO | None = None
+        self._observer: ILogObserver | None = None
+
+    def privilegedStartService(self) -> None:
+        """Open the file, while there is still the right to.
+
+        :raise CannotStart: when it cannot be opened.
+        """
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise CannotStart(f"cannot write {self._target}: {error.strerror}") from None
+        self._observer = events.jsonObserver(self._file)
+        globalLogPublisher.addObserver(self._observer)
+
+    def _open(self) -> TextIO:
+        if self._target == "-":
+            # twistd has made sys.stdout a part of its own log by now.
+            return sys.__stdout__ or sys.stdout
+        return open(self._target, "a", buffering=1, encoding="utf-8")
+
+    def startService(self) -> None:
+        """Open the file, unless it is open already."""
+        if self._observer is None:
+            self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> None:
+        """Close the file."""
+        super().stopService()
+        if self._observer is not None and self._file is not None:
+            globalLogPublisher.removeObserver(self._observer)
+            self._observer = None
+            if self._target != "-":
+                self._file.close()
+
+
+def makeService(settings: Settings, reactor: Any) -> MultiService:
+    """Put a service together.
+
+    :param settings: without mistakes, as :func:`submitd.config.load` gives them.
+    :param reactor: listens, tells the time and calls later.
+    :raise CannotStart: when something that was good at the examination no longer is.
+    """
+    connections = Connections(reactor, settings.limits.connections)
+    common = _submission(settings, reactor)
+    service = SubmissionService(common.hostname, connections, reactor)
+    if settings.log.json:
+        JSONLog(settings.log.json).setServiceParent(service)
+    tls = ServerTLS(settings.tls) if settings.tls is not None else None
+    for listener in settings.listener:
+        factory = SubmissionFactory(
+            attrs.evolve(
+                common,
+                startTLS=listener.tls == "starttls",
+                requireTLS=listener.require_tls,
+            ),
+            tls if listener.tls != "off" else None,
+            listener.tls == "implicit",
+            connections,
+        )
+        endpoint = _endpoint(listener, reactor)
+        ListenerService(listener, endpoint, factory).setServiceParent(service)
+    return service
+
+
+def _endpoint(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(PortReactor(reactor), listener.endpoint)
+    except Exception as error:
+        # A systemd: endpoint looks for its socket here, and finds none when systemd gave none.
+        raise CannotStart(f"cannot listen on {listener.endpoint}: {error!r}") from None
+    return endpoint
+
+
+def _submission(settings: Settings, reactor: Any) -> Submission:
+    return Submission(
+        hostname=settings.hostname or socket.getfqdn(),
+        banner=settings.banner,
+        clock=reactor,
+        delivery=_made(settings.delivery or Component(""), deliveries.REGISTRY, "delivery"),
+        policies=[
+            _made(component, policies.REGISTRY, f"policy[{at}]")
+            for at, component in enumerate(settings.policy)
+        ],
+        portal=_portal(settings.auth, reactor),
+        mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
+        extensions=extensions(),
+        loginRequired=settings.auth.required,
+        insecureLogin=settings.auth.insecure,
+        limits=limits(settings.limits),
+    )
+
+
+def _made(component: Component, registry: dict[str, str], path: str) -> Any:
+    made, findings = component.make(registry, path)
+    if findings:
+        raise CannotStart("; ".join(str(finding) for finding in findings))
+    return made
+
+
+def _portal(auth: AuthSettings, reactor: Any) -> Portal | None:
+    if not auth.checkers:
+        return None
+    checker: Any = CheckerChain([makeChecker(description) for description in auth.checkers])
+    if auth.cache:
+        checker = CachedChecker(checker, reactor, auth.cache, auth.cache_size)
+    return Portal(SubmissionRealm(), [checker])
+
+
+def limits(settings: LimitSettings) -> Limits:
+    """The limits of a connection, as the dialogue knows them."""
+    return Limits(
+        messageSize=settings.message_size,
+        headerSize=settings.header_size,
+        recipients=settings.recipients,
+        commandsBeforeLogin=settings.commands_before_login,
+        unrecognized=settings.unrecognized,
+        loginFailures=settings.login_failures,
+        idle=settings.idle,
+        stage=settings.stage,
+    )

@@ -1,0 +1,163 @@
+"""``twistd submitd``: the command line.
+
+``--config FILE`` runs the service that the file describes; ``--check`` only says what is wrong with
+it.  Without a configuration it is the demonstration of demo.py.  A service that cannot start says
+why on stderr, one line for each mistake, before any port is open, and exits with status 1.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import attrs
+from twisted.application.service import IService
+from twisted.python import usage
+
+from submitd import __version__
+from submitd.config import ConfigurationError, lines, load
+from submitd.demo import PORTS, prepare, stateDirectory
+from submitd.preflight import portsInUse
+from submitd.settings import LogSettings, Settings
+from submitd.typed import Finding
+
+
+EXAMPLES = """
+Examples:
+  twistd -n submitd                          a demonstration on 127.0.0.1, in the foreground
+  twistd submitd -c submitd.toml --check     every mistake in a configuration, all at once
+  twistd submitd -c submitd.toml             the service, in the background
+
+What concerns the process is an option of twistd and stands before the word submitd:
+  -n, --nodaemon; --pidfile; --logfile, --syslog, --logger; --umask, --chroot;
+  --uid, --gid: who it becomes, once the ports are open.
+"""
+
+
+class Options(usage.Options):
+    """The options behind ``twistd submitd``."""
+
+    longdesc = """\
+An authenticated mail submission service (RFC 6409): it proves who is sending, decides what they may
+send, and takes the message durably."""
+
+    optParameters = [
+        ["config", "c", None, "The configuration, a TOML file; without it, the demonstration."],
+        ["json-log", None, None, 'Append every event to this file as a line of JSON; "-": stdout.'],
+        ["state", None, None, "Where the demonstration keeps certificate, password and messages."],
+        [
+            "demo-ports",
+            None,
+            ",".join(map(str, PORTS)),
+            "The demonstration's ports for STARTTLS and for implicit TLS.",
+        ],
+    ]
+    optFlags = [
+        ["check", None, "Say what is wrong with the configuration and exit; opens no port."],
+    ]
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help: the options, and behind them what would not survive being wrapped."""
+        return f"{super().getUsage(width)}{EXAMPLES}"
+
+    def opt_version(self) -> NoReturn:
+        """Display the version and exit."""
+        print(f"submitd {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Look at the options together; with ``--check`` this is where it ends.
+
+        :raise usage.UsageError: for options that do not go together.
+        """
+        self["ports"] = _ports(self["demo-ports"])
+        if self["check"]:
+            if not self["config"]:
+                raise usage.UsageError("--check needs --config FILE")
+            # Here and not in makeService, where twistd would want the pid file of a service that
+            # is running while its next configuration is checked.
+            sys.exit(check(Path(self["config"])))
+
+
+def _ports(text: str) -> tuple[int, int]:
+    try:
+        starttls, implicit = (int(port) for port in text.split(","))
+        if not (0 < starttls < 65536 and 0 < implicit < 65536):
+            raise ValueError
+    except ValueError:
+        raise usage.UsageError(
+            f'--demo-ports takes two ports such as "2587,2465", not "{text}"'
+        ) from None
+    return starttls, implicit
+
+
+def check(file: Path) -> int:
+    """Print what is wrong with a configuration on stderr, or that nothing is.
+
+    :return: the exit status: 0 when a service could be started with it.
+    """
+    try:
+        loaded = load(file)
+    except ConfigurationError as error:
+        _say(lines(file, error.findings))
+        return 1
+    _say([*lines(file, loaded.warnings), f"{file}: ok"])
+    return 0
+
+
+def makeService(options: Options) -> IService:
+    """What twistd runs.
+
+    :raise SystemExit: when it cannot start; everything that is wrong has been printed.
+    """
+    settings = _configured(Path(options["config"])) if options["config"] else _demo(options)
+    if options["json-log"]:
+        target = LogSettings(json=options["json-log"]).anchored(Path.cwd())
+        settings = attrs.evolve(settings, log=target)
+    # twistd has chosen a reactor by now; importing it earlier would choose the default one.
+    from twisted.internet import reactor
+
+    from submitd import service
+
+    made: IService = service.makeService(settings, reactor)
+    return made
+
+
+def _configured(file: Path) -> Settings:
+    try:
+        loaded = load(file)
+    except ConfigurationError as error:
+        _stop(lines(file, error.findings))
+    _say(lines(file, loaded.warnings))
+    _stopIfAny(portsInUse(loaded.settings), file)
+    return loaded.settings
+
+
+def _demo(options: Any) -> Settings:
+    state = Path(options["state"]) if options["state"] else stateDirectory(os.environ)
+    try:
+        demo = prepare(state, options["ports"], datetime.datetime.now(datetime.UTC))
+    except OSError as error:
+        _stop([f"submitd: cannot keep the demonstration in {state}: {error.strerror}"])
+    _stopIfAny(portsInUse(demo.settings), Path("submitd demonstration (see --demo-ports)"))
+    print(demo.words(), flush=True)
+    return demo.settings
+
+
+def _stopIfAny(findings: Sequence[Finding], file: Path) -> None:
+    if findings:
+        _stop(lines(file, findings))
+
+
+def _say(said: Sequence[str]) -> None:
+    for line in said:
+        print(line, file=sys.stderr)
+
+
+def _stop(said: Sequence[str]) -> NoReturn:
+    _say(said)
+    sys.exit(1)
