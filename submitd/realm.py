@@ -1,8 +1,6 @@
 """Cred's realm: an avatarId becomes a :class:`Submitter`, the one who is logged in.
 
-A login that is an address owns that address.  Two addresses are one when their local parts are
-equal but for the case of ASCII letters, as in logins, and their domains are equal as RFC 5891
-has it: without case, an A-label the same as its U-label.
+A login that is an address owns that address; equality.py says when two addresses are one.
 """
 
 from __future__ import annotations
@@ -11,29 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-import idna
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from zope.interface import Interface, implementer
 
+from submitd.equality import isAddressOf
 from submitd.interfaces import ISubmitter
 from submitd.wire.address import Mailbox
 
 Login = tuple[type[Interface], "Submitter", Callable[[], None]]
-
-
-def sameDomain(domain: str) -> str:
-    """The form in which equal domains are equal strings; anything is taken."""
-    try:
-        return idna.encode(domain, uts46=True).decode("ascii")
-    except (idna.IDNAError, UnicodeError):
-        # An address literal, or a name with an underscore: IDNA has no say in these.
-        return domain.lower()
-
-
-def sameLocalPart(localPart: str) -> str:
-    """The form in which equal local parts are equal strings."""
-    return localPart.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
 
 
 @implementer(ISubmitter)
@@ -50,12 +34,7 @@ class Submitter:
 
     def owns(self, mailbox: Mailbox) -> bool:
         """Whether this person's login is that address."""
-        localPart, at, domain = self.avatarId.rpartition("@")
-        return (
-            bool(at)
-            and sameLocalPart(localPart) == sameLocalPart(mailbox.localPart)
-            and sameDomain(domain) == sameDomain(mailbox.domain)
-        )
+        return isAddressOf(self.avatarId, mailbox)
 
 
 @implementer(IRealm)
