@@ -8,6 +8,7 @@ looks like a password hash is refused too: with it, whoever stole the hash could
 
 from __future__ import annotations
 
+import base64
 import binascii
 import hmac
 import os
@@ -19,12 +20,11 @@ from twisted.cred.credentials import (
     IUsernameHashedPassword,
     IUsernamePassword,
 )
-from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.userfile import Account, BadLine, UserFile
+from submitd.checkers.userfile import BadLine, UserFile, grant
 from submitd.interfaces import IChecked, IRevised
 
 _PREFIXED = re.compile(rb"\{([A-Za-z0-9._-]+)\}(.*)", re.DOTALL)
@@ -39,7 +39,7 @@ def parseSecret(value: bytes) -> bytes:
     match = _PREFIXED.fullmatch(value)
     scheme = match[1].lower() if match else b""
     if match and scheme == b"base64":
-        secret = _fromBase64(match[2])
+        secret = _fromBase64(match[2].strip())
     elif match and scheme == b"plain":
         secret = match[2]
     elif match:
@@ -55,9 +55,12 @@ def parseSecret(value: bytes) -> bytes:
 
 def _fromBase64(text: bytes) -> bytes:
     try:
-        return binascii.a2b_base64(text.strip(), strict_mode=True)
+        secret = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise BadLine("not valid base64") from None
+    if base64.b64encode(secret) != text:
+        raise BadLine("not canonical base64")
+    return secret
 
 
 @implementer(ICredentialsChecker, IChecked, IRevised)
@@ -95,7 +98,7 @@ class SecretsChecker:
         account = accounts.get(foldName(credentials.username))
         # An unknown user costs the same comparison.
         secret = account.entries[0] if account else self._nobodys
-        return self._matches(credentials, secret).addCallback(_answer, account)
+        return self._matches(credentials, secret).addCallback(grant, account)
 
     def _matches(self, credentials: Any, secret: bytes) -> Deferred[bool]:
         if IUsernameHashedPassword.providedBy(credentials):
@@ -107,9 +110,3 @@ class SecretsChecker:
 
     def _digest(self, secret: bytes) -> bytes:
         return hmac.digest(self._key, secret, "sha256")
-
-
-def _answer(matched: bool, account: Account[bytes] | None) -> AvatarId:
-    if not matched or account is None:
-        raise UnauthorizedLogin()
-    return account.name

@@ -12,12 +12,13 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
-from twisted.logger import Logger
+from twisted.cred.error import UnauthorizedLogin
 
-from submitd.checkers import LoginUnavailable, foldName
+from submitd import events
+from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.sasl.credentials import nameProblem
 
 Entry = TypeVar("Entry")
@@ -59,8 +60,6 @@ class UserFile(Generic[Entry]):
     :param private: whether to refuse a file that its group or others have any access to.
     :param seconds: the time of day, to compare with the file's.
     """
-
-    _log = Logger(namespace="submitd.checkers")
 
     def __init__(
         self,
@@ -110,14 +109,14 @@ class UserFile(Generic[Entry]):
             signature = _signatureOf(status)
             if signature == self._signature:
                 return
-            self._signature = None
-            self._take(self._read())
-            if self._seconds() - status.st_mtime > SETTLED_AFTER:
-                self._signature = signature
+            content = self._read()
         except (_Unusable, OSError) as error:
+            self._signature = None
             self._complain(_reason(error))
         else:
-            self._problem = ""
+            settled = self._seconds() - status.st_mtime > SETTLED_AFTER
+            self._signature = signature if settled else None
+            self._take(content, status.st_mode)
 
     def _status(self) -> os.stat_result:
         status = os.stat(self.path)
@@ -134,17 +133,22 @@ class UserFile(Generic[Entry]):
         with open(self.path, "rb") as file:
             return file.read()
 
-    def _take(self, content: bytes) -> None:
-        if content == self._content:
-            return
-        accounts, problems = self._parseLines(content)
-        if problems and not accounts:
-            number, problem = problems[0]
-            raise _Unusable(f"no usable line; line {number}: {problem}")
-        self._content = content
-        self._accounts = accounts
-        self._revision += 1
-        self._name(problems)
+    def _take(self, content: bytes, mode: int) -> None:
+        if content != self._content:
+            accounts, problems = self._parseLines(content)
+            if problems and not accounts:
+                number, problem = problems[0]
+                self._complain(f"no usable line; line {number}: {problem}")
+                return
+            self._content = content
+            self._accounts = accounts
+            self._revision += 1
+            events.emit(events.FILE_READ, file=self.path, entries=len(accounts))
+            self._name(problems)
+            if mode & stat.S_IROTH:
+                told = f"everybody can read it (mode {stat.S_IMODE(mode):04o})"
+                events.emit(events.FILE_PROBLEM, file=self.path, problem=told)
+        self._problem = ""
 
     def _parseLines(
         self, content: bytes
@@ -179,28 +183,29 @@ class UserFile(Generic[Entry]):
 
     def _name(self, problems: list[tuple[int, str]]) -> None:
         for number, problem in problems[:MAX_NAMED_LINES]:
-            self._log.warn(
-                "{path}: line {line} is left out: {problem}",
-                path=self.path,
-                line=number,
-                problem=problem,
-            )
+            told = f"this line is left out: {problem}"
+            events.emit(events.FILE_PROBLEM, file=self.path, line=number, problem=told)
         if len(problems) > MAX_NAMED_LINES:
-            more = len(problems) - MAX_NAMED_LINES
-            self._log.warn("{path}: {more} more lines are left out", path=self.path, more=more)
+            more = f"{len(problems) - MAX_NAMED_LINES} more lines are left out"
+            events.emit(events.FILE_PROBLEM, file=self.path, problem=more)
 
     def _complain(self, problem: str) -> None:
         if problem == self._problem:
             return  # once, not at each login
         self._problem = problem
-        if self._accounts is None:
-            self._log.error("{path}: {problem}; nobody can log in", path=self.path, problem=problem)
-        else:
-            self._log.error(
-                "{path}: {problem}; the users read before stay in force",
-                path=self.path,
-                problem=problem,
-            )
+        known = self._accounts is not None
+        meaning = "the users read before stay in force" if known else "nobody can log in"
+        events.emit(events.FILE_PROBLEM, file=self.path, problem=f"{problem}; {meaning}")
+
+
+def grant(matched: bool, account: Account[Any] | None) -> AvatarId:
+    """The answer of a checker that has compared.
+
+    :raise UnauthorizedLogin: when nothing matched, or there is no such user.
+    """
+    if not matched or account is None:
+        raise UnauthorizedLogin()
+    return account.name
 
 
 def isUserLine(line: bytes) -> bool:

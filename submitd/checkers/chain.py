@@ -1,0 +1,78 @@
+"""Several back ends behind one Portal, which keeps only one checker per kind of credentials.
+
+They are asked in order, and the first that says yes is believed.  All are asked for an unknown user
+as for a known one with a wrong password, so that the time tells nothing.  Where none says yes and
+one could not tell, the login is :class:`LoginUnavailable`: the user may well be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from submitd import events
+from submitd.checkers import AvatarId, LoginUnavailable
+from submitd.interfaces import IChecked, IRevised
+
+
+@implementer(ICredentialsChecker, IChecked, IRevised)
+class CheckerChain:
+    """Asks several checkers, in order.
+
+    :param checkers: the back ends; each is asked for the credentials it has an interface for.
+    """
+
+    def __init__(self, checkers: Sequence[ICredentialsChecker]) -> None:
+        self._checkers = tuple(checkers)
+        # A dict, for a set would shuffle the Portal's order from start to start.
+        union = {each: None for checker in checkers for each in checker.credentialInterfaces}
+        self.credentialInterfaces: tuple[type[Interface], ...] = tuple(union)
+
+    def check(self) -> list[str]:
+        """What is wrong with each."""
+        return [
+            problem
+            for checker in self._checkers
+            if IChecked.providedBy(checker)
+            for problem in checker.check()
+        ]
+
+    def revision(self) -> object:
+        """What changes when any of them does."""
+        return tuple(
+            checker.revision() for checker in self._checkers if IRevised.providedBy(checker)
+        )
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
+        """The name that the first of them gives.
+
+        :raise UnauthorizedLogin: (the Deferred) when all say no.
+        :raise LoginUnavailable: (the Deferred) when none says yes and one cannot tell.
+        """
+        return Deferred.fromCoroutine(self._ask(credentials))
+
+    async def _ask(self, credentials: Any) -> AvatarId:
+        unavailable: LoginUnavailable | None = None
+        for checker in self._checkers:
+            if not any(each.providedBy(credentials) for each in checker.credentialInterfaces):
+                continue
+            try:
+                return await maybeDeferred(checker.requestAvatarId, credentials)
+            except LoginFailed:
+                continue
+            except CancelledError:
+                raise  # the one who asked has gone
+            except LoginUnavailable as error:
+                unavailable = unavailable or error
+            except Exception as error:
+                name = type(checker).__name__
+                told = f"{name} failed; the next back end is asked"
+                events.emit(events.SERVICE_PROBLEM, problem=told, failure=Failure())
+                unavailable = unavailable or LoginUnavailable(f"{name}: {type(error).__name__}")
+        raise unavailable or UnauthorizedLogin()

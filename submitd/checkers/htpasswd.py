@@ -1,0 +1,207 @@
+"""``htpasswd:FILE``: password hashes in a file of Apache's format, one ``name:hash`` per line.
+
+Taken are argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2 (as passlib writes them, and
+as ``htpasswd -B``, ``-2`` and ``-5``, ``openssl passwd -6`` or ``doveadm pw`` do).  A line with a
+fast hash (apr1, SHA-1, DES, MD5) is left out and named in the log: whoever gets hold of the file
+would have the passwords the same day.
+
+A hash costs 10 to 450 ms by design, so it is computed off the reactor's thread, and only so many
+at a time; beyond that a login is :class:`LoginUnavailable`.  An unknown user costs the hash of
+somebody in the file, whose answer is thrown away: which one is fixed by the name, so that unknown
+names take as long as known ones do, each always the same, even where the file mixes schemes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from passlib.context import CryptContext
+from passlib.exc import PasslibHashWarning
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from zope.interface import Interface, implementer
+
+from submitd.checkers import AvatarId, LoginUnavailable, foldName
+from submitd.checkers.userfile import Account, BadLine, UserFile, grant
+from submitd.interfaces import IChecked, IRevised
+
+SCHEMES = (
+    "argon2",
+    "bcrypt",
+    "scrypt",
+    "sha512_crypt",
+    "sha256_crypt",
+    "pbkdf2_sha512",
+    "pbkdf2_sha256",
+)
+
+# How the hashes begin that people do have in such files, for a message that says what to change.
+_WEAK = {
+    "$apr1$": "apr1 (MD5) hashes",
+    "$1$": "MD5 hashes",
+    "{SHA}": "SHA-1 hashes",
+    "{SSHA}": "salted SHA-1 hashes",
+    "{MD5}": "MD5 hashes",
+    "$2x$": "hashes of a broken bcrypt",
+}
+
+# bcrypt has never read further; its newest library refuses longer passwords in place of cutting
+# them, which would lock out whoever has a long one.
+BCRYPT_OCTETS = 72
+
+# The hash of 16 random octets that were not kept, for a file without anybody in it.
+_NOBODYS = (
+    "$argon2id$v=19$m=65536,t=3,p=4$kxJCiLGWkvKe03ovRSglBA"
+    "$AuZoNA3Veo3a6Bdc7XhWEPLClyvt9Ju4XOKdt34zI3I"
+)
+
+_context = CryptContext(schemes=list(SCHEMES))
+
+Run = Callable[..., Deferred[bool]]
+
+
+@attrs.frozen
+class PasswordHash:
+    """One hash of a file.
+
+    :param scheme: one of :data:`SCHEMES`.
+    :param text: the hash.
+    """
+
+    scheme: str
+    text: str = attrs.field(repr=False)
+
+
+def parseHash(value: bytes) -> PasswordHash:
+    """The hash that a line keeps; what follows a further colon is left alone, as Apache does.
+
+    :raise BadLine: when it is malformed, too weak or unknown.
+    """
+    try:
+        text = value.partition(b":")[0].strip().decode("ascii")
+    except UnicodeDecodeError:
+        raise BadLine("not a hash") from None
+    scheme = None if text.startswith(tuple(_WEAK)) else _context.identify(text)
+    if scheme is None:
+        raise BadLine(_whyUnknown(text))
+    try:
+        return PasswordHash(scheme, _normalized(scheme, text))
+    except (ValueError, TypeError):
+        # The text of passlib's error may quote the hash.
+        raise BadLine(f"malformed {scheme} hash") from None
+
+
+def _normalized(scheme: str, text: str) -> str:
+    handler = _context.handler(scheme)
+    with warnings.catch_warnings():
+        # Old PHP left the last bits of a bcrypt salt set, and passlib would warn at each login.
+        warnings.simplefilter("ignore", PasslibHashWarning)
+        parsed = handler.from_string(handler.normhash(text) if scheme == "bcrypt" else text)
+    if parsed.checksum is None:
+        raise ValueError("a salt without a digest")
+    return str(parsed.to_string())
+
+
+def _whyUnknown(text: str) -> str:
+    if not text:
+        return "there is no hash"
+    for prefix, what in _WEAK.items():
+        if text.startswith(prefix):
+            return f"{what} are too weak; set the password anew with submitd-passwd"
+    return f"not a hash of any of {', '.join(SCHEMES)}"
+
+
+def verify(password: bytes, expected: PasswordHash) -> bool:
+    """Whether the hash was made with the password.  This takes long; meant for a thread."""
+    if expected.scheme == "bcrypt":
+        password = password[:BCRYPT_OCTETS]
+    return bool(_context.handler(expected.scheme).verify(password, expected.text))
+
+
+def _deferToThread(function: Callable[..., bool], *arguments: Any) -> Deferred[bool]:
+    # Imported late, since it installs the global reactor, which is for service.py to choose.
+    from twisted.internet.threads import deferToThread
+
+    return deferToThread(function, *arguments)
+
+
+@implementer(ICredentialsChecker, IChecked, IRevised)
+class HtpasswdChecker:
+    """Checks passwords against the hashes of a file, as the file is now.
+
+    :param path: the file.
+    :param run: calls a function in another thread and gives a Deferred of its result.
+    :param pending: how many verifications may run and wait at once.
+    :param verify: compares a password with a hash.
+    """
+
+    credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword,)
+
+    def __init__(
+        self,
+        path: str,
+        run: Run = _deferToThread,
+        *,
+        pending: int = 100,
+        verify: Callable[[bytes, PasswordHash], bool] = verify,
+    ) -> None:
+        self._file = UserFile(path, parseHash)
+        self._run = run
+        self._limit = pending
+        self._verify = verify
+        self._pending = 0
+        self._key = os.urandom(32)
+
+    def check(self) -> list[str]:
+        """What is wrong with the file."""
+        return self._file.check()
+
+    def revision(self) -> int:
+        """A number that changes with the file."""
+        return self._file.revision()
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
+        """The user's name as the file writes it.
+
+        :raise UnauthorizedLogin: (the Deferred) for an unknown user or a wrong password.
+        :raise LoginUnavailable: (the Deferred) when the file was never usable, or when too many
+            verifications are waiting.
+        """
+        try:
+            accounts = self._file.accounts()
+        except LoginUnavailable as error:
+            return fail(error)
+        if self._pending >= self._limit:
+            return fail(LoginUnavailable(f"{self._pending} passwords wait to be verified"))
+        folded = foldName(credentials.username)
+        account = accounts.get(folded)
+        somebodys = self._somebodys(accounts, folded)  # for known users too: it takes time itself
+        expected = account.entries[0] if account else somebodys
+        self._pending += 1
+        verified = maybeDeferred(self._run, self._verify, credentials.password, expected)
+        # A Deferred of its own: cancelling it must not let another login in while the thread of
+        # this one is still busy.
+        answer: Deferred[AvatarId] = Deferred()
+        verified.addBoth(self._done)
+        verified.addCallback(grant, account)
+        verified.addCallbacks(answer.callback, answer.errback)
+        return answer
+
+    def _done(self, result: Any) -> Any:
+        self._pending -= 1
+        return result
+
+    def _somebodys(
+        self, accounts: Mapping[bytes, Account[PasswordHash]], name: bytes
+    ) -> PasswordHash:
+        if not accounts:
+            return PasswordHash("argon2", _NOBODYS)
+        digest = hashlib.blake2b(name, key=self._key, digest_size=8).digest()
+        chosen = list(accounts)[int.from_bytes(digest, "big") % len(accounts)]
+        return accounts[chosen].entries[0]

@@ -1,0 +1,126 @@
+"""Tests for :mod:`submitd.checkers.chain`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+from twisted.cred.error import LoginDenied, UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import Interface, implementer
+from zope.interface.verify import verifyObject
+
+from submitd.checkers import LoginUnavailable
+from submitd.checkers.chain import CheckerChain
+from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.secrets import SecretsChecker
+from submitd.interfaces import IBearerToken, IChecked, IRevised
+from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
+from tests.checkers.files import FileTestCase
+
+ALICE = UsernamePassword(b"alice", b"wonder")
+
+
+@implementer(ICredentialsChecker)
+@attrs.define(eq=False)
+class Says:
+    """A back end that always says the same."""
+
+    answer: Any
+    credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword,)
+    asked: int = 0
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """Say it."""
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class CheckerChainTests(FileTestCase):
+    """:class:`submitd.checkers.chain.CheckerChain`."""
+
+    def test_interfaces(self) -> None:
+        """It is a checker, and offers what its back ends do, each kind once, in order."""
+        chain = CheckerChain([HtpasswdChecker(self.path), SecretsChecker(self.path)])
+        for interface in (ICredentialsChecker, IChecked, IRevised):
+            verifyObject(interface, chain)
+        self.assertEqual(chain.credentialInterfaces, (IUsernamePassword, IUsernameHashedPassword))
+
+    def test_firstYes(self) -> None:
+        """The first that says yes is believed, and the others are not asked."""
+        checkers = [Says(UnauthorizedLogin()), Says(b"one"), Says(b"two")]
+        self.assertLogin(CheckerChain(checkers).requestAvatarId(ALICE), b"one")
+        self.assertEqual([each.asked for each in checkers], [1, 1, 0])
+
+    def test_allNo(self) -> None:
+        """Before a no all have been asked, so that the time does not tell who knows a name."""
+        checkers = [Says(UnauthorizedLogin()), Says(LoginDenied()), Says(UnauthorizedLogin())]
+        self.assertRefused(CheckerChain(checkers).requestAvatarId(ALICE))
+        self.assertEqual([each.asked for each in checkers], [1, 1, 1])
+
+    def test_nobody(self) -> None:
+        """An empty chain lets nobody in."""
+        self.assertRefused(CheckerChain([]).requestAvatarId(ALICE))
+
+    def test_unavailable(self) -> None:
+        """One that cannot tell makes it "not now", unless another says yes."""
+        down, no, yes = Says(LoginUnavailable("down")), Says(UnauthorizedLogin()), Says(b"alice")
+        for checkers in ([down, no], [no, down], [down, down]):
+            self.assertUnavailable(CheckerChain(checkers).requestAvatarId(ALICE))
+        self.assertLogin(CheckerChain([down, no, yes]).requestAvatarId(ALICE), b"alice")
+
+    def test_broken(self) -> None:
+        """One that raises anything else counts as unavailable, is logged, and the next is asked."""
+        broken = Says(ZeroDivisionError("in the back end"))
+        chain = CheckerChain([broken, Says(UnauthorizedLogin())])
+        self.assertUnavailable(chain.requestAvatarId(ALICE))
+        self.assertLogin(CheckerChain([broken, Says(b"a")]).requestAvatarId(ALICE), b"a")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_kinds(self) -> None:
+        """A back end is not asked for a kind of credentials that it does not know."""
+        passwords, tokens = Says(b"password"), Says(b"token", (IBearerToken,))
+        chain = CheckerChain([passwords, tokens])
+        self.assertLogin(chain.requestAvatarId(BearerToken(b"alice", b"t")), b"token")
+        self.assertLogin(chain.requestAvatarId(ALICE), b"password")
+        self.assertRefused(chain.requestAvatarId(UsernameDigest(b"alice", b"<1@x>", b"")))
+
+    def test_waits(self) -> None:
+        """The next back end is asked only when the one before has answered."""
+        slow: Deferred[bytes] = Deferred()
+        after = Says(b"alice")
+        login = CheckerChain([Says(slow), after]).requestAvatarId(ALICE)
+        self.assertNoResult(login)
+        self.assertEqual(after.asked, 0)
+        slow.errback(UnauthorizedLogin())
+        self.assertLogin(login, b"alice")
+
+    def test_cancelled(self) -> None:
+        """When the client has gone, the back ends that were not asked yet are not asked."""
+        after = Says(b"alice")
+        login = CheckerChain([Says(Deferred()), after]).requestAvatarId(ALICE)
+        login.cancel()
+        self.failureResultOf(login, CancelledError)
+        self.assertEqual(after.asked, 0)
+
+    def test_check(self) -> None:
+        """The start is told what is wrong with each; one without files has nothing to tell."""
+        chain = CheckerChain(
+            [HtpasswdChecker("/no/passwd"), Says(b""), SecretsChecker("/no/secrets")]
+        )
+        self.assertEqual(
+            chain.check(),
+            ["/no/passwd: there is no such file", "/no/secrets: there is no such file"],
+        )
+
+    def test_revision(self) -> None:
+        """It changes when any file does."""
+        chain = CheckerChain([SecretsChecker("/no/secrets"), Says(b""), SecretsChecker(self.path)])
+        before = chain.revision()
+        self.assertEqual(chain.revision(), before)
+        self.write("alice:wonder")
+        self.assertNotEqual(chain.revision(), before)

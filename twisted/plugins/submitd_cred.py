@@ -1,0 +1,36 @@
+"""The credential back ends, for Twisted's ``strcred``: one :class:`CheckerFactory` each."""
+
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
+
+from submitd.checkers.factory import CheckerFactory
+from submitd.interfaces import IBearerToken
+
+htpasswd = CheckerFactory(
+    authType="htpasswd",
+    checker="submitd.checkers.htpasswd:HtpasswdChecker",
+    argStringFormat="the path of a file with a line name:hash for each user",
+    authHelp="""\
+A file of password hashes in the format of Apache's htpasswd, kept with submitd-passwd. Taken are
+argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2. It is read again when it changes.""",
+    credentialInterfaces=(IUsernamePassword,),
+)
+
+secrets = CheckerFactory(
+    authType="secrets",
+    checker="submitd.checkers.secrets:SecretsChecker",
+    argStringFormat="the path of a file with a line name:secret for each user",
+    authHelp="""\
+A file of secrets in the clear, which CRAM-MD5 needs, kept with submitd-passwd --secrets. A secret
+may be written as {base64}...; the file must have mode 0600. It is read again when it changes.""",
+    credentialInterfaces=(IUsernamePassword, IUsernameHashedPassword),
+)
+
+tokens = CheckerFactory(
+    authType="tokens",
+    checker="submitd.checkers.tokens:TokensChecker",
+    argStringFormat="the path of a file with a line name:digest[:expiry] for each token",
+    authHelp="""\
+A file with the SHA-256 of bearer tokens for XOAUTH2, kept with submitd-passwd --tokens. It is read
+again when it changes.""",
+    credentialInterfaces=(IBearerToken,),
+)
