@@ -25,7 +25,6 @@ from submitd.preflight import portsInUse
 from submitd.settings import LogSettings, Settings
 from submitd.typed import Finding
 
-
 EXAMPLES = """
 Examples:
   twistd -n submitd                          a demonstration on 127.0.0.1, in the foreground

@@ -1,0 +1,69 @@
+# make run     sets everything up and runs the service: the demonstration, or with
+#              make run ARGS="--config submitd.toml" a configuration
+# make test    sets everything up and runs the tests; COVERAGE=1 measures branch coverage
+# make check   ruff, mypy and the documentation (make lint, make types, make docs)
+#
+# Needs Python 3.11 or newer with pip, and nothing else; another one: make PYTHON=python3.12 run
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTS ?= tests
+ARGS ?=
+COVERAGE ?=
+
+BIN = $(VENV)/bin
+# The virtual environment is made without pip, and filled by the pip outside: so a Python without
+# ensurepip (Debian's, without python3-venv) will do.
+INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check \
+	--config-settings editable_mode=compat --editable
+TRIAL = -m twisted.trial --temp-directory=$(VENV)/trial
+
+.PHONY: run test check lint types docs clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/run.done
+	$(BIN)/twistd --nodaemon --pidfile= submitd $(ARGS)
+
+test: $(VENV)/test.done
+ifeq ($(COVERAGE),)
+	$(BIN)/python $(TRIAL) $(TESTS)
+else
+	$(BIN)/python -m coverage run $(TRIAL) $(TESTS)
+endif
+
+check: lint types docs
+
+lint: $(VENV)/dev.done
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/dev.done
+	$(BIN)/mypy
+
+docs: $(VENV)/dev.done
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+
+$(VENV)/run.done: $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/test.done: $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) ".[test]"
+	@touch $@
+
+$(VENV)/dev.done: $(BIN)/python setup.cfg pyproject.toml
+	$(INSTALL) ".[dev]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "submitd needs Python 3.11 or newer; $(PYTHON) is not." \
+	    "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) has no pip: install it (on Debian: apt-get install python3-pip)." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv' 2>/dev/null || { \
+	  echo "$(PYTHON) has no module venv (on Debian: apt-get install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist submitd.egg-info docs/_build .coverage .coverage.*
