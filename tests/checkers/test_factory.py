@@ -71,7 +71,7 @@ class CheckerFactoryTests(SynchronousTestCase):
             self.assertNotIn("\n", factory.argStringFormat)
 
     def test_light(self) -> None:
-        """Looking for plug-ins imports no back end, no passlib and no reactor: every twistd looks."""
+        """Looking for plug-ins imports no back end, no passlib, no reactor: every twistd looks."""
         program = (
             "import sys, twisted.plugins.submitd_cred\n"
             "heavy = ('passlib', 'submitd.checkers.htpasswd', 'twisted.internet.reactor')\n"
