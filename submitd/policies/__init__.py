@@ -1,0 +1,9 @@
+"""Policies: who may do what.  One file each, and one line here."""
+
+from __future__ import annotations
+
+# name in the configuration -> "module:Class"; code outside the tree is named there in this form.
+REGISTRY: dict[str, str] = {
+    "require-tls": "submitd.policies.requiretls:RequireTLS",
+    "sender-owner": "submitd.policies.senderowner:SenderOwner",
+}
