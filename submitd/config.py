@@ -18,8 +18,25 @@ from typing import Any
 import attrs
 
 from submitd.preflight import examine
-from submitd.settings import Settings
+from submitd.settings import (
+    AuthSettings,
+    LimitSettings,
+    ListenerSettings,
+    LogSettings,
+    Settings,
+)
+from submitd.tls import TLSSettings
 from submitd.typed import Finding, nearest, structure
+
+# Where the keys are described, section by section, for the documentation.
+SECTIONS: tuple[type, ...] = (
+    Settings,
+    ListenerSettings,
+    TLSSettings,
+    AuthSettings,
+    LimitSettings,
+    LogSettings,
+)
 
 
 class ConfigurationError(Exception):

@@ -37,6 +37,8 @@ from submitd.wire import abnf
 
 _HOSTNAME = re.compile(f"(?:{abnf.ASCII_DOMAIN}|{abnf.ADDRESS_LITERAL})")
 
+PORT_RANGE = "a port is a number from 0 to 65535"
+
 STAGES = (
     interfaces.IConnectionPolicy,
     interfaces.IHelloPolicy,
@@ -108,12 +110,13 @@ def addressOf(endpoint: str) -> Address | None:
         parsed = serverFromString(ears, endpoint)
     except Exception as error:
         # Parsers raise what int(), a function call or a look-up happens to raise.
-        raise ValueError(_notEndpoint(endpoint, str(error))) from None
+        reason = PORT_RANGE if "int()" in str(error) else str(error)
+        raise ValueError(_notEndpoint(endpoint, reason)) from None
     if isinstance(parsed, TCP4ServerEndpoint | TCP6ServerEndpoint | UNIXServerEndpoint):
         parsed.listen(Factory())
     address: Address | None = ears.address
     if address and address.port is not None and not 0 <= address.port <= 65535:
-        raise ValueError(_notEndpoint(endpoint, "a port is a number from 0 to 65535"))
+        raise ValueError(_notEndpoint(endpoint, PORT_RANGE))
     return address
 
 
@@ -178,16 +181,19 @@ def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -
 
 def _certificate(settings: Settings) -> Iterator[Finding]:
     if settings.tls is None:
-        for at, listener in enumerate(settings.listener):
-            if listener.tls != "off":
-                yield Finding(
-                    f"listener[{at}].tls",
-                    f'is "{listener.tls}", but there is no section [tls] with a certificate',
-                )
         return
     for mistake in tls.mistakes(settings.tls):
         yield Finding(f"tls.{mistake.key}", mistake.sentence)
     yield from _othersCanRead("tls.private_key", settings.tls.private_key)
+
+
+def _noCertificate(settings: Settings) -> Iterator[Finding]:
+    for at, listener in enumerate(settings.listener):
+        if listener.tls != "off" and settings.tls is None:
+            yield Finding(
+                f"listener[{at}].tls",
+                f'is "{listener.tls}", but there is no section [tls] with a certificate',
+            )
 
 
 def _othersCanRead(path: str, file: Path) -> Iterator[Finding]:
@@ -308,7 +314,8 @@ def _log(settings: Settings) -> Iterator[Finding]:
 CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
     (frozenset({"hostname", "banner"}), _names),
     (frozenset({"listener"}), _listeners),
-    (frozenset({"listener", "tls"}), _certificate),
+    (frozenset({"listener", "tls"}), _noCertificate),
+    (frozenset({"tls"}), _certificate),
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"delivery"}), _delivery),

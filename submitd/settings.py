@@ -19,7 +19,7 @@ from typing import Any, Literal
 import attrs
 
 from submitd.tls import TLSSettings
-from submitd.typed import Count, Finding, Seconds, Size, WrongValue, describe, nearest, structure
+from submitd.typed import Count, Finding, Seconds, Size, nearest, structure
 
 # The checkers whose argument is the path of a file.
 FILE_CHECKERS = frozenset({"htpasswd", "secrets", "tokens", "file"})
@@ -162,7 +162,7 @@ class Component:
     :param directory: where relative paths begin.
     """
 
-    use: str
+    use: Any
     keys: Mapping[str, Any] = attrs.field(factory=dict)
     directory: Path = Path()
 
@@ -170,14 +170,11 @@ class Component:
     def fromTable(cls, table: Mapping[str, Any], directory: Path) -> Component:
         """What a section ``[[policy]]`` or ``[delivery]`` says.
 
-        :raise WrongValue: when it does not say which one it is.
+        Whether it says which one it is, is left to :meth:`make`: the mistake of one is not to hide
+        those of the others.
         """
-        if "use" not in table:
-            raise WrongValue('has no key "use", which says what it is')
-        if not isinstance(table["use"], str):
-            raise WrongValue(f"use must be a string, not {describe(table['use'])}")
         keys = {name: value for name, value in table.items() if name != "use"}
-        return cls(table["use"], keys, directory)
+        return cls(table.get("use"), keys, directory)
 
     def make(self, registry: Mapping[str, str], path: str) -> tuple[Any, list[Finding]]:
         """Make the object.
@@ -194,6 +191,9 @@ class Component:
         return _call(target, self.keys, path)
 
     def _find(self, registry: Mapping[str, str], path: str) -> tuple[Any, Finding | None]:
+        if not isinstance(self.use, str):
+            said = "is missing" if self.use is None else "must be a string"
+            return None, Finding(f"{path}.use", f"{said}; known are: {', '.join(registry)}")
         where = self.use if ":" in self.use else registry.get(self.use)
         if where is None:
             said = (
