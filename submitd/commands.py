@@ -190,11 +190,8 @@ def endOfMessage(dialogue: Dialogue) -> Outcome:
     assert incoming is not None
     _refuseBroken(dialogue, incoming)
     if incoming.problem is not None:
-        dialogue.reset()
         incoming.problem.raiseException()
     waiting = dialogue.pipeline.message.run(dialogue.session, envelope, incoming)
-    if waiting is not None:
-        waiting.addErrback(_dropped, dialogue)
     return dialogue.after(waiting, _commit, dialogue, envelope, incoming)
 
 
@@ -207,17 +204,10 @@ def _refuseBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
         incoming.fail(Failure(Refused(NUL_IN_MESSAGE)))
 
 
-def _dropped(failure: Failure, dialogue: Dialogue) -> Failure:
-    dialogue.reset()
-    return failure
-
-
 def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
     outcome = incoming.commit()
     if isinstance(outcome, Deferred):
-        waiting = dialogue.limited(outcome)
-        waiting.addErrback(_dropped, dialogue)
-        return waiting.addCallback(_committed, dialogue, envelope, incoming)
+        return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)
     return _committed(outcome, dialogue, envelope, incoming)
 
 
@@ -255,15 +245,17 @@ def _logAccepted(
 ) -> None:
     if not any(reply.isPositive for reply in replies):
         return
-    user = dialogue.session.user
+    session = dialogue.session
     events.emit(
         events.MESSAGE_ACCEPTED,
-        session=dialogue.session.id,
-        queueId=queueId,
-        login=user.avatarId if user is not None else "",
+        session=session.id,
+        id=queueId,
+        peer=session.remoteAddress,
+        user=session.user.avatarId if session.user is not None else None,
         sender=str(envelope.reversePath),
         recipients=len(envelope.recipients),
         size=incoming.byteLength,
+        protocol=session.transmissionType,
     )
 
 

@@ -22,7 +22,7 @@ from submitd import commands, events
 from submitd.interfaces import IDelivery, IMechanism
 from submitd.pipeline import Pipeline
 from submitd.session import Session, TLSInfo
-from submitd.states import State, Verb
+from submitd.states import FRAMING, Framing, State, Verb
 from submitd.submission import Submission
 from submitd.wire.command import parseCommand
 from submitd.wire.data import DotDecoder
@@ -126,6 +126,7 @@ class Dialogue:
         return self._guarded(self._greeting)
 
     def _greeting(self) -> Outcome:
+        self._raiseObjection()
         waiting = self.pipeline.connection.run(self.session)
         return self.after(waiting, self._greeted)
 
@@ -156,6 +157,11 @@ class Dialogue:
 
     def _object(self, failure: Failure) -> None:
         self._objection = self._asRefused(failure)
+
+    def _raiseObjection(self) -> None:
+        objection, self._objection = self._objection, None
+        if objection is not None:
+            raise objection
 
     def timedOut(self) -> Answer:
         """The client has been silent for too long: the last reply."""
@@ -204,9 +210,7 @@ class Dialogue:
     def _command(self, line: bytes) -> Outcome:
         self._verb = b""
         self.session.commands += 1
-        objection, self._objection = self._objection, None
-        if objection is not None:
-            raise objection
+        self._raiseObjection()
         if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
             raise Refused(LINE_TOO_LONG, "command line too long")
         verb, argument = parseCommand(line)
@@ -336,10 +340,14 @@ class Dialogue:
         if self.state is State.CONNECTED or reply.code == 421:
             self.reset()
             self.state = State.CLOSED
+        elif FRAMING[self.state] is Framing.OCTETS:
+            # The message has been read to its end; staying here would take commands for its text.
+            self.reset()
         events.emit(
             events.REFUSED,
             session=self.session.id,
-            command=self._verb.decode("ascii", "replace"),
+            peer=self.session.remoteAddress,
+            command=self._verb,
             reply=f"{reply.code} {reply.status} {reply.lines[0]}",
             cause=refused.cause or "",
             origin=refused.origin,

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IOpenSSLContextFactory,
     IPushProducer,
+    IReactorTime,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -98,7 +99,8 @@ class SubmissionProtocol(Protocol):
         self._greeted = False
         self._closing = False
         self._heard = 0.0
-        self._starting = False
+        self._began = 0.0
+        self._securing = False
 
     # The connection.
 
@@ -111,13 +113,14 @@ class SubmissionProtocol(Protocol):
         self.dialogue = Dialogue(self.factory.rules, session)
         connections = self.factory.connections
         self._heard = connections.now
+        self._began = self._clock.seconds()
         full = connections.isFull
         connections.add(self)
         transport.registerProducer(_Replies(self), True)
-        events.emit(events.CONNECTED, session=session.id, remote=remote, port=localPort)
         if full:
             self._last(TOO_MANY_CONNECTIONS.wire)
         elif self.factory.implicitTLS:
+            self._securing = True
             transport.startTLS(self.factory.contextFactory)
         else:
             self._greet()
@@ -126,13 +129,6 @@ class SubmissionProtocol(Protocol):
         """TLS is on, by either way."""
         transport: Any = self.transport
         tls = describeTLS(transport.getHandle())
-        events.emit(
-            events.TLS_ESTABLISHED,
-            session=self.dialogue.session.id,
-            version=tls.version,
-            cipher=tls.cipher,
-            serverName=tls.serverName or "",
-        )
         waiting = self.dialogue.handshakeCompleted(tls)
         if waiting is None:
             self._secured()
@@ -155,10 +151,22 @@ class SubmissionProtocol(Protocol):
         self.factory.connections.remove(self)
         self.dialogue.connectionLost(reason)
         session = self.dialogue.session
+        if self._securing and not session.secure:
+            events.emit(
+                events.TLS_FAILED,
+                session=session.id,
+                peer=session.remoteAddress,
+                cause=repr(reason.value),
+            )
         events.emit(
-            events.DISCONNECTED,
+            events.CONNECTION_CLOSED,
             session=session.id,
-            transactions=session.transactions,
+            peer=session.remoteAddress,
+            user=session.user.avatarId if session.user is not None else None,
+            secure=session.tls.version if session.tls is not None else None,
+            seconds=round(self._clock.seconds() - self._began, 3),
+            commands=session.commands,
+            messages=session.transactions,
             reason=type(reason.value).__name__,
         )
 
@@ -265,6 +273,10 @@ class SubmissionProtocol(Protocol):
         self._transport.abortConnection()
 
     @property
+    def _clock(self) -> IReactorTime:
+        return self.factory.rules.submission.clock
+
+    @property
     def _transport(self) -> Any:
         return self.transport
 
@@ -277,8 +289,8 @@ class SubmissionProtocol(Protocol):
             replies, self._replies = self._replies, []
             self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
         state = self.dialogue.state
-        if state is State.TLS and not self._starting:
-            self._starting = True
+        if state is State.TLS and not self._securing:
+            self._securing = True
             self._buffer, self._at = b"", 0
             self._transport.startTLS(self.factory.contextFactory)
         elif state is State.CLOSED and not self._closing:

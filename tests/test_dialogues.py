@@ -167,7 +167,9 @@ class Run:
         self.hear()
         said = self.heard.pop(0) if self.heard else "(nothing)"
         pattern = text.replace("[", "[[]")
-        self.test.assertTrue(fnmatch.fnmatchcase(said, pattern), f"{text!r} is not what {said!r} is")
+        self.test.assertTrue(
+            fnmatch.fnmatchcase(said, pattern), f"{text!r} is not what {said!r} is"
+        )
 
     @property
     def delivery(self) -> MemoryDelivery:

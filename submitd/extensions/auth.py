@@ -153,9 +153,10 @@ class _Login:
         events.emit(
             events.LOGIN_SUCCEEDED,
             session=session.id,
-            login=avatar.avatarId,
+            peer=session.remoteAddress,
+            user=avatar.avatarId,
             mechanism=self.mechanism.name,
-            remote=session.remoteAddress,
+            secure=session.tls.version if session.tls is not None else None,
         )
         return LOGIN_OK
 
@@ -165,9 +166,10 @@ class _Login:
         events.emit(
             events.LOGIN_FAILED,
             session=session.id,
-            login=getattr(credentials, "username", b""),
+            peer=session.remoteAddress,
+            user=getattr(credentials, "username", b""),
             mechanism=self.mechanism.name,
-            remote=session.remoteAddress,
+            cause=str(failure.value),
         )
         objection = dialogue.pipeline.loginFailed.run(session, credentials, failure)
         if objection is not None:
@@ -186,7 +188,12 @@ class _Login:
         return TOO_MANY_LOGIN_FAILURES if tooMany else LOGIN_FAILED
 
     def _unavailable(self, failure: Failure) -> Reply:
-        events.emit(events.LOGIN_BROKEN, session=self.dialogue.session.id, failure=failure)
+        events.emit(
+            events.POLICY_FAILED,
+            session=self.dialogue.session.id,
+            origin=f"login by {self.mechanism.name}",
+            failure=failure,
+        )
         raise Refused(LOGIN_UNAVAILABLE, f"{type(failure.value).__name__} in the checker")
 
 

@@ -1,0 +1,456 @@
+"""The dialogue where something has to be waited for, or goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from submitd.interfaces import (
+    IBearerToken,
+    IDataPolicy,
+    IDelivery,
+    IHelloPolicy,
+    ILoginPolicy,
+    IMessagePolicy,
+    ISubmitter,
+    ITraceField,
+)
+from submitd.realm import SubmissionRealm
+from submitd.sasl import mechanism
+from submitd.submission import Limits
+from submitd.wire.errors import Refused
+from submitd.wire.reply import STORAGE_FULL, Reply
+from tests.fixtures import (
+    Conversation,
+    MemoryDelivery,
+    makePortal,
+    makeSubmission,
+    waitingFor,
+)
+
+NO = Reply(550, "5.7.1", "Not that")
+LOGIN = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
+WRONG = "AUTH PLAIN AGFsaWNlAHdyb25n"
+
+
+def openly(**changes: Any) -> Any:
+    """A submission that wants neither TLS nor login."""
+    return makeSubmission(loginRequired=False, requireTLS=False, **changes)
+
+
+@implementer(IHelloPolicy, ILoginPolicy, IDataPolicy, IMessagePolicy)
+class Policy:
+    """Answers at each stage with what a test has put there."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.seen: list[Any] = []
+
+    def _answer(self, stage: str, *arguments: Any) -> Any:
+        self.seen.append((stage, *arguments))
+        answer = self.answers.get(stage)
+        return answer(*arguments) if answer is not None else None
+
+    def helloReceived(self, session: Any, domain: str) -> Any:
+        return self._answer("hello", domain)
+
+    def loginRequested(self, session: Any, credentials: Any) -> Any:
+        return self._answer("requested", credentials)
+
+    def loginSucceeded(self, session: Any, avatar: Any) -> Any:
+        return self._answer("succeeded", avatar)
+
+    def loginFailed(self, session: Any, credentials: Any, failure: Any) -> Any:
+        return self._answer("failed", credentials, failure)
+
+    def dataRequested(self, session: Any, envelope: Any) -> Any:
+        return self._answer("data", envelope)
+
+    def messageReceived(self, session: Any, envelope: Any, message: Any) -> Any:
+        return self._answer("message", message)
+
+
+def refuse(*arguments: Any) -> None:
+    raise Refused(NO, "because")
+
+
+def breaks(*arguments: Any) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+class MessageTests(SynchronousTestCase):
+    """From DATA to the reply after the message."""
+
+    def begin(self, delivery: MemoryDelivery | None = None, **changes: Any) -> Conversation:
+        self.delivery = delivery or MemoryDelivery()
+        talk = Conversation(openly(delivery=self.delivery, **changes))
+        talk.say(
+            "EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "RCPT TO:<e@f.example>"
+        )
+        return talk
+
+    def outcome(self, delivery: MemoryDelivery, **changes: Any) -> str:
+        """What is said to a message, and then to a NOOP: the dialogue must be in step."""
+        talk = self.begin(delivery, **changes)
+        talk.say("DATA")
+        said = talk.send(b"Subject: x\r\n\r\nbody\r\n.\r\n").decode()
+        self.assertEqual(talk.say("NOOP"), "250 2.0.0 Ok")
+        self.assertIsNone(talk.protocol.dialogue.session.envelope)
+        return said.removesuffix("\r\n")
+
+    def test_queueId(self) -> None:
+        """The delivery's own queue id is what the client reads."""
+        self.assertEqual(
+            self.outcome(MemoryDelivery(onEnd=lambda message: "Q42")),
+            "250 2.0.0 Ok: queued as Q42",
+        )
+
+    def test_ownId(self) -> None:
+        """Without one, the envelope's id is; a Deferred is waited for."""
+        said = self.outcome(MemoryDelivery(onEnd=lambda message: succeed(None)))
+        self.assertRegex(said, r"^250 2.0.0 Ok: queued as [A-Z2-7]{10}\.1$")
+
+    def test_notKept(self) -> None:
+        """Rule 6: whatever way a delivery fails, it is never 250."""
+        for onEnd, code in (
+            (lambda message: fail(Refused(STORAGE_FULL)), "452 4.3.1"),
+            (refuse, "550 5.7.1"),
+            (breaks, "451 4.3.0"),
+            (lambda message: fail(OSError("disk")), "451 4.3.0"),
+            (lambda message: [Reply(250, "2.0.0", "Ok")], "451 4.3.0"),
+        ):
+            self.assertEqual(self.outcome(MemoryDelivery(onEnd=onEnd))[:9], code)
+        self.flushLoggedErrors()
+
+    def test_chunkFails(self) -> None:
+        """A delivery that fails in the middle is told to abort, and refused once, at the end."""
+        for onChunk in (refuse, lambda message, chunk: fail(Refused(NO))):
+            delivery = MemoryDelivery()
+            talk = self.begin(delivery)
+            talk.say("DATA")
+            delivery.onChunk = onChunk
+            self.assertEqual(talk.send(b"one\r\n"), b"")
+            self.assertEqual(delivery.begun[0].state, "aborted")
+            self.assertEqual(talk.send(b"QUIT\r\n"), b"")
+            self.assertEqual(talk.send(b".\r\n")[:9], b"550 5.7.1")
+            self.assertEqual(delivery.messages, [])
+
+    def test_hangs(self) -> None:
+        """A commit that hangs is 451 after the limit."""
+        clock = Clock()
+        talk = self.begin(MemoryDelivery(onEnd=lambda message: Deferred()), clock=clock)
+        talk.say("DATA")
+        self.assertEqual(talk.say("."), "")
+        clock.advance(60)
+        self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
+        self.flushLoggedErrors()
+
+    def test_beginWaits(self) -> None:
+        """A delivery may take its time to begin, and may refuse then or at once."""
+        waits: list[Deferred[Any]] = []
+        talk = self.begin(MemoryDelivery(onBegin=waitingFor(waits)))
+        self.assertEqual(talk.say("DATA"), "")
+        waits[0].callback(self.delivery.begun[0])
+        self.assertEqual(talk.transport.taken()[:3], b"354")
+        for onBegin in (refuse, lambda message: fail(Refused(NO))):
+            self.assertEqual(self.begin(MemoryDelivery(onBegin=onBegin)).say("DATA")[:3], "550")
+
+    def test_wrongBegin(self) -> None:
+        """A delivery that gives no IMessage is our mistake, not the client's."""
+        talk = self.begin(MemoryDelivery(onBegin=lambda message: 3))
+        self.assertEqual(talk.say("DATA")[:9], "451 4.3.0")
+        self.flushLoggedErrors()
+
+    def test_outcomes(self) -> None:
+        """SMTP has one reply: one failed recipient makes it a failure (nothing lost silently)."""
+        yes, later = Reply(250, "2.1.5", "Yes"), Reply(450, "4.2.0", "Later")
+        self.assertEqual(
+            self.outcome(MemoryDelivery(onEnd=lambda message: [yes, yes])), "250 2.1.5 Yes"
+        )
+        self.assertEqual(
+            self.outcome(MemoryDelivery(onEnd=lambda message: [yes, later])), "450 4.2.0 Later"
+        )
+        self.assertEqual(
+            self.outcome(MemoryDelivery(onEnd=lambda message: [later, later])), "450 4.2.0 Later"
+        )
+
+    def lmtp(self, onEnd: Any) -> bytes:
+        delivery = MemoryDelivery(onEnd=onEnd)
+        talk = Conversation(openly(delivery=delivery, lmtp=True))
+        self.assertEqual(talk.transport.taken(), b"220 mail.example.com LMTP\r\n")
+        self.assertEqual(talk.say("EHLO c")[:3], "500")
+        self.assertIn("250-PIPELINING", talk.say("LHLO c"))
+        talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "RCPT TO:<e@f.example>")
+        talk.say("DATA")
+        return talk.send(b".\r\n")
+
+    def test_lmtp(self) -> None:
+        """LMTP has one reply per recipient (RFC 2033 4.2), from either kind of delivery."""
+        yes, later = Reply(250, "2.1.5", "Yes"), Reply(450, "4.2.0", "Later")
+        self.assertEqual(
+            self.lmtp(lambda message: [yes, later]), b"250 2.1.5 Yes\r\n450 4.2.0 Later\r\n"
+        )
+        self.assertEqual(self.lmtp(lambda message: "Q").count(b"250 2.0.0 Ok: queued as Q\r\n"), 2)
+
+    def test_received(self) -> None:
+        """The Received field stands in front of what the client sent."""
+        self.outcome(MemoryDelivery())
+        octets = self.delivery.messages[0].octets
+        self.assertTrue(octets.startswith(b"Received: from c ("), octets)
+        self.assertTrue(octets.endswith(b"Subject: x\r\n\r\nbody\r\n"))
+
+    def test_ownTrace(self) -> None:
+        """A delivery that writes the trace field itself is believed, unless it gives none."""
+
+        @implementer(ITraceField)
+        class Tracing(MemoryDelivery):
+            field: bytes | None = b"Received: by me\r\n"
+
+            def receivedField(self, session: Any, envelope: Any) -> bytes | None:
+                return self.field
+
+        delivery = Tracing()
+        self.outcome(delivery)
+        delivery.field = None
+        self.outcome(delivery)
+        first, second = (message.octets for message in delivery.messages)
+        self.assertTrue(first.startswith(b"Received: by me\r\nSubject"))
+        self.assertTrue(second.startswith(b"Received: from c"))
+
+
+class MessagePolicyTests(SynchronousTestCase):
+    """The stages around the message."""
+
+    def talk(self, **answers: Any) -> tuple[Conversation, Policy]:
+        policy = Policy(**answers)
+        self.delivery = MemoryDelivery()
+        talk = Conversation(openly(policies=[policy], delivery=self.delivery))
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>")
+        return talk, policy
+
+    def test_seen(self) -> None:
+        """A message policy sees length and header, and what it prepends stands on top."""
+
+        def look(message: Any) -> None:
+            message.prepend(b"X-First: 1\r\n")
+            message.prepend(b"X-Second: 2\r\n")
+
+        talk, policy = self.talk(message=look)
+        talk.say("DATA")
+        talk.send(b"Subject: x\r\n\r\nbody\r\n.\r\n")
+        message = policy.seen[-1][1]
+        self.assertEqual(message.header, b"Subject: x\r\n")
+        self.assertEqual(message.byteLength, 20)
+        self.assertFalse(message.sizeExceeded)
+        octets = self.delivery.messages[0].octets
+        self.assertTrue(octets.startswith(b"X-Second: 2\r\nX-First: 1\r\nReceived: "), octets)
+
+    def test_refused(self) -> None:
+        """A message that a policy refuses is aborted, now or later."""
+
+        async def later(message: Any) -> None:
+            refuse()
+
+        for answer in (refuse, later):
+            talk, _ = self.talk(message=answer)
+            talk.say("DATA")
+            self.assertEqual(talk.send(b"x\r\n.\r\n")[:9], b"550 5.7.1")
+            self.assertEqual(self.delivery.begun[0].state, "aborted")
+            self.assertIsNone(talk.protocol.dialogue.session.envelope)
+
+    def test_dataRefused(self) -> None:
+        """Refused at DATA, the delivery is not even begun; the transaction stands."""
+        talk, _ = self.talk(data=refuse)
+        self.assertEqual(talk.say("DATA")[:9], "550 5.7.1")
+        self.assertEqual(self.delivery.begun, [])
+
+    def test_broken(self) -> None:
+        """A policy with a bug fails closed, with the session's id in the log."""
+        talk, _ = self.talk(data=breaks)
+        self.assertEqual(talk.say("DATA")[:9], "451 4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_hello(self) -> None:
+        """A refused EHLO introduces nobody."""
+        talk = Conversation(openly(policies=[Policy(hello=refuse)]))
+        talk.transport.clear()
+        self.assertEqual(talk.say("EHLO c"), "550 5.7.1 Not that")
+        self.assertEqual(talk.say("MAIL FROM:<a@b.example>")[:3], "503")
+
+
+@implementer(ISubmitter, IDelivery)
+class Avatar:
+    """An avatar that takes messages itself."""
+
+    avatarId = "alice"
+    attributes: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.inner = MemoryDelivery()
+
+    def owns(self, mailbox: Any) -> bool:
+        return True
+
+    def begin(self, session: Any, envelope: Any) -> Any:
+        return self.inner.begin(session, envelope)
+
+
+class Checker:
+    """A checker that answers with what a test has put there."""
+
+    def __init__(self, answer: Any, *interfaces: Any) -> None:
+        self.answer = answer
+        self.credentialInterfaces = interfaces
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        return self.answer(credentials)
+
+
+class LoginTests(SynchronousTestCase):
+    """AUTH with the Portal behind it."""
+
+    def talk(self, portal: Portal | None = None, **changes: Any) -> Conversation:
+        submission = makeSubmission(
+            requireTLS=False, insecureLogin=True, portal=portal or makePortal(), **changes
+        )
+        talk = Conversation(submission)
+        talk.say("EHLO c")
+        return talk
+
+    def checkedBy(self, answer: Any, name: str = "PLAIN", **changes: Any) -> Conversation:
+        one = mechanism(name)
+        portal = Portal(SubmissionRealm(), [Checker(answer, one.credentialsInterface)])
+        return self.talk(portal, mechanisms=[one], **changes)
+
+    def test_unavailable(self) -> None:
+        """A checker that cannot tell is 454, not 535: no client throws its password away."""
+        talk = self.checkedBy(lambda credentials: fail(OSError("data base gone")))
+        self.assertEqual(talk.say(LOGIN)[:9], "454 4.7.0")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_hangs(self) -> None:
+        """A checker that hangs is 454 after the limit."""
+        clock = Clock()
+        talk = self.checkedBy(lambda credentials: Deferred(), clock=clock)
+        self.assertEqual(talk.say(LOGIN), "")
+        clock.advance(60)
+        self.assertEqual(talk.transport.taken()[:9], b"454 4.7.0")
+        self.flushLoggedErrors()
+
+    def test_ownReply(self) -> None:
+        """A checker may answer with a reply of its own."""
+        talk = self.checkedBy(refuse)
+        self.assertEqual(talk.say(LOGIN), "550 5.7.1 Not that")
+
+    def test_stages(self) -> None:
+        """The stages around a login see credentials, avatar, failure, in this order."""
+        policy = Policy()
+        talk = self.talk(policies=[policy])
+        talk.say(WRONG)
+        talk.say(LOGIN)
+        stages = [seen[0] for seen in policy.seen]
+        self.assertEqual(stages, ["hello", "requested", "failed", "requested", "succeeded"])
+        self.assertEqual(policy.seen[-1][1].avatarId, "alice")
+
+    def test_requestRefused(self) -> None:
+        """Refused before the checker, the password is not even tried."""
+        asked: list[Any] = []
+
+        async def later(credentials: Any) -> None:
+            refuse()
+
+        for answer in (refuse, later):
+            talk = self.checkedBy(asked.append, policies=[Policy(requested=answer)])
+            self.assertEqual(talk.say(LOGIN), "550 5.7.1 Not that")
+        self.assertEqual(asked, [])
+
+    def test_successRefused(self) -> None:
+        """Refused after the checker, nobody is logged in."""
+
+        async def later(avatar: Any) -> None:
+            refuse()
+
+        for answer in (refuse, later):
+            talk = self.talk(policies=[Policy(succeeded=answer)])
+            self.assertEqual(talk.say(LOGIN), "550 5.7.1 Not that")
+            self.assertIsNone(talk.protocol.dialogue.session.user)
+
+    def test_failureReplaced(self) -> None:
+        """A policy may put another reply in the place of 535, and may take its time."""
+
+        async def later(credentials: Any, failure: Any) -> None:
+            return None
+
+        talk = self.talk(policies=[Policy(failed=refuse)])
+        self.assertEqual(talk.say(WRONG), "550 5.7.1 Not that")
+        talk = self.talk(policies=[Policy(failed=later)])
+        self.assertEqual(talk.say(WRONG)[:9], "535 5.7.8")
+
+    def test_xoauth2(self) -> None:
+        """A refused token has one more challenge, JSON, before its 535."""
+
+        def check(credentials: Any) -> Any:
+            assert IBearerToken.providedBy(credentials)
+            if credentials.token == b"good":
+                return succeed(credentials.username)
+            from twisted.cred.error import UnauthorizedLogin
+
+            return fail(UnauthorizedLogin())
+
+        talk = self.checkedBy(check, "XOAUTH2")
+        bad = "dXNlcj1hbGljZQFhdXRoPUJlYXJlciBiYWQBAQ=="
+        good = "dXNlcj1hbGljZQFhdXRoPUJlYXJlciBnb29kAQE="
+        self.assertTrue(talk.say(f"AUTH XOAUTH2 {bad}").startswith("334 ey"))
+        self.assertEqual(talk.say("")[:9], "535 5.7.8")
+        self.assertEqual(talk.say(f"AUTH XOAUTH2 {good}")[:3], "235")
+
+    def test_avatarDelivers(self) -> None:
+        """An avatar that is a delivery takes its messages itself."""
+        avatar = Avatar()
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, avatar, lambda: None
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        talk.say(LOGIN)
+        talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        talk.send(b"x\r\n.\r\n")
+        self.assertEqual(len(avatar.inner.messages), 1)
+
+    def test_loggedOut(self) -> None:
+        """Cred's logout is called once, when the connection is gone."""
+        gone: list[str] = []
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, Avatar(), lambda: gone.append("out")
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        talk.say(LOGIN)
+        self.assertEqual(gone, [])
+        talk.lose()
+        self.assertEqual(gone, ["out"])
+
+    def test_secretsStayHere(self) -> None:
+        """Neither password nor response reaches an event, whatever way a login goes."""
+        from twisted.logger import globalLogPublisher
+
+        seen: list[Any] = []
+        globalLogPublisher.addObserver(seen.append)
+        self.addCleanup(globalLogPublisher.removeObserver, seen.append)
+        talk = self.talk(limits=Limits(loginFailures=0))
+        talk.say(WRONG, LOGIN + "x", "AUTH PLAIN", "AGFsaWNlAHdyb25n", LOGIN)
+        text = repr([{k: v for k, v in event.items() if k != "log_logger"} for event in seen])
+        for secret in ("wonderland", "wrong", "AGFsaWNl"):
+            self.assertNotIn(secret, text)
+        self.assertIn("alice", text)

@@ -1,0 +1,457 @@
+"""The protocol: framing, holding back, writing, TLS, time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from submitd.connections import SWEEP, Connections
+from submitd.dialogue import MAX_AUTH_LINE, MAX_COMMAND_LINE
+from submitd.interfaces import (
+    IConnectionPolicy,
+    IDisconnectObserver,
+    IRecipientPolicy,
+    ISecurePolicy,
+    ISenderPolicy,
+)
+from submitd.protocol import LINGER, SubmissionFactory, hostAndPort
+from submitd.submission import Limits
+from submitd.wire.errors import Refused
+from submitd.wire.reply import Reply
+from tests.fixtures import Conversation, MemoryDelivery, NoTLS, makeSubmission, waitingFor
+
+NO = Reply(554, "5.7.1", "Not you")
+
+
+@implementer(IConnectionPolicy, ISecurePolicy, ISenderPolicy, IRecipientPolicy, IDisconnectObserver)
+class Policy:
+    """Answers at each stage with what a test has put there."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.closed: list[Any] = []
+
+    def _answer(self, stage: str) -> Any:
+        answer = self.answers.get(stage)
+        return answer() if answer is not None else None
+
+    def connectionMade(self, session: Any) -> Any:
+        return self._answer("connection")
+
+    def handshakeCompleted(self, session: Any) -> Any:
+        return self._answer("secure")
+
+    def validateFrom(self, session: Any, envelope: Any) -> Any:
+        return self._answer("sender")
+
+    def validateTo(self, session: Any, envelope: Any, recipient: Any) -> Any:
+        return self._answer("recipient")
+
+    def connectionLost(self, session: Any, reason: Any) -> None:
+        self.closed.append(reason.type)
+
+
+def refuse() -> None:
+    raise Refused(NO)
+
+
+def openly(**changes: Any) -> Any:
+    """A submission that wants neither TLS nor login."""
+    return makeSubmission(loginRequired=False, requireTLS=False, **changes)
+
+
+class OrderTests(SynchronousTestCase):
+    """Rule 1: replies leave in the order of the commands, whatever has to be waited for."""
+
+    def test_pipelinedBehindAWait(self) -> None:
+        """A command behind one that waits is neither run nor answered before it."""
+        waits: list[Deferred[None]] = []
+        talk = Conversation(openly(policies=[Policy(sender=waitingFor(waits))]))
+        talk.say("EHLO c")
+        said = talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "NOOP")
+        self.assertEqual(said, "")
+        self.assertEqual(talk.transport.producerState, "paused")
+        waits[0].callback(None)
+        self.assertEqual(
+            talk.say("RSET"),
+            "250 2.1.0 Originator ok\n250 2.1.5 Recipient ok\n250 2.0.0 Ok\n250 2.0.0 Flushed",
+        )
+        self.assertEqual(talk.transport.producerState, "producing")
+
+    def test_oneWrite(self) -> None:
+        """The replies to one segment leave in one write."""
+        talk = Conversation(openly())
+        talk.say("EHLO c")
+        talk.transport.writes = 0
+        talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "NOOP")
+        self.assertEqual(talk.transport.writes, 1)
+
+    def test_saidBeforeTheWait(self) -> None:
+        """Replies that are ready do not wait for the one that is not."""
+        talk = Conversation(openly(policies=[Policy(recipient=Deferred)]))
+        talk.say("EHLO c")
+        said = talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>")
+        self.assertEqual(said, "250 2.1.0 Originator ok")
+
+    def test_earlyTalker(self) -> None:
+        """What a client sends before the greeting is answered after it."""
+        waits: list[Deferred[None]] = []
+        talk = Conversation(openly(policies=[Policy(connection=waitingFor(waits))]))
+        self.assertEqual(talk.say("NOOP"), "")
+        waits[0].callback(None)
+        said = talk.transport.taken()
+        self.assertEqual(said, b"220 mail.example.com ESMTP\r\n250 2.0.0 Ok\r\n")
+
+    def test_manyAtOnce(self) -> None:
+        """Ten thousand commands in one segment are ten thousand replies, without recursion."""
+        talk = Conversation(openly(limits=Limits(commandsBeforeLogin=0)))
+        talk.transport.clear()
+        self.assertEqual(talk.send(b"NOOP\r\n" * 10000), b"250 2.0.0 Ok\r\n" * 10000)
+
+    def test_manyWaits(self) -> None:
+        """A thousand commands that each wait for what is already there do not recurse either."""
+
+        async def yes() -> None:
+            return None
+
+        talk = Conversation(openly(policies=[Policy(recipient=yes)]))
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>")
+        said = talk.send(b"RCPT TO:<c@d.example>\r\n" * 1000)
+        self.assertEqual(said.count(b"250 2.1.5"), 1000)
+
+    def test_slowReader(self) -> None:
+        """A client that does not read its replies is not read from: nothing piles up."""
+        talk = Conversation(openly())
+        talk.transport.clear()
+        producer = talk.transport.producer
+        producer.pauseProducing()
+        self.assertEqual(talk.say("NOOP"), "")
+        self.assertEqual(talk.transport.producerState, "paused")
+        producer.resumeProducing()
+        self.assertEqual(talk.transport.taken(), b"250 2.0.0 Ok\r\n")
+
+    def test_bothReasons(self) -> None:
+        """With two reasons to hold back, one gone is not enough to go on."""
+        waits: list[Deferred[None]] = []
+        talk = Conversation(openly(policies=[Policy(sender=waitingFor(waits))]))
+        talk.say("EHLO c")
+        talk.say("MAIL FROM:<a@b.example>", "NOOP")
+        producer = talk.transport.producer
+        producer.pauseProducing()
+        waits[0].callback(None)
+        self.assertEqual(talk.transport.producerState, "paused")
+        producer.resumeProducing()
+        self.assertIn(b"250 2.0.0 Ok", talk.transport.taken())
+
+
+class LineTests(SynchronousTestCase):
+    """Rule 4: lines are bounded, and the dialogue stays in step behind one that is not."""
+
+    def test_longCommand(self) -> None:
+        """A long command in one segment is one 500."""
+        talk = Conversation(openly())
+        talk.transport.clear()
+        said = talk.say("NOOP " + "x" * MAX_COMMAND_LINE, "NOOP")
+        self.assertEqual(said, "500 5.5.2 Line too long\n250 2.0.0 Ok")
+
+    def test_endlessCommand(self) -> None:
+        """A line without end takes no more memory than the limit, and has one 500 at its end."""
+        talk = Conversation(openly())
+        talk.transport.clear()
+        for _ in range(100):
+            self.assertEqual(talk.send(b"x" * 65536), b"")
+            self.assertLess(len(talk.protocol._buffer), MAX_AUTH_LINE + 65536)
+        self.assertEqual(talk.send(b"\r"), b"")
+        self.assertEqual(talk.send(b"\nNOOP\r\n"), b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
+
+    def test_longResponse(self) -> None:
+        """A response of 12288 octets is taken (RFC 4954 4.3), a longer one ends the exchange."""
+        talk = Conversation(makeSubmission())
+        talk.transport.clear()
+        talk.say("EHLO c", "STARTTLS")
+        talk.secure()
+        talk.say("EHLO c")
+        talk.say("AUTH PLAIN")
+        self.assertTrue(talk.say("QUFB" * 3072).startswith(("501", "535")))
+        talk.say("AUTH PLAIN")
+        self.assertEqual(talk.say("QUFB" * 4000, "NOOP"), "500 5.5.2 Line too long\n250 2.0.0 Ok")
+        talk.say("AUTH PLAIN")
+        endless = talk.send(b"A" * 70000) + talk.send(b"\r\n") + talk.send(b"NOOP\r\n")
+        self.assertEqual(endless, b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
+
+
+class MessageTests(SynchronousTestCase):
+    """The octets of a message go to the delivery as they come."""
+
+    def begin(self, delivery: MemoryDelivery, **changes: Any) -> Conversation:
+        talk = Conversation(openly(delivery=delivery, **changes))
+        said = talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        self.assertIn("354", said)
+        return talk
+
+    def test_streamed(self) -> None:
+        """A message is not gathered: the delivery has the first octets before the last come."""
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery)
+        talk.send(b"x" * 1000)
+        self.assertGreater(len(delivery.begun[0].octets), 900)
+
+    def test_backPressure(self) -> None:
+        """While the delivery asks for time nothing more is read, and nothing is lost."""
+        waits: list[Deferred[None]] = []
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery)
+        delivery.onChunk = waitingFor(waits)
+        self.assertEqual(talk.send(b"one\r\n"), b"")
+        self.assertEqual(talk.transport.producerState, "paused")
+        self.assertEqual(talk.send(b"two\r\n.\r\nNOOP\r\n"), b"")
+        waits[0].callback(None)
+        self.assertEqual(talk.transport.taken(), b"")
+        waits[1].callback(None)
+        self.assertRegex(talk.transport.taken(), rb"250 2.0.0 Ok: queued as \S+\r\n250 2.0.0 Ok")
+        self.assertEqual(delivery.messages[0].text, b"one\r\ntwo\r\n")
+
+    def test_slowDelivery(self) -> None:
+        """A delivery that never asks for more is 451 after the limit, at the end of the data."""
+        clock = Clock()
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery, clock=clock)
+        delivery.onChunk = lambda message, chunk: Deferred()
+        talk.send(b"one\r\n")
+        clock.advance(60)
+        self.assertEqual(talk.send(b"two\r\n.\r\n")[:9], b"451 4.3.0")
+        self.assertEqual(delivery.begun[0].state, "aborted")
+        self.flushLoggedErrors()
+
+    def test_clientGone(self) -> None:
+        """A client that goes away in the middle leaves nothing behind."""
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery)
+        talk.send(b"half a mess")
+        talk.lose()
+        self.assertEqual(delivery.begun[0].state, "aborted")
+
+    def test_clientGoneAtTheCommit(self) -> None:
+        """A commit that is under way runs to its end although nobody waits for the reply."""
+        end: Deferred[None] = Deferred()
+        cancelled: list[object] = []
+        end = Deferred(cancelled.append)
+        delivery = MemoryDelivery(onEnd=lambda message: end)
+        talk = self.begin(delivery)
+        talk.send(b"x\r\n.\r\n")
+        talk.lose()
+        self.assertEqual(cancelled, [])
+        self.assertEqual(delivery.begun[0].state, "committed")
+        end.callback(None)
+
+
+class TLSTests(SynchronousTestCase):
+    """STARTTLS and implicit TLS."""
+
+    def test_needsContext(self) -> None:
+        """A factory that is to do TLS says at once when it has no context for it."""
+        self.assertRaises(ValueError, SubmissionFactory, makeSubmission())
+        plain = makeSubmission(startTLS=False)
+        self.assertRaises(ValueError, SubmissionFactory, plain, None, True)
+
+    def test_nothingInTheClear(self) -> None:
+        """On an implicit TLS port nothing is said before the handshake, however long it takes."""
+        talk = Conversation(openly(), implicitTLS=True)
+        self.assertEqual(talk.transport.taken(), b"")
+        talk.secure()
+        self.assertEqual(talk.transport.taken(), b"220 mail.example.com ESMTP\r\n")
+
+    def test_facts(self) -> None:
+        """What the handshake agreed on stands in the session."""
+        talk = Conversation(openly(), implicitTLS=True)
+        talk.secure()
+        session = talk.protocol.dialogue.session
+        assert session.tls is not None
+        self.assertTrue(session.secure)
+        self.assertEqual(session.tls.version, "TLSv1.3")
+        self.assertEqual(session.tls.cipher, "TLS_AES_256_GCM_SHA384")
+        self.assertEqual(session.servername, "mail.example.com")
+
+    def test_secureWaits(self) -> None:
+        """A policy that looks at the handshake is waited for, by greeting and by commands."""
+        waits: list[Deferred[None]] = []
+        submission = openly(policies=[Policy(secure=waitingFor(waits))])
+        talk = Conversation(submission, implicitTLS=True)
+        talk.secure()
+        self.assertEqual(talk.say("NOOP"), "")
+        waits[0].callback(None)
+        said = talk.transport.taken()
+        self.assertEqual(said, b"220 mail.example.com ESMTP\r\n250 2.0.0 Ok\r\n")
+
+    def test_secureRefuses(self) -> None:
+        """An objection to the handshake is the greeting of an implicit TLS port."""
+        for answer in (refuse, waitingForRefusal):
+            talk = Conversation(openly(policies=[Policy(secure=answer)]), implicitTLS=True)
+            talk.secure()
+            self.assertEqual(talk.transport.taken(), b"554 5.7.1 Not you\r\n")
+            self.assertTrue(talk.transport.disconnecting)
+
+    def test_secureRefusesStartTLS(self) -> None:
+        """After STARTTLS no reply is due: the objection answers the next command."""
+        talk = Conversation(openly(policies=[Policy(secure=refuse)]))
+        talk.say("EHLO c")
+        talk.say("STARTTLS")
+        talk.secure()
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertEqual(talk.say("EHLO c"), "554 5.7.1 Not you")
+
+    def test_loginForgotten(self) -> None:
+        """A login before STARTTLS does not count behind it (RFC 3207 4.2), and is logged out."""
+        talk = Conversation(openly(insecureLogin=True))
+        talk.say("EHLO c")
+        self.assertIn("235", talk.say("AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="))
+        talk.say("STARTTLS")
+        talk.secure()
+        self.assertIsNone(talk.protocol.dialogue.session.user)
+        self.assertEqual(talk.protocol.dialogue.session.openingCommand, "")
+
+
+async def waitingForRefusal() -> None:
+    """A policy that refuses after a while."""
+    refuse()
+
+
+class TimeTests(SynchronousTestCase):
+    """Silence, the end, and how many there may be."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def connect(self, **changes: Any) -> Conversation:
+        talk = Conversation(openly(clock=self.clock, **changes))
+        talk.factory.doStart()
+        self.addCleanup(talk.factory.doStop)
+        talk.transport.clear()
+        return talk
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([SWEEP] * int(seconds / SWEEP))
+
+    def test_idle(self) -> None:
+        """A silent client is told so, and the connection ends."""
+        talk = self.connect()
+        self.advance(290)
+        talk.say("NOOP")
+        self.advance(290)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.advance(20)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+        self.assertTrue(talk.transport.disconnecting)
+        self.assertFalse(talk.transport.aborted)
+        self.advance(LINGER + 2 * SWEEP)
+        self.assertTrue(talk.transport.aborted)
+
+    def test_noLimit(self) -> None:
+        """With idle = 0 a client may be silent for ever."""
+        talk = self.connect(limits=Limits(idle=0))
+        self.advance(10000)
+        self.assertEqual(talk.transport.taken(), b"")
+
+    def test_noHandshake(self) -> None:
+        """A connection that never finishes its handshake is cut: there is nobody to talk to."""
+        submission = openly(clock=self.clock)
+        talk = Conversation(submission, implicitTLS=True)
+        talk.factory.doStart()
+        self.addCleanup(talk.factory.doStop)
+        self.advance(310)
+        self.assertTrue(talk.transport.aborted)
+
+    def test_neverReads(self) -> None:
+        """A client that does not read its replies is cut after the same time."""
+        talk = self.connect()
+        talk.transport.producer.pauseProducing()
+        self.advance(310)
+        self.assertTrue(talk.transport.aborted)
+
+    def test_tooMany(self) -> None:
+        """The connection past the maximum is turned away with 421; the others stay."""
+        submission = openly(clock=self.clock)
+        connections = Connections(self.clock, maximum=1)
+        factory = SubmissionFactory(submission, NoTLS(), connections=connections)  # type: ignore
+        first, second = (Conversation.__new__(Conversation) for _ in range(2))
+        for talk in (first, second):
+            talk.submission, talk.factory = submission, factory
+            from tests.fixtures import FakeTransport
+
+            talk.transport = FakeTransport()
+            talk.protocol = factory.buildProtocol(None)
+            talk.protocol.makeConnection(talk.transport)
+        self.assertTrue(first.transport.taken().startswith(b"220 "))
+        self.assertTrue(second.transport.taken().startswith(b"421 4.7.0 "))
+        self.assertTrue(second.transport.disconnecting)
+        self.assertEqual(second.send(b"NOOP\r\n"), b"")
+        second.lose()
+        self.assertEqual(len(connections), 1)
+
+    def test_disconnect(self) -> None:
+        """At shutdown a client is told 421; one that is closing already is left alone."""
+        talk = self.connect()
+        talk.factory.connections.disconnectAll()
+        self.assertTrue(talk.transport.taken().startswith(b"421 4.3.2 "))
+        talk.factory.connections.disconnectAll()
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertTrue(talk.transport.disconnecting)
+
+    def test_cancelled(self) -> None:
+        """A wait whose client goes away is cancelled, and its end says nothing to nobody."""
+        cancelled: list[object] = []
+        policy = Policy(sender=lambda: Deferred(cancelled.append))
+        talk = self.connect(policies=[policy])
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>")
+        talk.transport.clear()
+        talk.lose()
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertEqual(policy.closed, [ConnectionDone])
+
+    def test_sharedSweep(self) -> None:
+        """Two listeners share one sweep, which ends with the second."""
+        connections = Connections(self.clock)
+        connections.start()
+        connections.start()
+        connections.stop()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        connections.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class AddressTests(SynchronousTestCase):
+    """Addresses as the session has them."""
+
+    def test_addresses(self) -> None:
+        """IPv4 on a socket of both families is IPv4; a unix socket has no address."""
+        self.assertEqual(hostAndPort(IPv4Address("TCP", "192.0.2.1", 25)), ("192.0.2.1", 25))
+        self.assertEqual(hostAndPort(IPv6Address("TCP", "::ffff:192.0.2.1", 1)), ("192.0.2.1", 1))
+        self.assertEqual(hostAndPort(IPv6Address("TCP", "2001:db8::1", 1)), ("2001:db8::1", 1))
+        self.assertEqual(hostAndPort(UNIXAddress(b"/run/x")), ("", 0))
+
+
+class BrokenTests(SynchronousTestCase):
+    """What must not happen, and what happens then."""
+
+    def test_dialogueFails(self) -> None:
+        """Should a Deferred of the dialogue fail after all, the connection ends: no hanging."""
+        talk = Conversation(openly())
+        waiting: Deferred[Any] = Deferred()
+        talk.protocol._await(waiting)
+        waiting.errback(Failure(ZeroDivisionError()))
+        self.assertTrue(talk.transport.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_frozen(self) -> None:
+        """What sessions share cannot be changed under them."""
+        with self.assertRaises(attrs.exceptions.FrozenInstanceError):
+            makeSubmission().hostname = "x"  # type: ignore[misc]
