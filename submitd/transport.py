@@ -330,6 +330,7 @@ class Server(tcp.Server):
     def _readNow(self) -> None:
         if not self._receptive:
             return
+        self.startReading()
         try:
             why = self.doRead()
         except Exception as error:
@@ -498,6 +499,9 @@ class Server(tcp.Server):
         self._aborting = True
         self.stopReading()
         self.stopWriting()
+        if self.producer is not None and self.streamingProducer:
+            # What it writes is ignored from here on: in a loop of its own it would never end.
+            self.producer.pauseProducing()
         self.reactor.callLater(0, self.connectionLost, Failure(why))
 
     def _lose(self, why: Exception) -> None:
