@@ -351,11 +351,12 @@ def _whyTaken(address: Address) -> str | None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            return _whyNotBound(error)
+            return whyNotBound(error)
     return None
 
 
-def _whyNotBound(error: OSError) -> str:
+def whyNotBound(error: OSError) -> str:
+    """Why an address cannot be listened on, for an operator."""
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
     if error.errno == errno.EACCES:

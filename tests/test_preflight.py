@@ -1,0 +1,201 @@
+"""Tests of :mod:`submitd.preflight`: addresses, ports in use, and objects that misbehave."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from zope.interface import implementer
+
+from submitd import preflight
+from submitd.interfaces import IChecked, IDelivery, IHelloPolicy
+from submitd.preflight import Address
+from submitd.settings import AuthSettings, Component, ListenerSettings, LogSettings, Settings
+
+
+@implementer(IChecked, IDelivery, IHelloPolicy)
+@attrs.frozen
+class Sick:
+    """A policy, or a delivery, that finds something wrong with itself, or fails to."""
+
+    problem: str = ""
+
+    def begin(self, session: Any, envelope: Any) -> Any:
+        """Never called."""
+
+    def helloReceived(self, session: Any, domain: str) -> None:
+        """Never called."""
+
+    def check(self) -> list[str]:
+        """What is wrong."""
+        if not self.problem:
+            raise RuntimeError("cannot even look")
+        return [self.problem]
+
+
+def sick(problem: str = "") -> Component:
+    """A component that is in no registry."""
+    return Component(f"{__name__}:Sick", {"problem": problem})
+
+
+class AddressTests(SynchronousTestCase):
+    """Where endpoint strings listen."""
+
+    def test_addresses(self) -> None:
+        """Ports, interfaces and paths are learned without a reactor."""
+        for endpoint, address in (
+            ("tcp:587", Address("", 587)),
+            ("tcp:465:interface=192.0.2.1", Address("192.0.2.1", 465)),
+            ("tcp6:587", Address("::", 587)),
+            ("unix:/run/submitd.sock", Address("/run/submitd.sock")),
+        ):
+            self.assertEqual(preflight.addressOf(endpoint), address)
+
+    def test_unknowable(self) -> None:
+        """A systemd socket is there when systemd starts the service, so a check says nothing."""
+        self.assertIsNone(preflight.addressOf("systemd:domain=INET:name=submission"))
+
+    def test_otherKinds(self) -> None:
+        """An endpoint of another kind is taken, and is not made to listen."""
+        self.assertIsNone(preflight.addressOf("haproxy:tcp:587"))
+
+    def test_overlaps(self) -> None:
+        """One port on one interface can be had once; "::" takes the IPv4 connections too."""
+        for one, two, overlap in (
+            (Address("", 587), Address("127.0.0.1", 587), True),
+            (Address("127.0.0.1", 587), Address("127.0.0.2", 587), False),
+            (Address("::", 587), Address("127.0.0.1", 587), True),
+            (Address("", 587), Address("::1", 587), False),
+            (Address("", 587), Address("", 465), False),
+            (Address("", 0), Address("", 0), False),
+            (Address("/a"), Address("/a"), True),
+            (Address("/a"), Address("/b"), False),
+            (Address("/a"), Address("", 587), False),
+        ):
+            self.assertEqual(one.overlaps(two), overlap, (one, two))
+            self.assertEqual(two.overlaps(one), overlap, (two, one))
+
+
+class ExamineTests(SynchronousTestCase):
+    """What broken configuration files do not show."""
+
+    def said(self, **changes: Any) -> list[str]:
+        """What is found in settings that are good but for some changes."""
+        good = Settings(
+            listener=(ListenerSettings(endpoint="tcp:587", tls="off", require_tls=False),),
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+        )
+        return [str(each) for each in preflight.examine(attrs.evolve(good, **changes))]
+
+    def test_good(self) -> None:
+        """Nothing is said of what works: no TLS and no login, where both are asked for so."""
+        self.assertEqual(self.said(), [])
+
+    def test_check(self) -> None:
+        """What an object says of itself is said with its section."""
+        self.assertEqual(
+            self.said(policy=(sick("is unwell"),), delivery=sick("has no disk")),
+            ["policy[0]: is unwell", "delivery: has no disk"],
+        )
+
+    def test_checkFails(self) -> None:
+        """An object whose check fails does not hide the others."""
+        self.assertEqual(
+            self.said(policy=(sick(), sick("is unwell"))),
+            [
+                "policy[0]: cannot be checked: RuntimeError: cannot even look",
+                "policy[1]: is unwell",
+            ],
+        )
+
+    def test_systemd(self) -> None:
+        """Several systemd sockets are no duplicates of each other."""
+        listener = ListenerSettings(
+            endpoint="systemd:domain=INET:index=0", tls="off", require_tls=False
+        )
+        self.assertEqual(self.said(listener=(listener, listener)), [])
+
+    def test_log(self) -> None:
+        """A log that is a directory is a mistake; standard output is none."""
+        directory = self.mktemp()
+        Path(directory).mkdir()
+        self.assertEqual(
+            self.said(log=LogSettings(json=directory)), [f"log.json: {directory} is a directory"]
+        )
+        self.assertEqual(self.said(log=LogSettings(json="-")), [])
+
+
+class PortsInUseTests(SynchronousTestCase):
+    """Asked just before a start."""
+
+    def said(self, *endpoints: str) -> list[str]:
+        """The listeners that cannot be had."""
+        listeners = tuple(ListenerSettings(endpoint=each) for each in endpoints)
+        return [str(each) for each in preflight.portsInUse(Settings(listener=listeners))]
+
+    def listening(self, family: int, address: Any) -> Any:
+        """A socket that listens until the test ends; gives its address."""
+        held = socket.socket(family, socket.SOCK_STREAM)
+        self.addCleanup(held.close)
+        held.bind(address)
+        held.listen()
+        return held.getsockname()
+
+    def test_used(self) -> None:
+        """A port that another program listens on is named, each with its key."""
+        _, port = self.listening(socket.AF_INET, ("127.0.0.1", 0))
+        endpoint = f"tcp:{port}:interface=127.0.0.1"
+        self.assertEqual(
+            self.said("tcp:0", "systemd:domain=INET:index=0", endpoint),
+            [
+                f"listener[2].endpoint: cannot listen on {endpoint}:"
+                " the port is in use by another program"
+            ],
+        )
+
+    def test_used6(self) -> None:
+        """The same for IPv6."""
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError as error:
+            raise SkipTest(f"no IPv6 here: {error}") from error
+        _, port, _, _ = self.listening(socket.AF_INET6, ("::1", 0))
+        self.assertEqual(len(self.said(rf"tcp6:{port}:interface=\:\:1")), 1)
+
+    def test_free(self) -> None:
+        """A port that was closed a moment ago is free, and stays free after the question."""
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+        endpoint = f"tcp:{port}:interface=127.0.0.1"
+        self.assertEqual(self.said(endpoint) + self.said(endpoint), [])
+
+    def test_unix(self) -> None:
+        """A socket that somebody answers on is in use; one left behind is not."""
+        path = self.mktemp()
+        self.assertEqual(self.said(f"unix:{path}"), [])
+        self.listening(socket.AF_UNIX, path)
+        [line] = self.said(f"unix:{path}")
+        self.assertIn("the socket is in use by another program", line)
+
+    def test_unixLeftBehind(self) -> None:
+        """A socket without a listener is removed at the start, so it is no reason."""
+        path = self.mktemp()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
+            held.bind(path)
+        self.assertEqual(self.said(f"unix:{path}"), [])
+
+    def test_notOurAddress(self) -> None:
+        """An address that this machine does not have is said in the system's words."""
+        [line] = self.said("tcp:0:interface=192.0.2.1", "tcp:4587:interface=192.0.2.1")[:1]
+        self.assertIn("Cannot assign requested address", line)
+
+    def test_rights(self) -> None:
+        """A low port without the right to it names the way out."""
+        self.assertIn(
+            "--uid", preflight.whyNotBound(PermissionError(errno.EACCES, "Permission denied"))
+        )
