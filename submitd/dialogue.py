@@ -266,11 +266,9 @@ class Dialogue:
     @property
     def delivery(self) -> IDelivery:
         """Where this session's messages go: the avatar where it is a delivery itself."""
-        user = self.session.user
-        if IDelivery.providedBy(user):
-            delivery: IDelivery = user
-            return delivery
-        return self.submission.delivery
+        user: Any = self.session.user
+        delivery: IDelivery = user if IDelivery.providedBy(user) else self.submission.delivery
+        return delivery
 
     def reset(self) -> None:
         """Drop the mail transaction, if any (RFC 5321 4.1.1.5)."""

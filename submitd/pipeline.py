@@ -83,7 +83,7 @@ class Stage:
         return bool(self._calls)
 
     def _callsFor(self, session: Session) -> tuple[tuple[str, Call], ...]:
-        user = session.user
+        user: Any = session.user
         if user is not None and self._interface.providedBy(user):
             return (*self._calls, self._named(user))
         return self._calls

@@ -51,8 +51,14 @@ def describeTLS(connection: SSL.Connection) -> TLSInfo:
         bits=connection.get_cipher_bits() or 0,
         serverName=serverName.decode("ascii", "replace") if serverName else None,
         peerCertificate=connection.get_peer_certificate(),
-        resumed=bool(connection.session_reused()),
+        resumed=_wasResumed(connection),
     )
+
+
+def _wasResumed(connection: SSL.Connection) -> bool:
+    # pyOpenSSL has no method for it; asked for one, it passes the name on to the socket and raises.
+    ssl = getattr(connection, "_ssl", None)
+    return ssl is not None and bool(SSL._lib.SSL_session_reused(ssl))  # type: ignore[attr-defined]
 
 
 def hostAndPort(address: IAddress) -> tuple[str, int]:
@@ -372,7 +378,7 @@ class SubmissionFactory(Factory):
         self.implicitTLS = implicitTLS
         self.connections = connections if connections is not None else Connections(submission.clock)
 
-    def buildProtocol(self, addr: IAddress | None) -> SubmissionProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> SubmissionProtocol:  # type: ignore[override]
         """A connection comes in."""
         protocol = SubmissionProtocol()
         protocol.factory = self
