@@ -1,9 +1,9 @@
 """``htpasswd:FILE``: password hashes in a file of Apache's format, one ``name:hash`` per line.
 
-Taken are argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2 (as passlib writes them, and
-as ``htpasswd -B``, ``-2`` and ``-5``, ``openssl passwd -6`` or ``doveadm pw`` do).  A line with a
-fast hash (apr1, SHA-1, DES, MD5) is left out and named in the log: whoever gets hold of the file
-would have the passwords the same day.
+Taken are argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2, as passlib writes them, and
+as ``htpasswd -B``, ``-2`` and ``-5`` or ``openssl passwd -6`` do.  A line with a fast hash (apr1,
+SHA-1, DES, MD5) is left out and named in the log: whoever gets hold of the file would have the
+passwords the same day.
 
 A hash costs 10 to 450 ms by design, so it is computed off the reactor's thread, and only so many
 at a time; beyond that a login is :class:`LoginUnavailable`.  An unknown user costs the hash of
@@ -57,9 +57,18 @@ BCRYPT_OCTETS = 72
 
 # The hash of 16 random octets that were not kept, for a file without anybody in it.
 _NOBODYS = (
-    "$argon2id$v=19$m=65536,t=3,p=4$kxJCiLGWkvKe03ovRSglBA"
-    "$AuZoNA3Veo3a6Bdc7XhWEPLClyvt9Ju4XOKdt34zI3I"
+    "$argon2id$v=19$m=19456,t=2,p=1$K2WsNUYoZYyREkJISSllTA"
+    "$tNZPfrAUKfQIK6/iBz1oC7UtgzwRIj08iuJtPXbK5gg"
 )
+
+# What a new hash costs: OWASP's recommendations, which keep ten logins at once within 200 MB.
+COSTS: dict[str, dict[str, int]] = {
+    "argon2": {"memory_cost": 19_456, "time_cost": 2, "parallelism": 1},
+    "bcrypt": {"rounds": 12},
+    "scrypt": {"rounds": 14, "block_size": 8, "parallelism": 5},
+    "sha512_crypt": {"rounds": 656_000},
+    "pbkdf2_sha256": {"rounds": 600_000},
+}
 
 _context = CryptContext(schemes=list(SCHEMES))
 
@@ -115,6 +124,17 @@ def _whyUnknown(text: str) -> str:
         if text.startswith(prefix):
             return f"{what} are too weak; set the password anew with submitd-passwd"
     return f"not a hash of any of {', '.join(SCHEMES)}"
+
+
+def hashPassword(password: bytes, scheme: str = "argon2") -> str:
+    """A new hash, as a line of the file keeps it.
+
+    :param scheme: one of :data:`COSTS`.
+    :raise ValueError: when the scheme does not read the whole password.
+    """
+    if scheme == "bcrypt" and len(password) > BCRYPT_OCTETS:
+        raise ValueError(f"bcrypt reads {BCRYPT_OCTETS} octets of a password and no more")
+    return str(_context.handler(scheme).using(**COSTS[scheme]).hash(password))
 
 
 def verify(password: bytes, expected: PasswordHash) -> bool:

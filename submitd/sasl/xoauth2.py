@@ -19,8 +19,14 @@ from submitd.interfaces import IBearerToken, IExchange, IFailureChallenge, IMech
 from submitd.sasl.credentials import BearerToken, checkName, malformed
 
 # RFC 6750 2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
+_TOKEN = rb"[A-Za-z0-9._~+/-]+=*"
 # The scheme's name has no case (RFC 9110 11.1).
-_RESPONSE = re.compile(rb"user=([^\x01]*)\x01auth=(?i:bearer) ([A-Za-z0-9._~+/-]+=*)\x01\x01")
+_RESPONSE = re.compile(rb"user=([^\x01]*)\x01auth=(?i:bearer) (" + _TOKEN + rb")\x01\x01")
+
+
+def isToken(token: bytes) -> bool:
+    """Whether this can be a bearer token."""
+    return re.fullmatch(_TOKEN, token) is not None
 
 
 @implementer(IMechanism)

@@ -1,0 +1,60 @@
+"""Tests for ``etc/*.example``: the sample files say what is so."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import execute
+
+from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.secrets import SecretsChecker
+from submitd.checkers.tokens import TokensChecker
+from submitd.sasl.credentials import BearerToken, UsernamePassword
+from tests.checkers.files import FileTestCase
+
+ETC = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "etc"
+)
+NOW = 1_800_000_000.0
+
+
+class ExampleTests(FileTestCase):
+    """Each sample is empty as it stands, and works once a user's line is uncommented."""
+
+    def uncomment(self, name: str, user: str) -> list[str]:
+        """Write the sample with the lines of that user; what was logged about it."""
+        with open(os.path.join(ETC, name), encoding="ascii") as file:
+            lines = file.read().splitlines()
+        self.assertEqual([line for line in lines if not line.startswith("#")], [])
+        self.write(
+            *[line.removeprefix("#") if line.startswith(f"#{user}:") else line for line in lines]
+        )
+        return [line for line in lines if line.startswith(f"#{user}:")]
+
+    def assertLetsIn(self, checker: Any, credentials: Any) -> None:
+        """The user of the sample can log in."""
+        self.assertEqual(checker.check(), [])
+        self.assertLogin(checker.requestAvatarId(credentials), credentials.username)
+
+    def test_passwd(self) -> None:
+        """The password of passwd.example is the one it names."""
+        self.uncomment("passwd.example", "alice@example.com")
+        credentials = UsernamePassword(b"alice@example.com", b"change me")
+        self.assertLetsIn(HtpasswdChecker(self.path, execute), credentials)
+        self.assertEqual(self.problems(), [])
+
+    def test_secrets(self) -> None:
+        """Both ways to write the secret of secrets.example are the secret it names."""
+        lines = self.uncomment("secrets.example", "scanner")
+        self.assertEqual(len(lines), 2)
+        for line in lines:
+            self.write(line.removeprefix("#"))
+            self.assertLetsIn(SecretsChecker(self.path), UsernamePassword(b"scanner", b"change me"))
+
+    def test_tokens(self) -> None:
+        """The token of tokens.example is the one it names, with an expiry that can be read."""
+        self.uncomment("tokens.example", "webapp")
+        checker = TokensChecker(self.path, seconds=lambda: NOW)
+        self.assertLetsIn(checker, BearerToken(b"webapp", b"change-me"))
+        self.assertEqual(self.problems(), [])
