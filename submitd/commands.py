@@ -167,21 +167,20 @@ def _openMessage(
 def _opened(
     sink: IMessage, dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
-    limits = dialogue.submission.limits
+    limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0
-    incoming = IncomingMessage(sink, limits.messageSize, headerLimit)
-    waiting = incoming.trace(_traceField(dialogue))
+    incoming = IncomingMessage(sink, limits.messageSize, headerLimit, now)
+    waiting = incoming.trace(_traceField(dialogue, now))
     return dialogue.after(waiting, then, dialogue, incoming)
 
 
-def _traceField(dialogue: Dialogue) -> bytes:
+def _traceField(dialogue: Dialogue, now: float) -> bytes:
     session, envelope, delivery = dialogue.session, _transaction(dialogue), dialogue.delivery
     if ITraceField.providedBy(delivery):
         field = delivery.receivedField(session, envelope)
         if field is not None:
             return field
-    submission = dialogue.submission
-    return receivedField(session, envelope, submission.hostname, submission.clock.seconds())
+    return receivedField(session, envelope, dialogue.submission.hostname, now)
 
 
 def endOfMessage(dialogue: Dialogue) -> Outcome:

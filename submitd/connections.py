@@ -1,4 +1,4 @@
-"""The live connections of a service: counted, swept for the silent, closed at the end.
+"""The live connections of a service: counted, swept for the slow, drained at the end.
 
 One coarse clock serves all of them: a sweep every few seconds, instead of a delayed call that each
 command would have to put off again.  A connection notes ``now`` when it hears something.
@@ -6,8 +6,10 @@ command would have to put off again.  A connection notes ``now`` when it hears s
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
@@ -15,14 +17,21 @@ from twisted.internet.task import LoopingCall
 SWEEP = 5.0
 
 
-class Sweepable(Protocol):
-    """What the sweep calls."""
+class Live(Protocol):
+    """What is asked of a connection."""
+
+    @property
+    def remoteAddress(self) -> str:
+        """Where it comes from; empty for a unix socket."""
 
     def sweep(self, now: float) -> None:
-        """Look at the time, and end when silent for too long."""
+        """Look at the time, and end when something takes too long."""
 
-    def disconnect(self) -> None:
-        """End now, with a word to the client."""
+    def drain(self) -> None:
+        """Take no further transaction: end now, or when the one under way has been answered."""
+
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
 
 
 class Connections:
@@ -30,14 +39,18 @@ class Connections:
 
     :param clock: the reactor, or a ``Clock``.
     :param maximum: how many there may be at once; 0 for no limit.
+    :param perAddress: how many there may be from one address; 0 for no limit.
     :ivar now: the time of the last sweep, in the clock's seconds.
     """
 
-    def __init__(self, clock: IReactorTime, maximum: int = 0) -> None:
-        self._live: set[Sweepable] = set()
+    def __init__(self, clock: IReactorTime, maximum: int = 0, perAddress: int = 0) -> None:
+        self._live: dict[Live, str] = {}
+        self._from: Counter[str] = Counter()
         self._maximum = maximum
+        self._perAddress = perAddress
         self._clock = clock
-        self._users = 0
+        self._listeners = 0
+        self._drained: Deferred[None] | None = None
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
         self.now = clock.seconds()
@@ -45,35 +58,59 @@ class Connections:
     def __len__(self) -> int:
         return len(self._live)
 
-    @property
-    def isFull(self) -> bool:
-        """Whether one more would pass the maximum."""
-        return 0 < self._maximum <= len(self._live)
+    def hasRoom(self, address: str) -> bool:
+        """Whether there may be one more, from this address."""
+        if 0 < self._maximum <= len(self._live):
+            return False
+        # A unix socket has no address to count: its clients are as many as the file mode lets in.
+        return not (address and 0 < self._perAddress <= self._from[address])
 
-    def add(self, connection: Sweepable) -> None:
-        """A connection has been made."""
-        self._live.add(connection)
+    def add(self, connection: Live) -> None:
+        """A connection has been made; its address is counted until it is gone."""
+        self._live[connection] = address = connection.remoteAddress
+        self._from[address] += 1
 
-    def remove(self, connection: Sweepable) -> None:
+    def remove(self, connection: Live) -> None:
         """A connection is gone."""
-        self._live.discard(connection)
+        address = self._live.pop(connection)
+        self._from[address] -= 1
+        if not self._from[address]:
+            del self._from[address]
+        if not self._live and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
 
     def start(self) -> None:
         """A listener opens: sweep from now on."""
-        self._users += 1
-        if self._users == 1:
+        self._listeners += 1
+        if self._listeners == 1:
             self._sweeping.start(SWEEP)
 
     def stop(self) -> None:
         """A listener has closed: with the last one, the sweeping ends."""
-        self._users -= 1
-        if self._users == 0:
+        self._listeners -= 1
+        if self._listeners == 0:
             self._sweeping.stop()
 
-    def disconnectAll(self) -> None:
-        """End every connection, as at shutdown."""
+    def drain(self, seconds: float) -> Deferred[None]:
+        """End all connections: idle ones now, others when their transaction has been answered.
+
+        :param seconds: what is still there then is aborted.
+        :return: fires when none is left.
+        """
+        drained: Deferred[None] = Deferred()
+        if not self._live:
+            drained.callback(None)
+            return drained
+        self._drained = drained
+        late = self._clock.callLater(seconds, self._abortAll)
         for connection in list(self._live):
-            connection.disconnect()
+            connection.drain()
+        return drained.addCallback(lambda _: late.cancel() if late.active() else None)
+
+    def _abortAll(self) -> None:
+        for connection in list(self._live):
+            connection.abort()
 
     def _sweep(self) -> None:
         self.now = self._clock.seconds()

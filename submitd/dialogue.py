@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -34,6 +35,7 @@ from submitd.wire.reply import (
     LOCAL_ERROR,
     LOGIN_REQUIRED,
     NOT_IMPLEMENTED,
+    SHUTTING_DOWN,
     SYNTAX,
     TIMED_OUT,
     TLS_REQUIRED,
@@ -81,6 +83,8 @@ class Rules:
         for name in (b"HELO", b"EHLO") if submission.lmtp else (b"LHLO",):
             del self.verbs[name]
         self.disabled = {name.encode("ascii") for name in submission.disabledVerbs}
+        text = submission.loginRequiredText
+        self.loginRequired = attrs.evolve(LOGIN_REQUIRED, lines=text)
         self.mechanisms = _checkable(submission.mechanisms, submission.portal)
 
 
@@ -163,9 +167,18 @@ class Dialogue:
         if objection is not None:
             raise objection
 
-    def timedOut(self) -> Answer:
-        """The client has been silent for too long: the last reply."""
-        return self._refused(Refused(TIMED_OUT, f"idle for {self.submission.limits.idle:g} s"))
+    @property
+    def isBetween(self) -> bool:
+        """Whether nothing is under way that an end of the service would spoil."""
+        return self._waiting is None and self.state in (State.GREETED, State.READY)
+
+    def timedOut(self, cause: str) -> Answer:
+        """The client has taken too long: the last reply."""
+        return self._refused(Refused(TIMED_OUT, cause))
+
+    def shutDown(self) -> Answer:
+        """The service ends: the last reply."""
+        return self._refused(Refused(SHUTTING_DOWN, "service stops"))
 
     def lineTooLong(self) -> Answer:
         """A line passed the limit and has been thrown away up to its end."""
@@ -236,7 +249,7 @@ class Dialogue:
         if self.state not in row.states:
             raise Refused(HELLO_FIRST if self.state is State.GREETED else BAD_SEQUENCE)
         if not row.beforeLogin and submission.loginRequired and session.user is None:
-            raise Refused(LOGIN_REQUIRED)
+            raise Refused(self.rules.loginRequired)
         if row.argument is not None and row.argument is not bool(argument):
             raise Refused(SYNTAX)
 

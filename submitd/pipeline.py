@@ -84,7 +84,8 @@ class Stage:
 
     def _callsFor(self, session: Session) -> tuple[tuple[str, Call], ...]:
         user: Any = session.user
-        if user is not None and self._interface.providedBy(user):
+        takesPart: bool = user is not None and self._interface.providedBy(user)
+        if takesPart:
             return (*self._calls, self._named(user))
         return self._calls
 

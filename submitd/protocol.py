@@ -36,7 +36,7 @@ from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
 from submitd.session import Session, TLSInfo
 from submitd.states import FRAMING, Framing, State
 from submitd.submission import Submission
-from submitd.wire.reply import SHUTTING_DOWN, TOO_MANY_CONNECTIONS
+from submitd.wire.reply import TOO_MANY_CONNECTIONS
 
 # Seconds that a client gets to read our last reply before the connection is cut.
 LINGER = 10.0
@@ -104,6 +104,7 @@ class SubmissionProtocol(Protocol):
         self._replies: list[bytes] = []
         self._greeted = False
         self._closing = False
+        self._draining = False
         self._heard = 0.0
         self._began = 0.0
         self._securing = False
@@ -120,11 +121,11 @@ class SubmissionProtocol(Protocol):
         connections = self.factory.connections
         self._heard = connections.now
         self._began = self._clock.seconds()
-        full = connections.isFull
+        hasRoom = connections.hasRoom(session.remoteAddress)
         connections.add(self)
         transport.registerProducer(_Replies(self), True)
-        if full:
-            self._last(TOO_MANY_CONNECTIONS.wire)
+        if not hasRoom:
+            self._turnAway()
         elif self.factory.implicitTLS:
             self._securing = True
             transport.startTLS(self.factory.contextFactory)
@@ -180,7 +181,6 @@ class SubmissionProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived, answer what is complete, and write all answers at once."""
-        self._heard = self.factory.connections.now
         self._buffer = self._buffer[self._at :] + data if self._buffer else data
         self._at = 0
         self._read()
@@ -214,6 +214,7 @@ class SubmissionProtocol(Protocol):
             return False
         line = self._buffer[self._at : end]
         self._at = end + 2
+        self._heard = self.factory.connections.now
         if self._skipping:
             self._skipping = False
             self._give(self.dialogue.lineTooLong())
@@ -233,6 +234,7 @@ class SubmissionProtocol(Protocol):
         self._buffer, self._at = b"", 0
         if not data:
             return False
+        self._heard = self.factory.connections.now
         outcome, rest = self.dialogue.dataReceived(data)
         if rest is not None:
             self._buffer = rest
@@ -301,10 +303,8 @@ class SubmissionProtocol(Protocol):
             self._transport.startTLS(self.factory.contextFactory)
         elif state is State.CLOSED and not self._closing:
             self._close()
-
-    def _last(self, wire: bytes) -> None:
-        self._transport.write(wire)
-        self._close()
+        elif self._draining:
+            self._endIfIdle()
 
     def _close(self) -> None:
         self._closing = True
@@ -331,25 +331,77 @@ class SubmissionProtocol(Protocol):
 
     # Time and the end.
 
+    @property
+    def remoteAddress(self) -> str:
+        """Where the client is; empty for a unix socket."""
+        return self.dialogue.session.remoteAddress
+
     def sweep(self, now: float) -> None:
-        """End a connection that is silent for too long, or that does not read our last reply."""
-        silent = now - self._heard
-        limit = self.factory.rules.submission.limits.idle
+        """End a connection in which something takes too long."""
         if self._closing:
-            if silent > LINGER:
+            if now - self._heard > LINGER:
                 self._transport.abortConnection()
-        elif not limit or silent <= limit:
             return
-        elif not self._greeted or self._holds:
+        overdue = self._overdue(now)
+        if overdue is None:
+            return
+        if not self._greeted or self._handshaking or self._holds:
+            # Nobody would read it: no TLS yet, or replies that are not being read already.
             self._transport.abortConnection()
         else:
-            self._say(self.dialogue.timedOut())
+            self._say(self.dialogue.timedOut(overdue))
             self._flush()
 
-    def disconnect(self) -> None:
-        """The service stops: 421, and close."""
+    @property
+    def _handshaking(self) -> bool:
+        return self._securing and not self.dialogue.session.secure
+
+    def _overdue(self, now: float) -> str | None:
+        """What has taken too long, for the log; ``None`` when nothing has."""
+        submission, dialogue = self.factory.rules.submission, self.dialogue
+        limits, incoming = submission.limits, dialogue.incoming
+        passed = [("idle", now - self._heard, limits.idle)]
+        if not self._greeted or self._handshaking:
+            passed = [("no greeting or handshake", now - self._heard, limits.handshake)]
+        elif submission.loginRequired and dialogue.session.user is None:
+            passed.append(("no login", now - self._began, limits.login))
+        if incoming is not None:
+            passed.append(("message not finished", now - incoming.began, limits.message))
+        for what, seconds, limit in passed:
+            if limit and seconds > limit:
+                return f"{what} within {limit:g} s" if what != "idle" else f"idle for {limit:g} s"
+        return None
+
+    def _turnAway(self) -> None:
+        """Too many connections: say so where the client can read it, and close."""
+        session = self.dialogue.session
+        events.emit(
+            events.REFUSED,
+            session=session.id,
+            peer=session.remoteAddress,
+            reply=TOO_MANY_CONNECTIONS.lines[0],
+            cause="connections, in all or from this address",
+        )
+        if not self.factory.implicitTLS:
+            self._transport.write(TOO_MANY_CONNECTIONS.wire)
+        self._close()
+
+    def drain(self) -> None:
+        """The service stops: end now, or when the transaction under way has been answered."""
+        self._draining = True
         if not self._closing:
-            self._last(SHUTTING_DOWN.wire if self._greeted else b"")
+            self._endIfIdle()
+
+    def _endIfIdle(self) -> None:
+        if not self._greeted or self._handshaking:
+            self._close()
+        elif self.dialogue.isBetween:
+            self._say(self.dialogue.shutDown())
+            self._flush()
+
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
+        self._transport.abortConnection()
 
 
 class SubmissionFactory(Factory):

@@ -21,12 +21,15 @@ import attrs
 from twisted.application.service import MultiService, Service
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import makeChecker
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -39,11 +42,8 @@ from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.settings import AuthSettings, Component, LimitSettings, ListenerSettings, Settings
 from submitd.submission import Limits, Submission
-from submitd.tls import ServerTLS
+from submitd.tls import ServerTLS, TLSMistake
 from submitd.transport import PortReactor
-
-# Seconds that connections get to be gone, once they have been told to end.
-FAREWELL = 5.0
 
 
 class CannotStart(SystemExit, Exception):
@@ -66,10 +66,15 @@ class ListenerService(Service):
         self, settings: ListenerSettings, endpoint: IStreamServerEndpoint, factory: Factory
     ) -> None:
         self.settings = settings
+        self.factory = factory
         self._endpoint = endpoint
-        self._factory = factory
         self._port: IListeningPort | None = None
-        self._waiting: Deferred[None] | None = None
+        self._opening: Deferred[None] | None = None
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens; ``None`` while it does not."""
+        return self._port.getHost() if self._port is not None else None
 
     def privilegedStartService(self) -> None:
         """Open the port.
@@ -77,12 +82,10 @@ class ListenerService(Service):
         :raise CannotStart: when it cannot be opened.
         """
         failed: list[Failure] = []
-        self._waiting = self._endpoint.listen(self._factory).addCallbacks(
-            self._opened, failed.append
-        )
+        opening = self._endpoint.listen(self.factory).addCallbacks(self._opened, failed.append)
         if failed:
-            self._waiting = None
             raise CannotStart(f"cannot listen on {self.settings.endpoint}: {_reason(failed[0])}")
+        self._opening = opening.addCallback(lambda _: self._complain(failed))
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
@@ -90,16 +93,25 @@ class ListenerService(Service):
             events.SERVICE_LISTENING, endpoint=self.settings.endpoint, tls=self.settings.tls
         )
 
+    def _complain(self, failed: list[Failure]) -> None:
+        # An endpoint that takes its time: the service is running by now, and others may listen.
+        for failure in failed:
+            if not failure.check(CancelledError):
+                said = f"cannot listen on {self.settings.endpoint}: {_reason(failure)}"
+                events.emit(events.SERVICE_PROBLEM, problem=said)
+
     def startService(self) -> None:
         """Open the port, unless it is open already."""
-        if self._waiting is None:
+        if self._opening is None:
             self.privilegedStartService()
         super().startService()
 
     def stopService(self) -> Deferred[None] | None:
-        """Close the port."""
+        """Close the port, or give up opening it."""
         super().stopService()
-        self._waiting = None
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         port, self._port = self._port, None
         closing: Deferred[None] | None = port.stopListening() if port is not None else None
         return closing
@@ -109,7 +121,7 @@ def _reason(failure: Failure) -> str:
     error = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 class SubmissionService(MultiService):
@@ -117,14 +129,22 @@ class SubmissionService(MultiService):
 
     :param hostname: its own name, for the log.
     :param connections: what they share.
-    :param clock: the reactor, or a ``Clock``.
+    :param drainSeconds: what transactions under way get at the end.
+    :param log: is opened before everything else and closed behind it.
     """
 
-    def __init__(self, hostname: str, connections: Connections, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        hostname: str,
+        connections: Connections,
+        drainSeconds: float = 30.0,
+        log: JSONLog | None = None,
+    ) -> None:
         super().__init__()
         self.hostname = hostname
         self.connections = connections
-        self._clock = clock
+        self.drainSeconds = drainSeconds
+        self._log = log
 
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
@@ -142,30 +162,36 @@ class SubmissionService(MultiService):
         events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
 
     def _openAll(self, start: Callable[[], None]) -> None:
+        if self._log is not None:
+            self._log.open()
         try:
             start()
         except CannotStart:
             for child in self:
                 child.stopService()
+            self._closeLog()
             raise
+
+    def _closeLog(self) -> None:
+        if self._log is not None:
+            self._log.close()
 
     async def _end(self, closing: Deferred[Any]) -> None:
         await closing
-        self.connections.disconnectAll()
-        until = self._clock.seconds() + FAREWELL
-        while len(self.connections) and self._clock.seconds() < until:
-            await deferLater(self._clock, 0.02)
+        await self.connections.drain(self.drainSeconds)
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
+        self._closeLog()
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then the connections.
 
-        :return: fires when both are gone, the connections after some seconds at the latest.
+        :return: fires when both are gone: idle connections at once, one within a transaction when
+            it has been answered, and all of them when the time to drain is over.
         """
         return Deferred.fromCoroutine(self._end(super().stopService()))
 
 
-class JSONLog(Service):
+class JSONLog:
     """Appends every event to a file, a line of JSON each.
 
     :param target: the path; ``"-"`` for standard output.
@@ -176,33 +202,28 @@ class JSONLog(Service):
         self._file: TextIO | None = None
         self._observer: ILogObserver | None = None
 
-    def privilegedStartService(self) -> None:
-        """Open the file, while there is still the right to.
+    def open(self) -> None:
+        """Open the file, unless it is open; before twistd gives up its rights.
 
         :raise CannotStart: when it cannot be opened.
         """
+        if self._observer is not None:
+            return
         try:
-            self._file = self._open()
+            self._file = self._opened()
         except OSError as error:
             raise CannotStart(f"cannot write {self._target}: {error.strerror}") from None
         self._observer = events.jsonObserver(self._file)
         globalLogPublisher.addObserver(self._observer)
 
-    def _open(self) -> TextIO:
+    def _opened(self) -> TextIO:
         if self._target == "-":
             # twistd has made sys.stdout a part of its own log by now.
             return sys.__stdout__ or sys.stdout
-        return open(self._target, "a", buffering=1, encoding="utf-8")
+        return open(self._target, "a", encoding="utf-8")
 
-    def startService(self) -> None:
-        """Open the file, unless it is open already."""
-        if self._observer is None:
-            self.privilegedStartService()
-        super().startService()
-
-    def stopService(self) -> None:
-        """Close the file."""
-        super().stopService()
+    def close(self) -> None:
+        """Close the file, if it is open."""
         if self._observer is not None and self._file is not None:
             globalLogPublisher.removeObserver(self._observer)
             self._observer = None
@@ -217,18 +238,19 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     :param reactor: listens, tells the time and calls later.
     :raise CannotStart: when something that was good at the examination no longer is.
     """
-    connections = Connections(reactor, settings.limits.connections)
+    bounds = settings.limits
+    connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
     common = _submission(settings, reactor)
-    service = SubmissionService(common.hostname, connections, reactor)
-    if settings.log.json:
-        JSONLog(settings.log.json).setServiceParent(service)
-    tls = ServerTLS(settings.tls) if settings.tls is not None else None
+    log = JSONLog(settings.log.json) if settings.log.json else None
+    service = SubmissionService(common.hostname, connections, bounds.drain, log)
+    tls = _tls(settings)
     for listener in settings.listener:
         factory = SubmissionFactory(
             attrs.evolve(
                 common,
                 startTLS=listener.tls == "starttls",
                 requireTLS=listener.require_tls,
+                lmtp=listener.lmtp,
             ),
             tls if listener.tls != "off" else None,
             listener.tls == "implicit",
@@ -237,6 +259,15 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
         endpoint = _endpoint(listener, reactor)
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
+
+
+def _tls(settings: Settings) -> ServerTLS | None:
+    if settings.tls is None:
+        return None
+    try:
+        return ServerTLS(settings.tls)
+    except TLSMistake as mistake:
+        raise CannotStart(f"tls.{mistake}") from None
 
 
 def _endpoint(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoint:
@@ -262,6 +293,7 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
         mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
         extensions=extensions(),
         loginRequired=settings.auth.required,
+        loginRequiredText=settings.auth.required_text,
         insecureLogin=settings.auth.insecure,
         limits=limits(settings.limits),
     )
@@ -293,5 +325,8 @@ def limits(settings: LimitSettings) -> Limits:
         unrecognized=settings.unrecognized,
         loginFailures=settings.login_failures,
         idle=settings.idle,
+        handshake=settings.handshake,
+        login=settings.login,
+        message=settings.message,
         stage=settings.stage,
     )

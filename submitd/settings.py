@@ -20,6 +20,7 @@ import attrs
 
 from submitd.tls import TLSSettings
 from submitd.typed import Count, Finding, Seconds, Size, nearest, structure
+from submitd.wire.reply import LOGIN_REQUIRED
 
 # The checkers whose argument is the path of a file.
 FILE_CHECKERS = frozenset({"htpasswd", "secrets", "tokens", "file"})
@@ -52,6 +53,13 @@ class ListenerSettings:
         metadata={"help": "No login and no message before TLS. Must be false where TLS is off."},
         default=True,
     )
+    lmtp: bool = attrs.field(
+        metadata={
+            "help": "Speak LMTP (RFC 2033): LHLO, and one reply per recipient behind a message. "
+            "Not on port 25."
+        },
+        default=False,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +67,10 @@ class AuthSettings:
     """``[auth]``: who may log in, and how."""
 
     required: bool = attrs.field(metadata={"help": "No message before a login."}, default=True)
+    required_text: str = attrs.field(
+        metadata={"help": "What 530 says to a client that sends without one."},
+        default=LOGIN_REQUIRED.lines[0],
+    )
     mechanisms: tuple[str, ...] = attrs.field(
         metadata={
             "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, or "
@@ -114,6 +126,12 @@ class LimitSettings:
     connections: Count = attrs.field(
         metadata={"help": "Connections at one time, over all listeners."}, default=Count(1000)
     )
+    connections_per_address: Count = attrs.field(
+        metadata={
+            "help": "Connections at one time from one address. Many people can stand behind one."
+        },
+        default=Count(50),
+    )
     commands_before_login: Count = attrs.field(
         metadata={"help": "Commands before a login, where one is required."}, default=Count(20)
     )
@@ -125,12 +143,32 @@ class LimitSettings:
         metadata={"help": "Failed logins before the connection is closed."}, default=Count(3)
     )
     idle: Seconds = attrs.field(
-        metadata={"help": "How long a client may be silent; RFC 5321 wants 5 minutes."},
+        metadata={
+            "help": "How long a client may be silent between two commands, or within a message; "
+            "RFC 5321 wants 5 minutes."
+        },
         default=Seconds(300.0),
+    )
+    handshake: Seconds = attrs.field(
+        metadata={"help": "How long a TLS handshake may take."}, default=Seconds(60.0)
+    )
+    login: Seconds = attrs.field(
+        metadata={"help": "How long a client may stay without a login, where one is required."},
+        default=Seconds(180.0),
+    )
+    message: Seconds = attrs.field(
+        metadata={"help": "How long one message may take to arrive."}, default=Seconds(3600.0)
     )
     stage: Seconds = attrs.field(
         metadata={"help": "How long a policy, a login or a delivery may take."},
         default=Seconds(60.0),
+    )
+    drain: Seconds = attrs.field(
+        metadata={
+            "help": "How long transactions under way get when the service stops. New connections "
+            "are refused and idle ones closed at once."
+        },
+        default=Seconds(30.0),
     )
 
 

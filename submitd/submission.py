@@ -15,6 +15,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
 
 from submitd.interfaces import IDelivery, IExtension, IMechanism
+from submitd.wire.reply import LOGIN_REQUIRED
 
 
 @attrs.frozen
@@ -28,7 +29,11 @@ class Limits:
         required.
     :param unrecognized: unknown or malformed commands before the connection is closed.
     :param loginFailures: failed logins before the connection is closed.
-    :param idle: seconds without a byte from the client (RFC 5321 4.5.3.2.7 wants 300).
+    :param idle: seconds without a whole command from the client, or without an octet of a message
+        (RFC 5321 4.5.3.2.7 wants 300).
+    :param handshake: seconds from a connection to its greeting, and for STARTTLS.
+    :param login: seconds from a connection to its login, where one is required.
+    :param message: seconds from 354 to the end of the message.
     :param stage: seconds that a policy, a login or a delivery may take.
     """
 
@@ -39,6 +44,9 @@ class Limits:
     unrecognized: int = 10
     loginFailures: int = 3
     idle: float = 300.0
+    handshake: float = 60.0
+    login: float = 180.0
+    message: float = 3600.0
     stage: float = 60.0
 
 
@@ -57,6 +65,7 @@ class Submission:
     :param startTLS: whether STARTTLS can be had.
     :param requireTLS: no AUTH and no MAIL before TLS.
     :param loginRequired: no MAIL before a login.
+    :param loginRequiredText: what 530 says then.
     :param insecureLogin: passwords may travel in the clear; for tests and closed networks alone.
     :param lmtp: speak LMTP (RFC 2033) instead of SMTP.
     :param helloText: what follows our name in the answer to EHLO; ``{client}`` is the client's.
@@ -75,6 +84,7 @@ class Submission:
     startTLS: bool = False
     requireTLS: bool = True
     loginRequired: bool = True
+    loginRequiredText: str = LOGIN_REQUIRED.lines[0]
     insecureLogin: bool = False
     lmtp: bool = False
     helloText: str = "greets {client}"

@@ -16,6 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from submitd.connections import Connections
 from submitd.extensions import extensions
 from submitd.interfaces import IDelivery, IMessage
 from submitd.protocol import SubmissionFactory, SubmissionProtocol
@@ -167,9 +168,15 @@ class Conversation:
     :ivar said: what the server has said so far and nobody has looked at.
     """
 
-    def __init__(self, submission: Submission, implicitTLS: bool = False) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        implicitTLS: bool = False,
+        connections: Connections | None = None,
+    ) -> None:
         self.submission = submission
-        self.factory = SubmissionFactory(submission, NoTLS(), implicitTLS)  # type: ignore[arg-type]
+        tls: Any = NoTLS()
+        self.factory = SubmissionFactory(submission, tls, implicitTLS, connections)
         self.transport = FakeTransport()
         self.protocol: SubmissionProtocol = self.factory.buildProtocol(None)  # type: ignore
         self.protocol.makeConnection(self.transport)

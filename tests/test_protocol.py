@@ -26,7 +26,7 @@ from submitd.protocol import LINGER, SubmissionFactory, hostAndPort
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
-from tests.fixtures import Conversation, MemoryDelivery, NoTLS, makeSubmission, waitingFor
+from tests.fixtures import Conversation, MemoryDelivery, makeSubmission, waitingFor
 
 NO = Reply(554, "5.7.1", "Not you")
 
@@ -354,20 +354,53 @@ class TimeTests(SynchronousTestCase):
         self.advance(LINGER + 2 * SWEEP)
         self.assertTrue(talk.transport.aborted)
 
+    def test_trickle(self) -> None:
+        """An octet now and then is no command: a line has to be finished in time."""
+        talk = self.connect()
+        for _ in range(31):
+            talk.send(b"x")
+            self.advance(10)
+        self.assertTrue(talk.transport.disconnecting)
+
     def test_noLimit(self) -> None:
-        """With idle = 0 a client may be silent for ever."""
-        talk = self.connect(limits=Limits(idle=0))
+        """With limits of 0 a client may be silent for ever."""
+        talk = self.connect(limits=Limits(idle=0, handshake=0, login=0, message=0))
         self.advance(10000)
         self.assertEqual(talk.transport.taken(), b"")
 
     def test_noHandshake(self) -> None:
         """A connection that never finishes its handshake is cut: there is nobody to talk to."""
-        submission = openly(clock=self.clock)
-        talk = Conversation(submission, implicitTLS=True)
+        for implicit in (True, False):
+            talk = Conversation(openly(clock=self.clock), implicitTLS=implicit)
+            talk.factory.doStart()
+            self.addCleanup(talk.factory.doStop)
+            if not implicit:
+                talk.say("EHLO c", "STARTTLS")
+            self.advance(50)
+            self.assertFalse(talk.transport.aborted)
+            self.advance(20)
+            self.assertTrue(talk.transport.aborted)
+
+    def test_noLogin(self) -> None:
+        """Where a login is required, a client that talks without one has its time."""
+        talk = Conversation(makeSubmission(clock=self.clock, requireTLS=False))
         talk.factory.doStart()
         self.addCleanup(talk.factory.doStop)
-        self.advance(310)
-        self.assertTrue(talk.transport.aborted)
+        self.advance(170)
+        talk.say("NOOP")
+        self.advance(20)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+
+    def test_endlessMessage(self) -> None:
+        """A message that drips in for ever ends with its time, and leaves nothing behind."""
+        delivery = MemoryDelivery()
+        talk = self.connect(limits=Limits(message=100), delivery=delivery)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        for _ in range(11):
+            self.assertEqual(talk.send(b"x\r\n"), b"")
+            self.advance(10)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+        self.assertEqual(delivery.begun[0].state, "aborted")
 
     def test_neverReads(self) -> None:
         """A client that does not read its replies is cut after the same time."""
@@ -378,32 +411,69 @@ class TimeTests(SynchronousTestCase):
 
     def test_tooMany(self) -> None:
         """The connection past the maximum is turned away with 421; the others stay."""
-        submission = openly(clock=self.clock)
-        connections = Connections(self.clock, maximum=1)
-        factory = SubmissionFactory(submission, NoTLS(), connections=connections)  # type: ignore
-        first, second = (Conversation.__new__(Conversation) for _ in range(2))
-        for talk in (first, second):
-            talk.submission, talk.factory = submission, factory
-            from tests.fixtures import FakeTransport
+        for connections in (Connections(self.clock, 1), Connections(self.clock, 5, 1)):
+            submission = openly(clock=self.clock)
+            first, second = (Conversation(submission, connections=connections) for _ in "12")
+            self.assertTrue(first.transport.taken().startswith(b"220 "))
+            self.assertTrue(second.transport.taken().startswith(b"421 4.7.0 "))
+            self.assertTrue(second.transport.disconnecting)
+            self.assertEqual(second.send(b"NOOP\r\n"), b"")
+            second.lose()
+            self.assertEqual(len(connections), 1)
+            first.lose()
+            third = Conversation(submission, connections=connections)
+            self.assertTrue(third.transport.taken().startswith(b"220 "))
 
-            talk.transport = FakeTransport()
-            talk.protocol = factory.buildProtocol(None)
-            talk.protocol.makeConnection(talk.transport)
-        self.assertTrue(first.transport.taken().startswith(b"220 "))
-        self.assertTrue(second.transport.taken().startswith(b"421 4.7.0 "))
-        self.assertTrue(second.transport.disconnecting)
-        self.assertEqual(second.send(b"NOOP\r\n"), b"")
-        second.lose()
-        self.assertEqual(len(connections), 1)
-
-    def test_disconnect(self) -> None:
-        """At shutdown a client is told 421; one that is closing already is left alone."""
-        talk = self.connect()
-        talk.factory.connections.disconnectAll()
-        self.assertTrue(talk.transport.taken().startswith(b"421 4.3.2 "))
-        talk.factory.connections.disconnectAll()
+    def test_tooManyOverTLS(self) -> None:
+        """On an implicit TLS port there is no way to say so before a handshake: it closes."""
+        connections = Connections(self.clock, 1)
+        Conversation(openly(clock=self.clock), connections=connections)
+        talk = Conversation(openly(clock=self.clock), implicitTLS=True, connections=connections)
         self.assertEqual(talk.transport.taken(), b"")
         self.assertTrue(talk.transport.disconnecting)
+
+    def test_drainIdle(self) -> None:
+        """When the service stops, an idle client is told 421 at once."""
+        talk = self.connect()
+        drained = talk.factory.connections.drain(30)
+        self.assertTrue(talk.transport.taken().startswith(b"421 4.3.2 "))
+        self.assertTrue(talk.transport.disconnecting)
+        self.assertNoResult(drained)
+        talk.lose()
+        self.successResultOf(drained)
+
+    def test_drainTransaction(self) -> None:
+        """A transaction under way is finished and answered, and 421 comes behind its reply."""
+        talk = self.connect()
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>")
+        drained = talk.factory.connections.drain(30)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertEqual(talk.say("DATA")[:3], "354")
+        self.assertRegex(talk.say("."), r"^250 2.0.0 [^\n]+\n421 4.3.2 ")
+        self.assertTrue(talk.transport.disconnecting)
+        talk.lose()
+        self.successResultOf(drained)
+
+    def test_drainTooSlow(self) -> None:
+        """A transaction that is not finished in time is aborted, so that a stop ends."""
+        delivery = MemoryDelivery()
+        talk = self.connect(delivery=delivery)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        talk.factory.connections.drain(30)
+        self.clock.advance(30)
+        self.assertTrue(talk.transport.aborted)
+
+    def test_drainHandshake(self) -> None:
+        """A connection that is not even greeted is closed without a word."""
+        talk = Conversation(openly(clock=self.clock), implicitTLS=True)
+        talk.factory.connections.drain(30)
+        self.assertTrue(talk.transport.disconnecting)
+        self.assertEqual(talk.transport.taken(), b"")
+
+    def test_drainNobody(self) -> None:
+        """Without connections there is nothing to wait for."""
+        self.successResultOf(Connections(self.clock).drain(30))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cancelled(self) -> None:
         """A wait whose client goes away is cancelled, and its end says nothing to nobody."""

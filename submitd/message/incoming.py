@@ -27,12 +27,16 @@ class IncomingMessage:
     :param sink: what the delivery gave for this message.
     :param sizeLimit: largest message in octets, 0 for no limit.
     :param headerLimit: how much of the header section to keep, in octets; 0 keeps none.
+    :param began: when, in the clock's seconds.
     :ivar problem: why the message cannot be kept: a ``Refused`` or any other exception, or
         ``None`` while all is well.
     :ivar committing: whether the delivery was told to commit; then nothing is aborted any more.
     """
 
-    def __init__(self, sink: IMessage, sizeLimit: int, headerLimit: int) -> None:
+    def __init__(
+        self, sink: IMessage, sizeLimit: int, headerLimit: int, began: float = 0.0
+    ) -> None:
+        self.began = began
         self.byteLength = 0
         self.problem: Failure | None = None
         self.sizeExceeded = False
