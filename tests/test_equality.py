@@ -1,0 +1,42 @@
+"""When two addresses are one."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd.equality import isAddressOf, sameAddress, sameDomain, sameLocalPart
+from submitd.wire.address import Mailbox
+
+
+class EqualityTests(SynchronousTestCase):
+    """Equal addresses, and different ones."""
+
+    def test_domains(self) -> None:
+        """Case makes no difference, nor whether a domain is written in U-labels or A-labels."""
+        for other in ("BÜCHER.example", "xn--bcher-kva.example", "XN--BCHER-KVA.Example"):
+            self.assertEqual(sameDomain(other), sameDomain("bücher.example"))
+        self.assertEqual(sameDomain("Example.COM"), "example.com")
+        self.assertNotEqual(sameDomain("bücher.example"), sameDomain("bucher.example"))
+
+    def test_localParts(self) -> None:
+        """Only ASCII letters are equal without their case: other rules differ by language."""
+        self.assertEqual(sameLocalPart("Alice.B"), "alice.b")
+        self.assertNotEqual(sameLocalPart("ZOË"), sameLocalPart("zoë"))
+
+    def test_logins(self) -> None:
+        """A login that is an address is that address; any other is none."""
+        mailbox = Mailbox("Alice", "Example.com")
+        self.assertTrue(isAddressOf("alice@example.com", mailbox))
+        self.assertFalse(isAddressOf("alice@example.org", mailbox))
+        self.assertFalse(isAddressOf("alice", mailbox))
+        self.assertFalse(isAddressOf("", Mailbox("", "")))
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.text(), st.text())
+    def test_anything(self, local: str, domain: str) -> None:
+        """Any text is taken, and its form is its own form."""
+        first = sameAddress(Mailbox(local, domain))
+        self.assertEqual(sameLocalPart(first[0]), first[0])
+        self.assertEqual(sameDomain(first[1]), first[1])
