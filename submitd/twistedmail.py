@@ -50,9 +50,6 @@ MAX_LINE = 16384
 TOO_LONG = Reply(554, "5.6.0", f"Message has a line longer than {MAX_LINE} octets")
 BAD_ADDRESS = Reply(553, "5.1.3", "Address not supported here")
 
-# What a realm may be asked for, the best first: Portal.login(credentials, None, *INTERFACES).
-INTERFACES = (ISubmitter, smtp.IMessageDeliveryFactory, smtp.IMessageDelivery)
-
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3}) +")
 _NOTE = "twisted.mail"
 
@@ -63,7 +60,7 @@ Maker = Callable[[], Any]
 def adaptAvatar(interface: InterfaceClass, avatar: Any, avatarId: str) -> ISubmitter:
     """The avatar as a submitter.
 
-    :param interface: what ``Portal.login`` said it is, one of :data:`INTERFACES`.
+    :param interface: what ``Portal.login`` said it is: ``ISubmitter`` or one of the two.
     :param avatar: a submitter is given back as it is.
     :param avatarId: the name for logs.
     :raise TypeError: for any other interface.
