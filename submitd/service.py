@@ -1,8 +1,8 @@
 """Settings become a service: the only place where the parts are put together.
 
 :func:`makeService` makes one ``MultiService`` of a configuration: a child per listener, all with
-the same policies, delivery, portal and count of connections.  Each can be taken out and replaced by
-a program that embeds the service.
+the same policies, delivery, portal and count of connections.  :func:`submissionService` makes the
+same of the objects that a program brings.
 
 Ports are opened in ``privilegedStartService``, before twistd gives up its rights.  A port that
 cannot be had stops the start: those opened before are closed again and :class:`CannotStart` is
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import attrs
@@ -27,6 +27,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    IOpenSSLContextFactory,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
@@ -238,13 +239,51 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     :param reactor: listens, tells the time and calls later.
     :raise CannotStart: when something that was good at the examination no longer is.
     """
-    bounds = settings.limits
-    connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
-    common = _submission(settings, reactor)
     log = JSONLog(settings.log.json) if settings.log.json else None
+    common = _submission(settings, reactor)
+    return _listening(common, settings.listener, _tls(settings), settings.limits, reactor, log)
+
+
+def submissionService(
+    reactor: Any,
+    listeners: Iterable[ListenerSettings],
+    tls: IOpenSSLContextFactory | None = None,
+    bounds: LimitSettings | None = None,
+    **common: Any,
+) -> SubmissionService:
+    """Put a service together from the objects of a program that embeds it.
+
+    :param reactor: listens, tells the time and calls later.
+    :param listeners: where to listen; each says how it does TLS, and whether it speaks LMTP.
+    :param tls: such as :class:`submitd.tls.ServerTLS`; needed unless TLS is off everywhere.
+    :param bounds: what clients may use; ``None`` for the defaults.
+    :param common: any parameter of :class:`Submission`, and ``delivery`` at least.  Where nothing
+        is said the name is the system's, the mechanisms are PLAIN and LOGIN, and the extensions are
+        all there are.
+    :raise CannotStart: for an endpoint string that is none.
+    """
+    bounds = bounds or LimitSettings()
+    usual = {
+        "hostname": socket.getfqdn(),
+        "clock": reactor,
+        "mechanisms": [sasl.mechanism(name) for name in AuthSettings().mechanisms],
+        "extensions": extensions(),
+        "limits": limits(bounds),
+    }
+    return _listening(Submission(**{**usual, **common}), listeners, tls, bounds, reactor)
+
+
+def _listening(
+    common: Submission,
+    listeners: Iterable[ListenerSettings],
+    tls: IOpenSSLContextFactory | None,
+    bounds: LimitSettings,
+    reactor: Any,
+    log: JSONLog | None = None,
+) -> SubmissionService:
+    connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
     service = SubmissionService(common.hostname, connections, bounds.drain, log)
-    tls = _tls(settings)
-    for listener in settings.listener:
+    for listener in listeners:
         factory = SubmissionFactory(
             attrs.evolve(
                 common,
