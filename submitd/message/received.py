@@ -67,7 +67,7 @@ def _folded(line: str, parts: list[str]) -> str:
             line = f"{line} {part}"
         else:
             lines.append(line)
-            line = f"\t{part}"
+            line = f" {part}"
     lines.append(line)
     return "\r\n".join(lines) + "\r\n"
 

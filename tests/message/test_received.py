@@ -46,10 +46,10 @@ def field(session: Session, envelope: Envelope, hostname: str = "mail.example.co
     lines = octets[:-2].split(b"\r\n")
     for line in lines:
         assert not re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", line), line
-        assert line[:1] == b"\t" or line is lines[0]
+        assert line[:1] == b" " or line is lines[0]
         assert line.strip()
         assert len(line) <= 998
-    return b"".join(lines).replace(b"\t", b" ").decode("utf-8")
+    return b"".join(lines).decode("utf-8")
 
 
 class ReceivedTests(SynchronousTestCase):
