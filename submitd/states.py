@@ -27,6 +27,9 @@ class State(enum.Enum):
     TLS = "tls"  # STARTTLS answered, the handshake is on
     CLOSED = "closed"  # the last reply has been given
 
+    # Enum's own hash is a Python function; states are looked up several times per command.
+    __hash__ = object.__hash__
+
 
 class Framing(enum.Enum):
     """How the bytes that arrive in a state are cut."""
