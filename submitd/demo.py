@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,13 +48,15 @@ class Demo:
     def words(self) -> str:
         """What is printed at the start: who may log in, and lines to paste into a shell."""
         starttls, implicit = self.ports
+        certificate = str(self.state / "tls" / "certificate.pem")
         return WORDS.format(
             starttls=starttls,
             implicit=implicit,
             user=USER,
             password=self.password,
             maildir=self.maildir,
-            certificate=self.state / "tls" / "certificate.pem",
+            certificate=certificate,
+            quoted=shlex.quote(certificate),
         )
 
 
@@ -72,15 +75,15 @@ Send a message with any of these:
 swaks --server 127.0.0.1 --port {starttls} --tls --auth PLAIN --auth-user {user} \
 --auth-password '{password}' --from me@example.org --to you@example.net
 
-printf 'Subject: hello\\r\\n\\r\\nfrom curl\\r\\n' | curl --ssl-reqd --cacert '{certificate}' \
+printf 'Subject: hello\\r\\n\\r\\nfrom curl\\r\\n' | curl --ssl-reqd --cacert {quoted} \
 --user '{user}:{password}' --mail-from me@example.org --mail-rcpt you@example.net \
 --upload-file - smtp://127.0.0.1:{starttls}
 
-openssl s_client -quiet -crlf -CAfile '{certificate}' -connect 127.0.0.1:{implicit}
+openssl s_client -quiet -crlf -CAfile {quoted} -connect 127.0.0.1:{implicit}
 
 python3 - <<'END'
 import smtplib, ssl
-context = ssl.create_default_context(cafile='{certificate}')
+context = ssl.create_default_context(cafile={certificate!r})
 with smtplib.SMTP_SSL('127.0.0.1', {implicit}, context=context) as client:
     client.login('{user}', '{password}')
     client.sendmail('me@example.org', ['you@example.net'], 'Subject: hello\\n\\nfrom Python\\n')

@@ -1,0 +1,368 @@
+"""Tests of :mod:`submitd.service`: the parts put together, over real sockets on the loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+import smtplib
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from submitd import events, service
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    LimitSettings,
+    ListenerSettings,
+    LogSettings,
+    Settings,
+)
+from submitd.submission import Limits
+from submitd.tls import TLSSettings
+
+DATA = Path(__file__).parent / "data"
+FREE = "tcp:0:interface=127.0.0.1"
+LISTENER = ListenerSettings(endpoint=FREE, tls="off", require_tls=False)
+PASSWORD = "correct horse"
+
+
+def portsOf(made: MultiService) -> list[Any]:
+    """The ports that a service's listeners have; ``None`` for one that is closed."""
+    listeners = [each for each in made if isinstance(each, service.ListenerService)]
+    return [each.address.port if each.address else None for each in listeners]
+
+
+class RunningTests(TestCase):
+    """A service that really listens."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        secrets = self.directory / "secrets"
+        secrets.write_text(f"alice@example.com:{PASSWORD}\n")
+        secrets.chmod(0o600)
+        self.settings = Settings(
+            hostname="mail.example.com",
+            listener=(
+                ListenerSettings(endpoint=FREE),
+                ListenerSettings(endpoint=FREE, tls="implicit"),
+            ),
+            tls=TLSSettings(
+                certificate=DATA / "certificate.pem", private_key=DATA / "private_key.pem"
+            ),
+            auth=AuthSettings(checkers=(f"secrets:{secrets}",)),
+            policy=(Component("require-tls"), Component("sender-owner")),
+            delivery=Component("maildir", {"path": str(self.directory / "mail")}),
+        )
+
+    def run_(self, settings: Settings) -> Any:
+        """Start a service as twistd does, and stop it when the test ends."""
+        made = service.makeService(settings, reactor)
+        made.privilegedStartService()
+        made.startService()
+        self.addCleanup(lambda: made.stopService() if made.running else None)
+        return made
+
+    def submit(self, client: smtplib.SMTP) -> None:
+        """Send one message, logged in."""
+        with client:
+            client.login("alice@example.com", PASSWORD)
+            client.sendmail("alice@example.com", ["bob@example.net"], "Subject: x\r\n\r\nhello\r\n")
+
+    def trusting(self) -> ssl.SSLContext:
+        """A client's TLS that believes our certificate."""
+        return ssl.create_default_context(cafile=str(DATA / "certificate.pem"))
+
+    async def test_submission(self) -> None:
+        """Over STARTTLS and over implicit TLS a message is taken and kept."""
+        starttls, implicit = portsOf(self.run_(self.settings))
+
+        def submit() -> None:
+            client = smtplib.SMTP("127.0.0.1", starttls, timeout=30)
+            client.starttls(context=self.trusting())
+            self.submit(client)
+            self.submit(
+                smtplib.SMTP_SSL("127.0.0.1", implicit, context=self.trusting(), timeout=30)
+            )
+
+        await deferToThread(submit)
+        messages = list((self.directory / "mail" / "new").iterdir())
+        self.assertEqual(len(messages), 2)
+        for message in messages:
+            self.assertIn(b"by mail.example.com", message.read_bytes())
+
+    async def test_policies(self) -> None:
+        """The configured policies are asked: nobody sends as somebody else."""
+        _, implicit = portsOf(self.run_(self.settings))
+
+        def submit() -> tuple[int, bytes]:
+            with smtplib.SMTP_SSL(
+                "127.0.0.1", implicit, context=self.trusting(), timeout=30
+            ) as client:
+                client.login("alice@example.com", PASSWORD)
+                return client.mail("mallory@example.com")
+
+        code, _ = await deferToThread(submit)
+        self.assertGreaterEqual(code, 500)
+
+    async def test_stop(self) -> None:
+        """At the end the port is closed and whoever is connected is told: 421."""
+        made = self.run_(self.settings)
+        port, _ = portsOf(made)
+
+        def connect() -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", port), 30)
+            client.recv(1000)
+            return client
+
+        client = await deferToThread(connect)
+        self.addCleanup(client.close)
+        stopping = made.stopService()
+        said = await deferToThread(client.recv, 1000)
+        client.close()
+        await stopping
+        self.assertTrue(said.startswith(b"421 4.3.2 "), said)
+        self.assertEqual(len(made.connections), 0)
+        with self.assertRaises(ConnectionRefusedError):
+            await deferToThread(socket.create_connection, ("127.0.0.1", port), 30)
+
+    async def test_unixSocket(self) -> None:
+        """A unix socket is there while the service runs, and removed when it stops."""
+        path = self.mktemp()
+        listener = ListenerSettings(endpoint=f"unix:{path}", tls="off", require_tls=False)
+        made = self.run_(attrs.evolve(self.settings, listener=(listener,)))
+
+        def greeting() -> bytes:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.settimeout(30)
+                client.connect(path)
+                return client.recv(1000)
+
+        self.assertTrue((await deferToThread(greeting)).startswith(b"220 mail.example.com "))
+        await made.stopService()
+        self.assertFalse(Path(path).exists())
+
+    async def test_portInUse(self) -> None:
+        """A port that is taken at the last moment stops the start, and closes what was open."""
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            endpoint = f"tcp:{held.getsockname()[1]}:interface=127.0.0.1"
+            listeners = (ListenerSettings(endpoint=FREE), ListenerSettings(endpoint=endpoint))
+            made = service.makeService(attrs.evolve(self.settings, listener=listeners), reactor)
+            for start in (made.privilegedStartService, made.startService):
+                with self.assertRaises(service.CannotStart) as caught:
+                    start()
+                self.assertEqual(
+                    str(caught.exception),
+                    f"cannot listen on {endpoint}: Address already in use",
+                )
+        self.assertEqual(portsOf(made), [None, None])
+        # What was opened first is closed within this turn of the reactor; trial finds leftovers.
+
+    async def test_startWithoutPrivileges(self) -> None:
+        """In a program that knows only startService, the ports open all the same."""
+        made = service.makeService(self.settings, reactor)
+        made.startService()
+        self.assertEqual(len([port for port in portsOf(made) if port]), 2)
+        await made.stopService()
+
+    async def test_jsonLog(self) -> None:
+        """Events go to the JSON log from the first to the last of the service."""
+        file = self.directory / "events.json"
+        log = LogSettings(json=str(file))
+        made = self.run_(attrs.evolve(self.settings, log=log))
+        await made.stopService()
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        named = [record["event"] for record in records if record["event"].startswith("service")]
+        self.assertEqual(
+            named, ["service-listening", "service-listening", "service-started", "service-stopped"]
+        )
+        events.emit(events.SERVICE_STARTED, hostname="later")
+        self.assertNotIn("later", file.read_text())
+
+
+class MakeServiceTests(SynchronousTestCase):
+    """What is made of which settings."""
+
+    def setUp(self) -> None:
+        self.settings = Settings(
+            hostname="mail.example.com",
+            listener=(LISTENER,),
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+        )
+
+    def submission(self, **changes: Any) -> Any:
+        """What the sessions of the first listener have in common."""
+        made = service.makeService(attrs.evolve(self.settings, **changes), Clock())
+        [listener] = [each for each in made if isinstance(each, service.ListenerService)]
+        return listener.factory.rules.submission
+
+    def test_limits(self) -> None:
+        """Every limit of the configuration is the limit of the dialogue with that name."""
+        given = LimitSettings(
+            **{field.name: at for at, field in enumerate(attrs.fields(LimitSettings), 1)}
+        )
+        made = service.limits(given)
+        for field in attrs.fields(Limits):
+            snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in field.name)
+            self.assertEqual(getattr(made, field.name), getattr(given, snake))
+        self.assertEqual(service.limits(LimitSettings()), Limits())
+
+    def test_noChecker(self) -> None:
+        """Without a checker there is no login."""
+        self.assertIsNone(self.submission().portal)
+
+    def test_checkers(self) -> None:
+        """Several checkers answer as one, with and without the memory for verified logins."""
+        for cache in (0.0, 300.0):
+            auth = AuthSettings(checkers=("memory:a:b", "memory:c:d"), cache=cache)
+            submission = self.submission(auth=auth)
+            self.assertIn(IUsernamePassword, submission.portal.listCredentialsInterfaces())
+            self.assertEqual([each.name for each in submission.mechanisms], ["PLAIN", "LOGIN"])
+
+    def test_tls(self) -> None:
+        """STARTTLS and the need for TLS are each listener's own."""
+        submission = self.submission()
+        self.assertEqual((submission.startTLS, submission.requireTLS), (False, False))
+        tls = TLSSettings(
+            certificate=DATA / "certificate.pem", private_key=DATA / "private_key.pem"
+        )
+        submission = self.submission(tls=tls, listener=(ListenerSettings(endpoint=FREE),))
+        self.assertEqual((submission.startTLS, submission.requireTLS), (True, True))
+
+    def test_ownName(self) -> None:
+        """Without a name in the configuration it is the system's."""
+        self.patch(socket, "getfqdn", lambda: "fqdn.example.com")
+        self.assertEqual(self.submission(hostname="").hostname, "fqdn.example.com")
+
+    def test_changedSince(self) -> None:
+        """What breaks between the examination and the start is one sentence, too."""
+        for changes, said in (
+            ({"delivery": Component("maildr")}, 'delivery.use: there is no "maildr"'),
+            (
+                {"listener": (attrs.evolve(LISTENER, endpoint="systemd:domain=INET:index=3"),)},
+                "cannot listen on systemd:domain=INET:index=3",
+            ),
+            (
+                {"tls": TLSSettings(certificate=DATA / "none", private_key=DATA / "none")},
+                "tls.certificate: cannot read",
+            ),
+        ):
+            with self.assertRaises(service.CannotStart) as caught:
+                self.submission(**changes)
+            self.assertIn(said, str(caught.exception))
+
+    def test_cannotStart(self) -> None:
+        """twistd cleans up after an Exception, and a SystemExit shows no traceback."""
+        error = service.CannotStart("cannot listen")
+        self.assertIsInstance(error, Exception)
+        self.assertIsInstance(error, SystemExit)
+        self.assertEqual(error.code, "cannot listen")
+
+
+@attrs.define
+class Endpoint:
+    """An endpoint that does as it is told."""
+
+    answer: Deferred[Any]
+
+    def listen(self, factory: Factory) -> Deferred[Any]:
+        """Give the answer."""
+        return self.answer
+
+
+class ListenerServiceTests(SynchronousTestCase):
+    """One listener, without sockets."""
+
+    def listener(self, answer: Deferred[Any]) -> service.ListenerService:
+        """A listener at an endpoint with that answer."""
+        settings = ListenerSettings(endpoint="tcp:587")
+        return service.ListenerService(settings, Endpoint(answer), Factory())
+
+    def refusal(self, error: Exception) -> str:
+        """What is said when listening fails."""
+        answer: Deferred[Any] = Deferred()
+        answer.errback(Failure(error))
+        with self.assertRaises(service.CannotStart) as caught:
+            self.listener(answer).startService()
+        return str(caught.exception)
+
+    def test_reasons(self) -> None:
+        """Whatever listening fails with, there is a reason to read."""
+        for error, reason in (
+            (CannotListenError("", 587, OSError(98, "In use")), "In use"),
+            (ValueError("odd"), "odd"),
+            (KeyError(), "KeyError"),
+        ):
+            self.assertEqual(self.refusal(error), f"cannot listen on tcp:587: {reason}")
+
+    def test_stoppedEarly(self) -> None:
+        """An endpoint that takes its time is not waited for by a stop."""
+        answer: Deferred[Any] = Deferred()
+        listener = self.listener(answer)
+        listener.startService()
+        self.assertIsNone(listener.address)
+        listener.stopService()
+        self.assertTrue(answer.called)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_failedLate(self) -> None:
+        """Where such an endpoint fails, the log says so."""
+        seen: list[Any] = []
+        globalLogPublisher.addObserver(seen.append)
+        self.addCleanup(globalLogPublisher.removeObserver, seen.append)
+        answer: Deferred[Any] = Deferred()
+        self.listener(answer).startService()
+        answer.errback(Failure(ValueError("no circuit")))
+        self.assertEqual(
+            [event.get("problem") for event in seen], ["cannot listen on tcp:587: no circuit"]
+        )
+
+    def test_stopTwice(self) -> None:
+        """Stopping what is stopped does nothing."""
+        listener = self.listener(succeed(None))
+        listener.startService()
+        self.assertIsNone(listener.stopService())
+        self.assertIsNone(listener.stopService())
+
+
+class JSONLogTests(SynchronousTestCase):
+    """The log of lines of JSON."""
+
+    def test_unwritable(self) -> None:
+        """A file that cannot be written stops the start."""
+        with self.assertRaises(service.CannotStart) as caught:
+            service.JSONLog("/nowhere/events.json").open()
+        self.assertEqual(
+            str(caught.exception), "cannot write /nowhere/events.json: No such file or directory"
+        )
+
+    def test_standardOutput(self) -> None:
+        """It is the process's own standard output, which twistd's log has taken the place of."""
+        out = io.StringIO()
+        self.patch(sys, "__stdout__", out)
+        log = service.JSONLog("-")
+        log.open()
+        log.open()
+        events.emit(events.SERVICE_STARTED, hostname="mail.example.com")
+        log.close()
+        log.close()
+        events.emit(events.SERVICE_STARTED, hostname="later.example.com")
+        [record] = [json.loads(line) for line in out.getvalue().splitlines()]
+        self.assertEqual(record["hostname"], "mail.example.com")
