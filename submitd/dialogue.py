@@ -130,7 +130,8 @@ class Dialogue:
         return self._guarded(self._greeting)
 
     def _greeting(self) -> Outcome:
-        self._raiseObjection()
+        if self._objection is not None:
+            raise self._objection
         waiting = self.pipeline.connection.run(self.session)
         return self.after(waiting, self._greeted)
 
@@ -143,8 +144,8 @@ class Dialogue:
     def handshakeCompleted(self, tls: TLSInfo) -> Deferred[None] | None:
         """TLS is on.  After STARTTLS all that was said before is forgotten (RFC 3207 4.2).
 
-        :return: a Deferred when a policy has to be waited for; it never fails.  An objection is the
-            answer to what comes next, the greeting or a command, for no reply is due now.
+        :return: a Deferred when a policy has to be waited for; it never fails.  An objection takes
+            the place of the greeting, or is the answer to all that follows STARTTLS.
         """
         self._logOut()
         self.session.forget()
@@ -161,11 +162,6 @@ class Dialogue:
 
     def _object(self, failure: Failure) -> None:
         self._objection = self._asRefused(failure)
-
-    def _raiseObjection(self) -> None:
-        objection, self._objection = self._objection, None
-        if objection is not None:
-            raise objection
 
     @property
     def isBetween(self) -> bool:
@@ -223,11 +219,12 @@ class Dialogue:
     def _command(self, line: bytes) -> Outcome:
         self._verb = b""
         self.session.commands += 1
-        self._raiseObjection()
         if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
             raise Refused(LINE_TOO_LONG, "command line too long")
         verb, argument = parseCommand(line)
         self._verb = verb
+        if self._objection is not None and verb != b"QUIT":
+            raise self._objection  # RFC 3207 4.1: all but QUIT, when TLS is not good enough
         entry = self.rules.verbs.get(verb)
         if verb in self.rules.disabled:
             raise Refused(NOT_IMPLEMENTED, "verb disabled")
@@ -294,8 +291,8 @@ class Dialogue:
             self.state = State.READY
 
     def newEnvelopeId(self) -> str:
-        """An id for the next transaction: the session's with a number behind it."""
-        return f"{self.session.id}.{self.session.transactions + 1}"
+        """An id for the next transaction: the session's with a number; an Atom (RFC 5321 4.4)."""
+        return f"{self.session.id}-{self.session.transactions + 1}"
 
     # Outcomes.
 
@@ -322,6 +319,8 @@ class Dialogue:
             return self._refused(refused)
         except Exception:
             return self._refused(self._asRefused(Failure()))
+        if type(outcome) is Reply:  # isinstance of Deferred, an abstract class, costs five times this
+            return outcome
         if isinstance(outcome, Deferred):
             self._waiting = outcome
             return outcome.addBoth(self._settled)

@@ -300,13 +300,14 @@ class TLSTests(SynchronousTestCase):
             self.assertTrue(talk.transport.disconnecting)
 
     def test_secureRefusesStartTLS(self) -> None:
-        """After STARTTLS no reply is due: the objection answers the next command."""
+        """After STARTTLS no reply is due: the objection answers every command but QUIT."""
         talk = Conversation(openly(policies=[Policy(secure=refuse)]))
         talk.say("EHLO c")
         talk.say("STARTTLS")
         talk.secure()
         self.assertEqual(talk.transport.taken(), b"")
-        self.assertEqual(talk.say("EHLO c"), "554 5.7.1 Not you")
+        self.assertEqual(talk.say("EHLO c", "NOOP"), "554 5.7.1 Not you\n554 5.7.1 Not you")
+        self.assertEqual(talk.say("QUIT"), "221 2.0.0 Bye")
 
     def test_loginForgotten(self) -> None:
         """A login before STARTTLS does not count behind it (RFC 3207 4.2), and is logged out."""

@@ -22,7 +22,11 @@ _NOT_TEXT = re.compile(r"[^\t\x20-\x7e]")
 
 
 def _lines(text: str | Iterable[str]) -> tuple[str, ...]:
-    lines = text.split("\n") if isinstance(text, str) else text
+    if isinstance(text, str):
+        if len(text) <= MAX_TEXT and text.isascii() and text.isprintable():
+            return (text,)
+        text = text.split("\n")
+    lines = text
     return tuple(_NOT_TEXT.sub("?", line.rstrip("\r"))[:MAX_TEXT] for line in lines) or ("",)
 
 
