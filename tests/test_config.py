@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd import config, typed
-from submitd.settings import AuthSettings, Component, LimitSettings, Settings
+from submitd import config, deliveries, policies, typed
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    LimitSettings,
+    ListenerSettings,
+    LogSettings,
+    Settings,
+)
+from submitd.tls import TLSSettings
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -258,3 +272,64 @@ class ComponentTests(SynchronousTestCase):
         """An object that stands in a module is used as it is, and takes no keys."""
         self.assertEqual(self.made("READY"), (READY, []))
         self.assertEqual(self.made("READY", a=1), (None, ["policy[0]: takes no keys: a"]))
+
+
+class SampleTests(SynchronousTestCase):
+    """etc/submitd.toml: every key, with its default."""
+
+    def setUp(self) -> None:
+        text = (HERE.parent / "etc" / "submitd.toml").read_text("utf-8")
+        self.sample = tomllib.loads(text)
+        # A key that is left at its default has "#" directly before it.
+        self.full = tomllib.loads(re.sub(r"^#(?=[a-z_]+ = )", "", text, flags=re.MULTILINE))
+
+    def sections(self) -> Iterator[tuple[type, dict[str, Any]]]:
+        """Each settings class with what the sample says, defaults spelled out."""
+        top = {key: value for key, value in self.full.items() if not isinstance(value, dict | list)}
+        yield ListenerSettings, self.full["listener"][0]
+        yield TLSSettings, self.full["tls"]
+        yield AuthSettings, self.full["auth"]
+        yield LimitSettings, self.full["limits"]
+        yield LogSettings, self.full["log"]
+        yield Settings, {**top, **{key: self.full[key] for key in self.full if key not in top}}
+
+    def test_types(self) -> None:
+        """The sample has no mistake that does not come from the machine it is read on."""
+        for document in (self.sample, self.full):
+            for name, value in document.items():
+                kind = typing.get_type_hints(Settings)[name]
+                _, findings = typed.structure(value, kind, Path("/etc/submitd"), name)
+                self.assertEqual(findings, [])
+
+    def test_everyKey(self) -> None:
+        """Every key stands in it, and no other."""
+        for cls, section in self.sections():
+            self.assertEqual(set(section), {field.name for field in attrs.fields(cls)}, cls)
+
+    def test_defaults(self) -> None:
+        """What is said to be the default is the default."""
+        for cls, section in self.sections():
+            if cls is Settings:
+                continue
+            made, _ = typed.structure(section, cls, Path("/etc/submitd"), "")
+            for field in attrs.fields(cls):
+                if field.default is not attrs.NOTHING and field.name != "checkers":
+                    self.assertEqual(getattr(made, field.name), field.default, field.name)
+
+    def test_components(self) -> None:
+        """So do the keys of every policy and delivery that submitd brings, but for discard."""
+        written = {each["use"]: each for each in (*self.full["policy"], self.full["delivery"])}
+        self.assertEqual(
+            set(written) | {"discard"}, set(policies.REGISTRY) | set(deliveries.REGISTRY)
+        )
+        for name, keys in written.items():
+            cls = namedAny({**policies.REGISTRY, **deliveries.REGISTRY}[name].replace(":", "."))
+            known = {field.name for field in attrs.fields(cls) if field.init}
+            self.assertEqual(set(keys) - {"use"}, known, name)
+
+    def test_components_good(self) -> None:
+        """The sample's policies and delivery can be made."""
+        for section in (*self.sample["policy"], self.sample["delivery"]):
+            component = Component.fromTable(section, Path("/etc/submitd"))
+            _, findings = component.make({**policies.REGISTRY, **deliveries.REGISTRY}, "x")
+            self.assertEqual(findings, [])
