@@ -70,7 +70,7 @@ class TLSMistake(ValueError):
 
 @attrs.frozen(kw_only=True)
 class TLSSettings:
-    """The section ``[tls]`` of the configuration; the fields are its keys."""
+    """``[tls]``: the certificate, and which versions and ciphers are spoken."""
 
     certificate: Path = attrs.field(
         metadata={"help": "PEM file: the server's certificate, then the chain up to the root."}
