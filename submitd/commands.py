@@ -26,6 +26,7 @@ from submitd.wire.command import parseMail, parseRcpt
 from submitd.wire.errors import Refused
 from submitd.wire.reply import (
     BARE_LINE_ENDING,
+    BINARY_NEEDS_BDAT,
     CANNOT_VERIFY,
     CLOSING,
     NUL_IN_MESSAGE,
@@ -144,8 +145,9 @@ def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Repl
 
 def data(dialogue: Dialogue, argument: bytes) -> Outcome:
     """DATA (RFC 5321 4.1.1.4): the message follows."""
-    waiting = dialogue.pipeline.data.run(dialogue.session, _transaction(dialogue))
-    return dialogue.after(waiting, _openMessage, dialogue, _expectText)
+    if _transaction(dialogue).bodyType == "BINARYMIME":
+        raise Refused(BINARY_NEEDS_BDAT)  # RFC 3030 3
+    return openMessage(dialogue, _expectText)
 
 
 def _expectText(dialogue: Dialogue, incoming: IncomingMessage) -> Reply:
@@ -153,10 +155,17 @@ def _expectText(dialogue: Dialogue, incoming: IncomingMessage) -> Reply:
     return START_MAIL_INPUT
 
 
-def _openMessage(
+def openMessage(
     dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
-    """Have the delivery begin, write the Received field, and go on with ``then``."""
+    """Ask the policies, have the delivery begin, write the Received field, go on with ``then``."""
+    waiting = dialogue.pipeline.data.run(dialogue.session, _transaction(dialogue))
+    return dialogue.after(waiting, _beginMessage, dialogue, then)
+
+
+def _beginMessage(
+    dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
+) -> Outcome:
     sink = dialogue.delivery.begin(dialogue.session, _transaction(dialogue))
     if IMessage.providedBy(sink):
         return _opened(sink, dialogue, then)
@@ -185,16 +194,21 @@ def _traceField(dialogue: Dialogue, now: float) -> bytes:
 
 def endOfMessage(dialogue: Dialogue) -> Outcome:
     """The true end of the data has been read: let the policies look, commit, and answer once."""
-    incoming, envelope = dialogue.incoming, _transaction(dialogue)
+    lmtp, envelope = dialogue.submission.lmtp, _transaction(dialogue)
+    return dialogue.forEach(len(envelope.recipients) if lmtp else 1, _finish, dialogue, envelope)
+
+
+def _finish(dialogue: Dialogue, envelope: Envelope) -> Outcome:
+    incoming = dialogue.incoming
     assert incoming is not None
-    _refuseBroken(dialogue, incoming)
+    lookForBroken(dialogue, incoming)
     if incoming.problem is not None:
         incoming.problem.raiseException()
     waiting = dialogue.pipeline.message.run(dialogue.session, envelope, incoming)
     return dialogue.after(waiting, _commit, dialogue, envelope, incoming)
 
 
-def _refuseBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
+def lookForBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
     """Rule 3: a bare CR or LF is what smuggles a second message past somebody's end of data."""
     decoder = dialogue.decoder
     if decoder.bareLineEnding:

@@ -35,6 +35,7 @@ from submitd.wire.reply import (
     LOCAL_ERROR,
     LOGIN_REQUIRED,
     NOT_IMPLEMENTED,
+    OUT_OF_STEP,
     SHUTTING_DOWN,
     SYNTAX,
     TIMED_OUT,
@@ -50,12 +51,13 @@ if TYPE_CHECKING:
     from submitd.message.incoming import IncomingMessage
 
 Answer = Reply | Replies
-Outcome = Answer | Deferred[Answer]
+# Nothing at all is said to a command whose octets have to be read first (BDAT).
+Outcome = Answer | Deferred[Any] | None
 Command = Callable[["Dialogue", bytes], Outcome]
 T = TypeVar("T")
 
 # RFC 5321 4.5.3.1.4 gives a command line 512 octets, and each extension adds its own: SIZE,
-# 8BITMIME, SMTPUTF8 and DSN together stay below this.
+# BODY, SMTPUTF8, AUTH, DSN and all others together stay below this.
 MAX_COMMAND_LINE = 2048
 # RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
 MAX_AUTH_LINE = 12288 + 32
@@ -83,6 +85,7 @@ class Rules:
         for name in (b"HELO", b"EHLO") if submission.lmtp else (b"LHLO",):
             del self.verbs[name]
         self.disabled = {name.encode("ascii") for name in submission.disabledVerbs}
+        self.octets = {row.name for row, _ in self.verbs.values() if row.octets}
         text = submission.loginRequiredText
         self.loginRequired = attrs.evolve(LOGIN_REQUIRED, lines=text)
         self.mechanisms = _checkable(submission.mechanisms, submission.portal)
@@ -98,6 +101,11 @@ def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism
     }
 
 
+def _times(answer: Any, count: int) -> Answer:
+    single = isinstance(answer, Reply) and count > 1
+    return Replies((answer,) * count) if single else answer
+
+
 class Dialogue:
     """One connection's side of the conversation.
 
@@ -105,6 +113,10 @@ class Dialogue:
     :param session: what is known about this one.
     :ivar state: where it stands; :data:`submitd.states.FRAMING` says how input is then cut.
     :ivar incoming: the message that is being received, or ``None``.
+    :ivar decoder: finds the end of the octets that are being received.
+    :ivar atEnd: what is to be done then, in place of a command.
+    :ivar refusedChunks: the refusal of a message of which more chunks may be on their way, and the
+        number of its recipients (RFC 3030 2); ``None`` where none is.
     :ivar continuation: in the state AUTH, what takes the next line.
     :ivar logout: Cred's, once logged in.
     """
@@ -117,6 +129,8 @@ class Dialogue:
         self.state = State.CONNECTED
         self.incoming: IncomingMessage | None = None
         self.decoder: Any = None
+        self.atEnd: Callable[[Dialogue], Outcome] = commands.endOfMessage
+        self.refusedChunks: tuple[Refused, int] | None = None
         self.continuation: Callable[[bytes], Outcome] | None = None
         self.logout: Callable[[], object] | None = None
         self._waiting: Deferred[Any] | None = None
@@ -156,12 +170,12 @@ class Dialogue:
         try:
             waiting = self.pipeline.secure.run(self.session)
         except Exception:
-            self._objection = self._asRefused(Failure())
+            self._objection = self.asRefused(Failure())
             return None
         return None if waiting is None else waiting.addErrback(self._object)
 
     def _object(self, failure: Failure) -> None:
-        self._objection = self._asRefused(failure)
+        self._objection = self.asRefused(failure)
 
     @property
     def isBetween(self) -> bool:
@@ -170,17 +184,17 @@ class Dialogue:
 
     def timedOut(self, cause: str) -> Answer:
         """The client has taken too long: the last reply."""
-        return self._refused(Refused(TIMED_OUT, cause))
+        return self.refuse(Refused(TIMED_OUT, cause))
 
     def shutDown(self) -> Answer:
         """The service ends: the last reply."""
-        return self._refused(Refused(SHUTTING_DOWN, "service stops"))
+        return self.refuse(Refused(SHUTTING_DOWN, "service stops"))
 
     def lineTooLong(self) -> Answer:
         """A line passed the limit and has been thrown away up to its end."""
         if self.state is State.AUTH:
             self.state = State.READY
-        return self._refused(Refused(LINE_TOO_LONG, "command line too long"))
+        return self.refuse(Refused(LINE_TOO_LONG, "command line too long"))
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: abort what is unfinished and tell the observers."""
@@ -219,23 +233,39 @@ class Dialogue:
     def _command(self, line: bytes) -> Outcome:
         self._verb = b""
         self.session.commands += 1
-        if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
-            raise Refused(LINE_TOO_LONG, "command line too long")
-        verb, argument = parseCommand(line)
+        try:
+            if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
+                raise Refused(LINE_TOO_LONG, "command line too long")
+            verb, argument = parseCommand(line)
+        except Refused as refused:
+            return self._unreadable(line, refused)
         self._verb = verb
-        if self._objection is not None and verb != b"QUIT":
-            raise self._objection  # RFC 3207 4.1: all but QUIT, when TLS is not good enough
         entry = self.rules.verbs.get(verb)
-        if verb in self.rules.disabled:
-            raise Refused(NOT_IMPLEMENTED, "verb disabled")
         if entry is None:
-            raise Refused(UNRECOGNIZED)
+            self._raiseObjection()
+            raise Refused(NOT_IMPLEMENTED if verb in self.rules.disabled else UNRECOGNIZED)
         row, run = entry
-        self._admit(row, argument)
+        if not row.octets:
+            self.admit(row, argument)
         return run(self, argument)
 
-    def _admit(self, row: Verb, argument: bytes) -> None:
-        """Hold a command to its row in the table."""
+    def _unreadable(self, line: bytes, refused: Refused) -> Answer:
+        if line[:4].upper() in self.rules.octets:
+            return self.outOfStep(refused)
+        return self.refuse(refused)
+
+    def _raiseObjection(self) -> None:
+        if self._objection is not None and self._verb != b"QUIT":
+            raise self._objection  # RFC 3207 4.1: all but QUIT, when TLS is not good enough
+
+    def admit(self, row: Verb, argument: bytes) -> None:
+        """Hold a command to its row in the table.
+
+        :raise Refused: when it may not come now, or not like that.
+        """
+        self._raiseObjection()
+        if row.name in self.rules.disabled:
+            raise Refused(NOT_IMPLEMENTED, "verb disabled")
         session, submission = self.session, self.submission
         if session.user is None and submission.loginRequired:
             limit = submission.limits.commandsBeforeLogin
@@ -256,7 +286,21 @@ class Dialogue:
         """From now on, octets go into this message until CRLF.CRLF."""
         self.incoming = incoming
         self.decoder = DotDecoder()
+        self.atEnd = commands.endOfMessage
         self.state = State.DATA
+
+    def beginChunk(self, decoder: Any, size: int, atEnd: Callable[[Dialogue], Outcome]) -> Outcome:
+        """From now on, so many octets go into the message, or nowhere when there is none.
+
+        :param decoder: knows the size.
+        :param atEnd: what is done behind them.
+        :return: what ``atEnd`` gives where there are no octets; else nothing, for nothing is said
+            before they have come.
+        """
+        self.decoder = decoder
+        self.atEnd = atEnd
+        self.state = State.BDAT
+        return atEnd(self) if size == 0 else None
 
     def dataReceived(self, data: bytes) -> tuple[Outcome | Deferred[None] | None, bytes | None]:
         """Octets of a message.
@@ -264,14 +308,14 @@ class Dialogue:
         :return: what to wait for or say, and what stands behind the end of the message (``None``
             while it goes on).  A Deferred with ``None`` behind it only asks for time.
         """
-        assert self.incoming is not None
         payload, atEnd, rest = self.decoder.feed(data)
-        waiting = self.incoming.dataReceived(payload) if payload else None
-        if waiting is not None:
-            self.limited(waiting).addErrback(self.incoming.fail)
+        incoming = self.incoming
+        waiting = incoming.dataReceived(payload) if payload and incoming is not None else None
+        if waiting is not None and incoming is not None:
+            self.limited(waiting).addErrback(incoming.fail)
         if not atEnd:
             return waiting, None
-        return self._guarded(self.after, waiting, commands.endOfMessage, self), rest
+        return self._guarded(self.after, waiting, self.atEnd, self), rest
 
     @property
     def delivery(self) -> IDelivery:
@@ -286,6 +330,7 @@ class Dialogue:
         if incoming is not None:
             incoming.abort()
         self.decoder = None
+        self.refusedChunks = None
         self.session.envelope = None
         if self.state is not State.GREETED:
             self.state = State.READY
@@ -316,10 +361,10 @@ class Dialogue:
         try:
             outcome = run(*arguments)
         except Refused as refused:
-            return self._refused(refused)
+            return self.refuse(refused)
         except Exception:
-            return self._refused(self._asRefused(Failure()))
-        if type(outcome) is Reply:  # isinstance of Deferred, an abstract class, costs five times this
+            return self.refuse(self.asRefused(Failure()))
+        if type(outcome) is Reply:  # isinstance of Deferred, an abstract class, costs five times it
             return outcome
         if isinstance(outcome, Deferred):
             self._waiting = outcome
@@ -332,9 +377,9 @@ class Dialogue:
             return result
         if self.state is State.CLOSED:  # nobody is there to be answered, or to be logged about
             return LOCAL_ERROR
-        return self._refused(self._asRefused(result))
+        return self.refuse(self.asRefused(result))
 
-    def _asRefused(self, failure: Failure) -> Refused:
+    def asRefused(self, failure: Failure) -> Refused:
         """The refusal that a failure stands for; an unexpected one is logged with its traceback."""
         if isinstance(failure.value, Refused):
             return failure.value
@@ -342,7 +387,26 @@ class Dialogue:
         events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=failure)
         return Refused(LOCAL_ERROR, f"{type(failure.value).__name__} at {origin}")
 
-    def _refused(self, refused: Refused) -> Reply:
+    def forEach(self, count: int, run: Callable[..., Outcome], *arguments: Any) -> Outcome:
+        """Run something that ends in a reply, and give a single reply so many times.
+
+        RFC 2033 4.2: behind a message one reply is due for each recipient, refused or not.
+        """
+        outcome = self._guarded(run, *arguments)
+        if isinstance(outcome, Deferred):
+            return outcome.addCallback(_times, count)
+        return _times(outcome, count)
+
+    def outOfStep(self, refused: Refused) -> Replies:
+        """Refuse a line behind which octets come that nobody can count, and close.
+
+        Reading on would take text of a message for commands: somebody else's text, perhaps.  The
+        first reply says what was wrong, and that it is permanent; 421 is the only one that a server
+        may close with (RFC 5321 3.8).
+        """
+        return Replies((self.refuse(refused), self.refuse(Refused(OUT_OF_STEP))))
+
+    def refuse(self, refused: Refused) -> Reply:
         """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
         reply = refused.reply
         if reply.code in (500, 501, 502):

@@ -67,6 +67,9 @@ class Verb:
     :param beforeTLS: whether it may come before TLS where TLS is required (RFC 3207 4).
     :param beforeLogin: whether it may come before login where login is required (RFC 4954 6).
     :param argument: ``True`` it must have one, ``False`` it must have none, ``None`` either.
+    :param octets: whether octets follow the line at once (BDAT).  They must be read even when the
+        command is refused, or they would be taken for commands: the verb's function is called
+        wherever the verb comes, and asks :meth:`submitd.dialogue.Dialogue.admit` itself.
     """
 
     name: bytes
@@ -75,6 +78,7 @@ class Verb:
     beforeTLS: bool = True
     beforeLogin: bool = True
     argument: bool | None = None
+    octets: bool = False
 
 
 # The verbs of RFC 5321 and RFC 2033; what extensions add stands in their own files.

@@ -36,7 +36,15 @@ class LineEndings:
         if not self.bare:
             # Latin-1 gives each octet one character, and only CR and LF are line ends.
             self._newlines.decode(chunk.decode("latin-1"))
-            self.bare = self._newlines.newlines not in (None, "\r\n")
+            self._judge()
+
+    def finish(self) -> None:
+        """The stream has ended: a CR at its end is one without LF."""
+        self._newlines.decode("", final=True)
+        self._judge()
+
+    def _judge(self) -> None:
+        self.bare = self._newlines.newlines not in (None, "\r\n")
 
 
 class DotDecoder:
@@ -165,6 +173,44 @@ class ChunkDecoder:
         rest = chunk[self.remaining :]
         self.remaining -= len(payload)
         return payload, self.remaining == 0, rest
+
+
+class ChunkedDecoder:
+    """BDAT: all chunks of one message, one after the other, and what its text must not have.
+
+    :param binary: whether it may have anything (BINARYMIME, RFC 3030 3); nothing is looked for.
+    :ivar nul: whether a NUL was seen.
+    """
+
+    def __init__(self, binary: bool = False) -> None:
+        self.nul = False
+        self._endings = None if binary else LineEndings()
+        self._chunk = ChunkDecoder(0)
+
+    @property
+    def bareLineEnding(self) -> bool:
+        """Whether a CR or LF that is not part of a CRLF was seen."""
+        return self._endings is not None and self._endings.bare
+
+    def expect(self, size: int) -> None:
+        """The next chunk begins; it has so many octets."""
+        self._chunk = ChunkDecoder(size)
+
+    def feed(self, chunk: bytes) -> tuple[bytes, bool, bytes]:
+        """Take octets.
+
+        :return: message text; whether the chunk has ended; the octets behind it.
+        """
+        payload, atEnd, rest = self._chunk.feed(chunk)
+        if self._endings is not None:
+            self._endings.feed(payload)
+            self.nul = self.nul or b"\0" in payload
+        return payload, atEnd, rest
+
+    def finish(self) -> None:
+        """The last chunk has ended: a CR at its end is one without LF."""
+        if self._endings is not None:
+            self._endings.finish()
 
 
 def _firstBare(data: bytes) -> int:
