@@ -26,7 +26,7 @@ import enum
 import errno
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from OpenSSL import SSL
@@ -50,7 +50,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, providedBy
+from zope.interface import Interface, directlyProvides, implementer, providedBy
 
 # Seconds that a client gets to close its side after we closed ours.
 LINGER = 5.0
@@ -77,6 +77,23 @@ class Phase(enum.Enum):
 CLEAR, HANDSHAKE, SECURE, SHUT = Phase
 
 
+# zope.interface methods have no self; mypy-zope knows it.
+
+
+class ILookAhead(Interface):
+    """A transport that can leave octets on its socket, for whoever reads there next."""
+
+    def lookAhead(wanted: Callable[[bytes], int] | None) -> None:
+        """From now on, read no more of what has arrived than is wanted; until TLS is started.
+
+        :param wanted: is shown octets that can be read, and says how many of them to read and give
+            to the protocol, one at least; ``None`` for all, as usual.
+        """
+
+
+_NOTHING = SSL.Context(SSL.TLS_METHOD)
+
+
 def _tlsFailure(error: SSL.Error) -> Exception:
     """The reason a connection is lost for, when OpenSSL raised this."""
     if not isinstance(error, SSL.SysCallError):
@@ -85,10 +102,11 @@ def _tlsFailure(error: SSL.Error) -> Exception:
     # connection that merely has nothing to read: one client that vanished would end a healthy
     # one.  Failing at something else is the public way to have the queue emptied.
     with contextlib.suppress(SSL.Error):
-        SSL.Context(SSL.TLS_METHOD).use_certificate_file(os.devnull)
+        _NOTHING.use_certificate_file(os.devnull)
     return CONNECTION_LOST
 
 
+@implementer(ILookAhead)
 class Server(tcp.Server):
     """A TCP connection.
 
@@ -102,6 +120,7 @@ class Server(tcp.Server):
     _log = Logger()
     _phase = CLEAR
     _tls: SSL.Connection | None = None
+    _wanted: Callable[[bytes], int] | None = None
     _paused = False
     _readWantsWrite = False
     _writeWantsRead = False
@@ -283,7 +302,28 @@ class Server(tcp.Server):
             self.stopReading()
         return None
 
+    def lookAhead(self, wanted: Callable[[bytes], int] | None) -> None:
+        """See :class:`ILookAhead`."""
+        self._wanted = wanted
+
+    def _readWanted(self, wanted: Callable[[bytes], int]) -> Exception | None:
+        try:
+            data = self.socket.recv(CHUNK, socket.MSG_PEEK)
+            if data:
+                data = self.socket.recv(wanted(data))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        # What is left stays readable, and the reactor says so again.
+        self.protocol.dataReceived(data)
+        return None
+
     def _readClear(self) -> Exception | None:
+        if self._wanted is not None:
+            return self._readWanted(self._wanted)
         for _ in range(READ_LIMIT // CHUNK):
             try:
                 data = self.socket.recv(CHUNK)

@@ -774,23 +774,30 @@ class BehaviourMixin:
             self.assertTrue(sources.pop().stopped)
 
     async def test_vanishedAlone(self: Any) -> None:
-        """A TLS client that vanishes takes no other connection with it."""
+        """A TLS client that vanishes before a reply takes no other connection with it."""
 
-        class Sender(Recorder):
+        class Replier(Recorder):
             def got(self) -> None:
                 if self.received == b"go":
-                    self.transport.write(MEGABYTE * 5)
+                    self.transport.pauseProducing()
+                    self.transport.write(b"gone")
                 else:
                     self.transport.write(b"fine")
 
-        factory = await self.serve(Sender, implicitTLS=True)
+            def reply(self) -> None:
+                self.transport.write(b"reply")
+                self.transport.resumeProducing()
+
+        factory = await self.serve(Replier, implicitTLS=True)
 
         def script(client: socket.socket) -> bytes:
             trickle = Trickle(client)
-            for _ in range(3):
+            for number in range(1, 4):
                 other = secure(self.connect())
                 other.sendall(b"go")
+                readExactly(other, 4)
                 vanish(other)
+                reactor.callFromThread(factory.servers[number].reply)
                 # each octet of this record but the last is a read that finds nothing
                 trickle.send(b"still there?")
             return trickle.receive(4)
