@@ -8,7 +8,7 @@ Policies run in the order of the configuration; the first refusal wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from submitd.dialogue import Command, Dialogue
     from submitd.envelope import Envelope, Recipient
     from submitd.session import Session
+    from submitd.spool.records import (
+        Action,
+        Count,
+        Filter,
+        Listed,
+        NewMessage,
+        Settlement,
+        Shown,
+        Work,
+    )
     from submitd.states import Verb
     from submitd.wire.address import Mailbox
     from submitd.wire.reply import Reply
@@ -142,6 +152,17 @@ class IDelivery(Interface):
         """
 
 
+class IExtendedDelivery(IDelivery):
+    """A delivery that also acts on what some extensions ask for.
+
+    FUTURERELEASE, MT-PRIORITY and DELIVERBY are offered only where the delivery names them here:
+    accepting a promise that nobody keeps would be a lie.  What was asked for is in
+    ``envelope.extensions``, see :class:`submitd.envelope.Envelope`.
+    """
+
+    extensions: Collection[str] = Attribute("the keywords of these extensions, in upper case")
+
+
 class IMessage(Interface):
     """A message on its way into a delivery: begin, write, then commit or abort."""
 
@@ -236,6 +257,39 @@ class IBearerToken(Interface):
     token: bytes = Attribute("the access token; bytes")
 
 
+class ITrustedLogin(Interface):
+    """Credentials: a user name for which a trusted proxy vouches (LOGIN= of XCLIENT).
+
+    They come without a secret: a checker that takes them believes the proxy.
+    """
+
+    username: bytes = Attribute("who the proxy says has logged in; bytes")
+
+
+class IReverseResolver(Interface):
+    """Finds the name of a client's address; the name is believed when its address is the client's.
+
+    What it gives is data from outside: what is no domain is passed over.  Whatever it raises means
+    that it cannot tell now, and is logged; a name that does not exist is an empty list.
+    """
+
+    def namesOf(
+        address: str,
+    ) -> Sequence[str] | Deferred[Sequence[str]] | Coroutine[Any, Any, Sequence[str]]:
+        """The names that an address is said to have (PTR), the best first.
+
+        :param address: IPv4 or IPv6, as text.
+        """
+
+    def addressesOf(
+        name: str, version: int
+    ) -> Sequence[str] | Deferred[Sequence[str]] | Coroutine[Any, Any, Sequence[str]]:
+        """The addresses that a name has (A, AAAA).
+
+        :param version: 4 or 6, the IP version that is asked for.
+        """
+
+
 class ITraceField(Interface):
     """A delivery that writes the Received field itself (Twisted's IMessageDelivery does)."""
 
@@ -264,3 +318,120 @@ class IExtension(Interface):
     verbs: tuple[tuple[Verb, Command], ...] = Attribute(
         "(states.Verb, function(dialogue, argument)) for each; a tuple"
     )
+
+
+class IQueueing(Interface):
+    """A marker: a delivery whose queue honours what the envelope asks of one.
+
+    FUTURERELEASE (RFC 4865), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710) and DSN (RFC 3461).  A
+    delivery without it would promise what nobody keeps.
+    """
+
+
+class ISpool(Interface):
+    """The durable queue, as the relay sees it.
+
+    Work is taken by lease: it is ours until the lease ends, and then anybody's, so that the work of
+    a process that died is done by another.  Every method may be called on the reactor's thread
+    alone, works in another one and gives a Deferred, which fails with
+    :class:`submitd.wire.errors.Refused` when the data base cannot be used now; nothing is changed
+    then, and the same call may be made again later.  Times are seconds since 1970.
+    """
+
+    owner: str = Attribute("who holds the leases of this process: host, pid, random; a str")
+
+    def lease(limit: int, seconds: float) -> Deferred[list[Work]]:
+        """Take what is due, the highest priority first, then the longest due.
+
+        All due recipients of a message are taken together, so a message with many may pass the
+        limit.  A damaged message is put on hold and left out.
+
+        :param limit: how many recipients, about.
+        :param seconds: how long the lease is to last.
+        """
+
+    def extend(work: Work, seconds: float) -> Deferred[Work]:
+        """Have a lease end so many seconds from now.
+
+        :raise LeaseLost: when it has ended and somebody else took it.
+        """
+
+    def giveBack(work: Work) -> Deferred[None]:
+        """End a lease without an attempt: it is due again at once, for anybody.
+
+        What is no longer ours is left alone.
+        """
+
+    def read(messageId: str) -> IBody:
+        """The message's octets, its header fields first, one chunk at a time."""
+
+    def settle(
+        work: Work, outcomes: Sequence[Settlement], reports: Sequence[NewMessage] = ()
+    ) -> Deferred[None]:
+        """Say what came of recipients, and queue what is to be reported; both happen or neither.
+
+        Recipients of the lease without an outcome stay leased.  The message is deleted with the
+        last recipient that is delivered or failed.
+
+        :param reports: messages of our own making.
+        :raise LeaseLost: when a recipient is no longer ours; then nothing has been changed.
+        """
+
+    def nextDue() -> Deferred[float | None]:
+        """When something is due next (also leases that end); ``None`` when nothing waits."""
+
+    def whenDue(told: Callable[[], None]) -> None:
+        """Call a function on the reactor's thread whenever this process made something due now.
+
+        What other processes add is found by asking :meth:`lease` now and then.
+        """
+
+    def start() -> Deferred[None]:
+        """Open the data base and bring its schema up to date; may be left out."""
+
+    def stop() -> Deferred[None]:
+        """Finish what is under way and close the data base; leases stay."""
+
+
+class IBody(Interface):
+    """The octets of a message, in order, in bounded chunks."""
+
+    def next() -> Deferred[bytes]:
+        """The next chunk; ``b""`` at the end.  Ask again only when the last one has come.
+
+        :raise Damaged: when a part is missing; the message has been put on hold.
+        :raise LookupError: when there is no such message (any more).
+        """
+
+
+class ISpoolOperations(Interface):
+    """The durable queue, as operators see it, while the service runs or not.
+
+    The same threads and failures as in :class:`ISpool`.
+    """
+
+    def messages(which: Filter, limit: int = 100, after: str = "") -> Deferred[list[Listed]]:
+        """Messages with recipients that the filter means, the oldest first.
+
+        :param after: the last id of the page before.
+        """
+
+    def show(messageId: str) -> Deferred[Shown | None]:
+        """All about one message but its body; ``None`` when there is none."""
+
+    def read(messageId: str) -> IBody:
+        """As :meth:`ISpool.read`."""
+
+    def change(action: Action, which: Filter, who: str) -> Deferred[int]:
+        """Do something to the recipients that the filter means, in one transaction.
+
+        The ids must be named: a tool goes from page to page of :meth:`messages`, and can show how
+        far it is.  Recipients that are being delivered right now are left alone, and so are those
+        that are final.  Each change is on record with ``who``.
+
+        :return: how many recipients were changed.
+        :raise ValueError: when the filter names no ids.
+        """
+
+    def counts() -> Deferred[list[Count]]:
+        """How many recipients each domain has in each state.  Reads the whole queue."""
