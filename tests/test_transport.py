@@ -1225,7 +1225,7 @@ class FakeSocket:
         self.sent += bytes(data[:answer])
         return int(answer)
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         self.reads += 1
         answer = self.answers["recv"].pop(0)
         if isinstance(answer, Exception):
@@ -1508,6 +1508,31 @@ class EventTests(SynchronousTestCase):
         self.server.doWrite()
         self.assertEqual(fake.calls.count("send"), 1 + transport.SEND_LIMIT // transport.RECORD)
         self.assertEqual(self.interest()[1], True)
+
+    def test_lookAhead(self) -> None:
+        """What is not wanted stays on the socket, for TLS say, until all is wanted again."""
+        shown = []
+
+        def wanted(data: bytes) -> int:
+            shown.append(data)
+            return 6
+
+        self.server.lookAhead(wanted)
+        self.theirs.sendall(b"PROXY hello")
+        self.assertIsNone(self.server.doRead())
+        self.assertEqual((shown, self.protocol.received), ([b"PROXY hello"], [b"PROXY "]))
+        self.server.lookAhead(None)
+        self.assertIsNone(self.server.doRead())
+        self.assertEqual(self.protocol.received, [b"PROXY ", b"hello"])
+
+    def test_lookAheadAtNothing(self) -> None:
+        """Looking ahead, an event for nothing, a reset and an end are what they always are."""
+        self.server.lookAhead(len)
+        self.assertIsNone(self.server.doRead())
+        self.theirs.close()
+        self.assertIsInstance(self.server.doRead(), ConnectionDone)
+        self.fakeSocket(recv=[ConnectionResetError()])
+        self.assertIsInstance(self.server.doRead(), ConnectionLost)
 
     def test_pauseWithinEvent(self) -> None:
         """A protocol that pauses in dataReceived gets no more in that event."""
