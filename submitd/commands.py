@@ -36,6 +36,7 @@ from submitd.wire.reply import (
     SENDER_OK,
     START_MAIL_INPUT,
     TOO_MANY_RECIPIENTS,
+    TOO_MANY_TRANSACTIONS,
     UNKNOWN_PARAMETER,
     UTF8_ADDRESS,
     Replies,
@@ -96,6 +97,9 @@ def advertised(dialogue: Dialogue) -> list[str]:
 
 def mail(dialogue: Dialogue, argument: bytes) -> Outcome:
     """MAIL (RFC 5321 4.1.1.2): begin a mail transaction."""
+    session = dialogue.session
+    if 0 < session.maxTransactions <= session.transactions:
+        raise Refused(TOO_MANY_TRANSACTIONS)
     path, parameters = parseMail(argument)
     envelope = Envelope(dialogue.newEnvelopeId(), path, parameters)
     known = dialogue.rules.mailParameters
@@ -120,7 +124,7 @@ def _begun(dialogue: Dialogue, envelope: Envelope) -> Reply:
 def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
     """RCPT (RFC 5321 4.1.1.3): one more recipient."""
     envelope = _transaction(dialogue)
-    limit = dialogue.submission.limits.recipients
+    limit = dialogue.session.maxRecipients
     if limit and len(envelope.recipients) >= limit:
         raise Refused(TOO_MANY_RECIPIENTS)
     mailbox, parameters = parseRcpt(argument)

@@ -126,6 +126,8 @@ class Dialogue:
         self.submission = rules.submission
         self.pipeline = rules.pipeline
         self.session = session
+        session.maxRecipients = rules.submission.limits.recipients
+        session.maxTransactions = rules.submission.limits.transactions
         self.state = State.CONNECTED
         self.incoming: IncomingMessage | None = None
         self.decoder: Any = None

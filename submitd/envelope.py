@@ -40,7 +40,10 @@ class Envelope:
     :ivar auth: the AUTH= parameter, decoded (RFC 4954 5); ``"<>"`` or an address, or ``None``.
     :ivar ret: RFC 3461 4.3, ``"FULL"``, ``"HDRS"`` or ``None``.
     :ivar envid: RFC 3461 4.4, decoded, or ``None``.
-    :ivar extensions: what further extensions have parsed, by their keyword.
+    :ivar extensions: what further extensions have parsed, by their keyword: ``"FUTURERELEASE"`` the
+        time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
+        ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
+        :class:`submitd.extensions.deliverby.DeliverBy` (RFC 2852).
     """
 
     id: str

@@ -55,6 +55,9 @@ class Session:
     :ivar heloName: what the client calls itself; it may be anything that the grammar allows.
     :ivar openingCommand: ``"EHLO"``, ``"HELO"``, ``"LHLO"``, or empty before it.
     :ivar user: the avatar, once logged in.
+    :ivar maxRecipients: how many recipients a message may have, 0 for no limit; a policy may lower
+        it, and LIMITS shows it.
+    :ivar maxTransactions: how many mail transactions may be begun, in the same way.
     :ivar transactions: how many mail transactions have been begun.
     :ivar envelope: the mail transaction in progress, or ``None``.
     :ivar xclient: what a trusted proxy said with XCLIENT, by upper-case name.
@@ -74,6 +77,8 @@ class Session:
     openingCommand: str = ""
     user: ISubmitter | None = None
     mechanism: str = ""
+    maxRecipients: int = 0
+    maxTransactions: int = 0
     transactions: int = 0
     commands: int = 0
     unrecognized: int = 0

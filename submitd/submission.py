@@ -25,6 +25,7 @@ class Limits:
     :param messageSize: largest message, announced by SIZE (RFC 1870).
     :param headerSize: largest header section kept for message policies.
     :param recipients: recipients of one message (RFC 5321 4.5.3.1.8 wants 100 at least).
+    :param transactions: mail transactions of one connection.
     :param commandsBeforeLogin: commands a client may give before it has logged in, where login is
         required.
     :param unrecognized: unknown or malformed commands before the connection is closed.
@@ -40,6 +41,7 @@ class Limits:
     messageSize: int = 25 * 1024 * 1024
     headerSize: int = 256 * 1024
     recipients: int = 1000
+    transactions: int = 0
     commandsBeforeLogin: int = 20
     unrecognized: int = 10
     loginFailures: int = 3
@@ -71,6 +73,11 @@ class Submission:
     :param helloText: what follows our name in the answer to EHLO; ``{client}`` is the client's.
     :param hiddenExtensions: keywords that EHLO does not show although they work.
     :param disabledVerbs: verbs in upper case that are answered 502 and not offered.
+    :param maxHold: for how many seconds a message may be held back (RFC 4865); 0 offers none.
+    :param minDeliverBy: the shortest time, in seconds, in which a message can be asked to be
+        delivered or else returned (RFC 2852); 0 for any.
+    :param priorityProfile: the registered name of what the priorities mean (RFC 6710), such as
+        ``"MIXER"``; empty for none.
     """
 
     hostname: str
@@ -90,4 +97,7 @@ class Submission:
     helloText: str = "greets {client}"
     hiddenExtensions: frozenset[str] = frozenset()
     disabledVerbs: frozenset[str] = frozenset()
+    maxHold: float = 30 * 86400.0
+    minDeliverBy: int = 0
+    priorityProfile: str = ""
     limits: Limits = attrs.field(factory=Limits)

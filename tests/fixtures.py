@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from submitd.connections import Connections
 from submitd.extensions import extensions
-from submitd.interfaces import IDelivery, IMessage
+from submitd.interfaces import IExtendedDelivery, IMessage
 from submitd.protocol import SubmissionFactory, SubmissionProtocol
 from submitd.realm import SubmissionRealm
 from submitd.sasl import mechanism
@@ -63,9 +63,11 @@ class MemoryMessage:
         return self.octets[at:]
 
 
-@implementer(IDelivery)
+@implementer(IExtendedDelivery)
 class MemoryDelivery:
     """Keeps messages in a list; ``onChunk`` and ``onEnd`` let a test have it wait or fail."""
+
+    extensions: frozenset[str] = frozenset({"FUTURERELEASE", "MT-PRIORITY", "DELIVERBY"})
 
     def __init__(self, onBegin: Any = None, onChunk: Any = None, onEnd: Any = None) -> None:
         self.begun: list[MemoryMessage] = []

@@ -18,6 +18,15 @@ REGISTRY: dict[str, str] = {
     "ENHANCEDSTATUSCODES": "submitd.extensions.enhancedstatuscodes:EnhancedStatusCodes",
     "8BITMIME": "submitd.extensions.eightbitmime:EightBitMIME",
     "SMTPUTF8": "submitd.extensions.smtputf8:SMTPUTF8",
+    "DSN": "submitd.extensions.dsn:DSN",
+    "REQUIRETLS": "submitd.extensions.requiretls:RequireTLS",
+    "CHUNKING": "submitd.extensions.chunking:Chunking",
+    # Behind 8BITMIME: it takes BODY over, for one more value.
+    "BINARYMIME": "submitd.extensions.binarymime:BinaryMIME",
+    "LIMITS": "submitd.extensions.limits:LimitsExtension",
+    "FUTURERELEASE": "submitd.extensions.futurerelease:FutureRelease",
+    "MT-PRIORITY": "submitd.extensions.mtpriority:MTPriority",
+    "DELIVERBY": "submitd.extensions.deliverby:DeliverByExtension",
 }
 
 
