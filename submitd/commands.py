@@ -295,7 +295,11 @@ def vrfy(dialogue: Dialogue, argument: bytes) -> Outcome:
 def help(dialogue: Dialogue, argument: bytes) -> Outcome:
     """HELP (RFC 5321 4.1.1.8): the verbs, or the syntax of one, from the table."""
     rules = dialogue.rules
-    offered = {name: row for name, (row, _) in rules.verbs.items() if name not in rules.disabled}
+    offered = {
+        name: row
+        for name, (row, _) in rules.verbs.items()
+        if name not in rules.disabled and not row.forProxies
+    }
     if argument:
         row = offered.get(argument.upper())
         if row is None:

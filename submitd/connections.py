@@ -80,6 +80,22 @@ class Connections:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
+    def move(self, connection: Live) -> bool:
+        """A connection turns out to be from another address, which a proxy has told.
+
+        :return: whether that address had room for it.
+        """
+        before, address = self._live[connection], connection.remoteAddress
+        if before == address:
+            return True
+        self._from[before] -= 1
+        if not self._from[before]:
+            del self._from[before]
+        hasRoom = not (address and 0 < self._perAddress <= self._from[address])
+        self._live[connection] = address
+        self._from[address] += 1
+        return hasRoom
+
     def start(self) -> None:
         """A listener opens: sweep from now on."""
         self._listeners += 1

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from submitd import commands, events
 from submitd.interfaces import IDelivery, IMechanism
 from submitd.pipeline import Pipeline
+from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
 from submitd.states import FRAMING, Framing, State, Verb
 from submitd.submission import Submission
@@ -36,6 +37,7 @@ from submitd.wire.reply import (
     LOGIN_REQUIRED,
     NOT_IMPLEMENTED,
     OUT_OF_STEP,
+    PROXY_UNEXPECTED,
     SHUTTING_DOWN,
     SYNTAX,
     TIMED_OUT,
@@ -111,6 +113,7 @@ class Dialogue:
 
     :param rules: shared by all connections of the listener.
     :param session: what is known about this one.
+    :param moved: called when a proxy has told another remote address; whether there is room for it.
     :ivar state: where it stands; :data:`submitd.states.FRAMING` says how input is then cut.
     :ivar incoming: the message that is being received, or ``None``.
     :ivar decoder: finds the end of the octets that are being received.
@@ -121,7 +124,10 @@ class Dialogue:
     :ivar logout: Cred's, once logged in.
     """
 
-    def __init__(self, rules: Rules, session: Session) -> None:
+    def __init__(
+        self, rules: Rules, session: Session, moved: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.moved = moved
         self.rules = rules
         self.submission = rules.submission
         self.pipeline = rules.pipeline
@@ -143,11 +149,48 @@ class Dialogue:
 
     def connectionMade(self) -> Outcome:
         """The greeting, or a refusal, after which the connection ends."""
-        return self._guarded(self._greeting)
+        return self._guarded(self.greet)
 
-    def _greeting(self) -> Outcome:
+    def startOver(self) -> None:
+        """Forget all that was said; what follows is :meth:`greet` (XCLIENT)."""
+        self._logOut()
+        self.reset()
+        self.session.forget()
+        self.state = State.CONNECTED
+
+    def greet(self) -> Outcome:
+        """Look the client's name up, ask the policies, and greet.
+
+        :raise Refused: in the state CONNECTED, where it ends the connection.
+        """
         if self._objection is not None:
             raise self._objection
+        return self.after(self._lookUp(), self._lookedUp)
+
+    def _lookUp(self) -> Deferred[None] | None:
+        resolver, session = self.submission.resolver, self.session
+        if resolver is None or not session.remoteAddress or "NAME" in session.xclient:
+            return None
+        looking: Deferred[Any] = Deferred.fromCoroutine(
+            verifiedName(resolver, session.remoteAddress)
+        )
+        looking.addTimeout(self.submission.limits.lookup, self.submission.clock)
+        return looking.addCallbacks(self._named, self._unnamed)
+
+    def _named(self, name: str) -> None:
+        if name:
+            self.session.clientHostname = name
+
+    def _unnamed(self, failure: Failure) -> Failure | None:
+        if self.state is State.CLOSED:
+            return failure
+        session, cause = self.session, f"{type(failure.value).__name__}: {failure.value}"
+        events.emit(
+            events.LOOKUP_FAILED, session=session.id, peer=session.remoteAddress, cause=cause
+        )
+        return None
+
+    def _lookedUp(self) -> Outcome:
         waiting = self.pipeline.connection.run(self.session)
         return self.after(waiting, self._greeted)
 
@@ -165,6 +208,7 @@ class Dialogue:
         """
         self._logOut()
         self.session.forget()
+        self.moved()
         self.session.secure = True
         self.session.tls = tls
         if self.state is State.TLS:
@@ -244,6 +288,8 @@ class Dialogue:
         self._verb = verb
         entry = self.rules.verbs.get(verb)
         if entry is None:
+            if verb == b"PROXY":
+                raise Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
             self._raiseObjection()
             raise Refused(NOT_IMPLEMENTED if verb in self.rules.disabled else UNRECOGNIZED)
         row, run = entry
@@ -334,6 +380,8 @@ class Dialogue:
         self.decoder = None
         self.refusedChunks = None
         self.session.envelope = None
+        if self.session.xforward:
+            self.session.xforward = {}  # it was said of this transaction alone
         if self.state is not State.GREETED:
             self.state = State.READY
 

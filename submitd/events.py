@@ -97,6 +97,13 @@ LOGIN_FAILED = Event(
     ("session", "peer", "user", "mechanism", "cause"),
     LogLevel.warn,
 )
+PROXY_REFUSED = Event("proxy-refused", "PROXY header refused", ("peer", "cause"), LogLevel.warn)
+XCLIENT_ACCEPTED = Event(
+    "xclient-accepted", "client named by proxy", ("session", "proxy", "peer", "port")
+)
+LOOKUP_FAILED = Event(
+    "lookup-failed", "reverse lookup failed", ("session", "peer", "cause"), LogLevel.warn
+)
 MESSAGE_ACCEPTED = Event(
     "message-accepted",
     "message accepted",

@@ -33,9 +33,13 @@ from zope.interface import implementer
 from submitd import events
 from submitd.connections import Connections
 from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
+from submitd.proxy import HeaderReader
 from submitd.session import Session, TLSInfo
 from submitd.states import FRAMING, Framing, State
 from submitd.submission import Submission
+from submitd.wire.network import NONE as NO_NETWORKS
+from submitd.wire.network import Networks
+from submitd.wire.proxy import Ends
 from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 
 # Seconds that a client gets to read our last reply before the connection is cut.
@@ -61,7 +65,7 @@ def _wasResumed(connection: SSL.Connection) -> bool:
     return ssl is not None and bool(SSL._lib.SSL_session_reused(ssl))  # type: ignore[attr-defined]
 
 
-def hostAndPort(address: IAddress) -> tuple[str, int]:
+def hostAndPort(address: object) -> tuple[str, int]:
     """An address as text: ``("192.0.2.1", 25)``; ``("", 0)`` for a unix socket."""
     if isinstance(address, (IPv4Address, IPv6Address)):
         # A socket of both families shows IPv4 clients as ::ffff:192.0.2.1.
@@ -90,12 +94,16 @@ class _Replies:
 
 @implementer(IHandshakeListener)
 class SubmissionProtocol(Protocol):
-    """One connection."""
+    """One connection.
+
+    :param ends: its true ends, where a PROXY header has told them.
+    """
 
     factory: SubmissionFactory
     dialogue: Dialogue
 
-    def __init__(self) -> None:
+    def __init__(self, ends: Ends | None = None) -> None:
+        self._ends = ends
         self._buffer = b""
         self._at = 0
         self._holds = 0
@@ -114,14 +122,12 @@ class SubmissionProtocol(Protocol):
     def connectionMade(self) -> None:
         """Greet, or start TLS and greet behind the handshake."""
         transport: Any = self.transport
-        remote, remotePort = hostAndPort(transport.getPeer())
-        local, localPort = hostAndPort(transport.getHost())
-        session = Session(remote, remotePort, local, localPort)
-        self.dialogue = Dialogue(self.factory.rules, session)
+        session = self._session()
+        self.dialogue = Dialogue(self.factory.rules, session, self._moved)
         connections = self.factory.connections
         self._heard = connections.now
         self._began = self._clock.seconds()
-        hasRoom = connections.hasRoom(session.remoteAddress)
+        hasRoom = connections.hasRoom(self.remoteAddress)
         connections.add(self)
         transport.registerProducer(_Replies(self), True)
         if not hasRoom:
@@ -131,6 +137,23 @@ class SubmissionProtocol(Protocol):
             transport.startTLS(self.factory.contextFactory)
         else:
             self._greet()
+
+    def _session(self) -> Session:
+        transport: Any = self.transport
+        remote, remotePort = hostAndPort(transport.getPeer())
+        if self._ends is not None:
+            ends = self._ends
+            return Session(
+                ends.remoteAddress,
+                ends.remotePort,
+                ends.localAddress,
+                ends.localPort,
+                proxyAddress=remote,
+            )
+        return Session(remote, remotePort, *hostAndPort(transport.getHost()))
+
+    def _moved(self) -> bool:
+        return self.factory.connections.move(self)
 
     def handshakeCompleted(self) -> None:
         """TLS is on, by either way."""
@@ -334,8 +357,14 @@ class SubmissionProtocol(Protocol):
 
     @property
     def remoteAddress(self) -> str:
-        """Where the client is; empty for a unix socket."""
-        return self.dialogue.session.remoteAddress
+        """Where the client is, to be counted by.
+
+        Empty for a unix socket, and for a proxy that has not yet said by XCLIENT whom it speaks
+        for: all its clients would count as one.
+        """
+        session, proxies = self.dialogue.session, self.factory.rules.submission.xclientFrom
+        isProxy = session.direct is None and session.remoteAddress in proxies
+        return "" if isProxy else session.remoteAddress
 
     def sweep(self, now: float) -> None:
         """End a connection in which something takes too long."""
@@ -412,6 +441,7 @@ class SubmissionFactory(Factory):
     :param contextFactory: TLS; needed for ``submission.startTLS`` and for implicit TLS.
     :param implicitTLS: whether a connection begins with the handshake (RFC 8314 3.3).
     :param connections: where live connections are kept; shared by the listeners of a service.
+    :param proxies: the peers that begin with a PROXY header, and whose header is believed.
     :raise ValueError: when TLS is asked for and there is no context factory.
     """
 
@@ -423,6 +453,7 @@ class SubmissionFactory(Factory):
         contextFactory: IOpenSSLContextFactory | None = None,
         implicitTLS: bool = False,
         connections: Connections | None = None,
+        proxies: Networks = NO_NETWORKS,
     ) -> None:
         if (implicitTLS or submission.startTLS) and contextFactory is None:
             raise ValueError("TLS needs a context factory")
@@ -430,10 +461,24 @@ class SubmissionFactory(Factory):
         self.contextFactory = contextFactory
         self.implicitTLS = implicitTLS
         self.connections = connections if connections is not None else Connections(submission.clock)
+        self.proxies = proxies
 
-    def buildProtocol(self, addr: IAddress | None) -> SubmissionProtocol:  # type: ignore[override]
+    def buildProtocol(  # type: ignore[override]
+        self, addr: IAddress | None
+    ) -> SubmissionProtocol | HeaderReader:
         """A connection comes in."""
-        protocol = SubmissionProtocol()
+        if self.proxies:
+            peer, _ = hostAndPort(addr)
+            if peer in self.proxies:
+                return HeaderReader(self, peer)
+        return self.protocolFor(None)
+
+    def protocolFor(self, ends: Ends | None) -> SubmissionProtocol:
+        """A connection's protocol.
+
+        :param ends: its true ends behind a proxy; ``None`` for those of the transport.
+        """
+        protocol = SubmissionProtocol(ends)
         protocol.factory = self
         return protocol
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from submitd.wire.network import addressLiteral
+from submitd.wire.proxy import Ends
+
 if TYPE_CHECKING:
     from submitd.envelope import Envelope
     from submitd.interfaces import ISubmitter
@@ -49,6 +52,8 @@ class Session:
     :param remoteAddress: the client's address, the real one behind a PROXY header or XCLIENT; empty
         for a unix socket.
     :param localAddress: the address it came in on.
+    :ivar proxyAddress: the proxy whose PROXY header told these; empty for none.
+    :ivar direct: the connection's own ends, once XCLIENT's stand in their place, or ``None``.
     :ivar secure: whether TLS is active.
     :ivar tls: what the handshake agreed on, or ``None``.
     :ivar clientHostname: the verified name of the address, or its literal (``[192.0.2.1]``).
@@ -72,7 +77,9 @@ class Session:
     id: str = attrs.field(factory=newId)
     secure: bool = False
     tls: TLSInfo | None = None
-    clientHostname: str = ""
+    clientHostname: str = attrs.field(
+        default=attrs.Factory(lambda self: addressLiteral(self.remoteAddress), takes_self=True)
+    )
     heloName: str = ""
     openingCommand: str = ""
     user: ISubmitter | None = None
@@ -86,6 +93,8 @@ class Session:
     envelope: Envelope | None = None
     xclient: dict[str, str] = attrs.field(factory=dict)
     xforward: dict[str, str] = attrs.field(factory=dict)
+    proxyAddress: str = ""
+    direct: Ends | None = None
     notes: dict[str, Any] = attrs.field(factory=dict)
 
     @property
@@ -103,6 +112,22 @@ class Session:
         base = ("UTF8LMTP" if lmtp else "UTF8SMTP") if utf8 else ("LMTP" if lmtp else "ESMTP")
         return base + ("S" if self.secure else "") + ("A" if self.user is not None else "")
 
+    @property
+    def ends(self) -> Ends:
+        """Both ends of the connection."""
+        return Ends(self.remoteAddress, self.remotePort, self.localAddress, self.localPort)
+
+    @ends.setter
+    def ends(self, ends: Ends) -> None:
+        self.remoteAddress, self.remotePort = ends.remoteAddress, ends.remotePort
+        self.localAddress, self.localPort = ends.localAddress, ends.localPort
+        self.clientHostname = addressLiteral(ends.remoteAddress)
+
+    @property
+    def peerAddress(self) -> str:
+        """Who is at the other end of the connection, whatever XCLIENT has said."""
+        return self.remoteAddress if self.direct is None else self.direct.remoteAddress
+
     def forget(self) -> None:
         """Drop all that the client said, for STARTTLS (RFC 3207 4.2); counters stay."""
         self.heloName = ""
@@ -111,3 +136,7 @@ class Session:
         self.mechanism = ""
         self.envelope = None
         self.notes.clear()
+        self.xforward = {}
+        if self.direct is not None:
+            self.xclient = {}
+            self.ends, self.direct = self.direct, None

@@ -70,6 +70,7 @@ class Verb:
     :param octets: whether octets follow the line at once (BDAT).  They must be read even when the
         command is refused, or they would be taken for commands: the verb's function is called
         wherever the verb comes, and asks :meth:`submitd.dialogue.Dialogue.admit` itself.
+    :param forProxies: whether HELP leaves it out, for it is of no use to a client.
     """
 
     name: bytes
@@ -79,6 +80,7 @@ class Verb:
     beforeLogin: bool = True
     argument: bool | None = None
     octets: bool = False
+    forProxies: bool = False
 
 
 # The verbs of RFC 5321 and RFC 2033; what extensions add stands in their own files.

@@ -14,7 +14,8 @@ import attrs
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
 
-from submitd.interfaces import IDelivery, IExtension, IMechanism
+from submitd.interfaces import IDelivery, IExtension, IMechanism, IReverseResolver
+from submitd.wire.network import NONE, Networks
 from submitd.wire.reply import LOGIN_REQUIRED
 
 
@@ -35,6 +36,7 @@ class Limits:
     :param handshake: seconds from a connection to its greeting, and for STARTTLS.
     :param login: seconds from a connection to its login, where one is required.
     :param message: seconds from 354 to the end of the message.
+    :param lookup: seconds that a reverse lookup may hold the greeting back.
     :param stage: seconds that a policy, a login or a delivery may take.
     """
 
@@ -49,6 +51,7 @@ class Limits:
     handshake: float = 60.0
     login: float = 180.0
     message: float = 3600.0
+    lookup: float = 2.0
     stage: float = 60.0
 
 
@@ -78,6 +81,11 @@ class Submission:
         delivered or else returned (RFC 2852); 0 for any.
     :param priorityProfile: the registered name of what the priorities mean (RFC 6710), such as
         ``"MIXER"``; empty for none.
+    :param xclientFrom: the proxies that may say by XCLIENT whom they speak for.
+    :param xclientLogin: whether LOGIN= of XCLIENT logs somebody in, by the Portal's checker for
+        ``ITrustedLogin``.
+    :param xforwardFrom: the proxies that may say by XFORWARD where a message came from.
+    :param resolver: looks up the name of a client's address; ``None`` for no look-up.
     """
 
     hostname: str
@@ -100,4 +108,8 @@ class Submission:
     maxHold: float = 30 * 86400.0
     minDeliverBy: int = 0
     priorityProfile: str = ""
+    xclientFrom: Networks = NONE
+    xclientLogin: bool = False
+    xforwardFrom: Networks = NONE
+    resolver: IReverseResolver | None = None
     limits: Limits = attrs.field(factory=Limits)

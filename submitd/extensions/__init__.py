@@ -27,6 +27,8 @@ REGISTRY: dict[str, str] = {
     "FUTURERELEASE": "submitd.extensions.futurerelease:FutureRelease",
     "MT-PRIORITY": "submitd.extensions.mtpriority:MTPriority",
     "DELIVERBY": "submitd.extensions.deliverby:DeliverByExtension",
+    "XCLIENT": "submitd.extensions.xclient:Xclient",
+    "XFORWARD": "submitd.extensions.xforward:Xforward",
 }
 
 

@@ -56,7 +56,7 @@ def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
         raise Refused(NO_SUCH_MECHANISM)
     if not _allowed(dialogue, mechanism):
         raise Refused(LOGIN_NEEDS_TLS)
-    login = _Login(dialogue, mechanism, mechanism.server(dialogue.submission.hostname))
+    login = Login(dialogue, mechanism.name, mechanism.server(dialogue.submission.hostname))
     # RFC 4954 4: "=" is an initial response of no octets, which is not the same as none.
     return login.respond((b"" if initial == b"=" else decode(initial)) if initial else None)
 
@@ -83,19 +83,24 @@ def decode(response: bytes) -> bytes:
 
 
 @attrs.define(eq=False)
-class _Login:
-    """One AUTH command, from its mechanism's name to 235 or a refusal."""
+class Login:
+    """One login, from its mechanism's name to 235 or a refusal.
+
+    :param name: of the mechanism, for the session and the log.
+    :param exchange: ``None`` where the credentials are there already (XCLIENT).
+    """
 
     dialogue: Dialogue
-    mechanism: IMechanism
-    exchange: IExchange
+    name: str
+    exchange: IExchange | None = None
 
     def respond(self, response: bytes | None) -> Outcome:
         """Give the exchange a response: the outcome is a challenge or the end of a login."""
+        assert self.exchange is not None
         result = self.exchange.respond(response)
         if isinstance(result, bytes):
             return self._challenge(result, self._responseReceived)
-        return Deferred.fromCoroutine(self._finish(result))
+        return Deferred.fromCoroutine(self.finish(result))
 
     def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
         self.dialogue.continuation = continuation
@@ -107,7 +112,12 @@ class _Login:
             raise Refused(LOGIN_CANCELLED)
         return self.respond(decode(line))
 
-    async def _finish(self, credentials: Any) -> Reply:
+    async def finish(self, credentials: Any) -> Reply:
+        """Log in with these credentials.
+
+        :return: 235, or one more challenge before a refusal.
+        :raise Refused: for whatever is in the way.
+        """
         dialogue, session = self.dialogue, self.dialogue.session
         requested = dialogue.pipeline.loginRequested.run(session, credentials)
         if requested is not None:
@@ -148,14 +158,14 @@ class _Login:
         if accepted is not None:
             await accepted
         session.user = avatar
-        session.mechanism = self.mechanism.name
+        session.mechanism = self.name
         dialogue.logout = logout
         events.emit(
             events.LOGIN_SUCCEEDED,
             session=session.id,
             peer=session.remoteAddress,
             user=avatar.avatarId,
-            mechanism=self.mechanism.name,
+            mechanism=self.name,
             secure=session.tls.version if session.tls is not None else None,
         )
         return LOGIN_OK
@@ -168,13 +178,13 @@ class _Login:
             session=session.id,
             peer=session.remoteAddress,
             user=getattr(credentials, "username", b""),
-            mechanism=self.mechanism.name,
+            mechanism=self.name,
             cause=str(failure.value),
         )
         objection = dialogue.pipeline.loginFailed.run(session, credentials, failure)
         if objection is not None:
             await objection
-        if IFailureChallenge.providedBy(self.exchange):
+        if self.exchange is not None and IFailureChallenge.providedBy(self.exchange):
             challenge = self.exchange.loginFailed(failure)
             return self._challenge(challenge, self._failureAcknowledged)
         raise Refused(self._failureReply())
@@ -191,7 +201,7 @@ class _Login:
         events.emit(
             events.POLICY_FAILED,
             session=self.dialogue.session.id,
-            origin=f"login by {self.mechanism.name}",
+            origin=f"login by {self.name}",
             failure=failure,
         )
         raise Refused(LOGIN_UNAVAILABLE, f"{type(failure.value).__name__} in the checker")

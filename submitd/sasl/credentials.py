@@ -13,7 +13,7 @@ import attrs
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from zope.interface import implementer
 
-from submitd.interfaces import IBearerToken
+from submitd.interfaces import IBearerToken, ITrustedLogin
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 
@@ -112,3 +112,11 @@ class BearerToken:
 
     username: bytes
     token: bytes = attrs.field(repr=False)
+
+
+@implementer(ITrustedLogin)
+@attrs.frozen
+class TrustedLogin:
+    """A user name that a trusted proxy vouches for, of XCLIENT."""
+
+    username: bytes

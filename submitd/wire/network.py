@@ -1,0 +1,82 @@
+"""Networks: whose word is believed.
+
+:class:`Networks` is a list of address ranges, such as the proxies that a listener trusts.  A peer
+is in it or it is not; what is no address is in none, so a doubt never gives a right.  An IPv4
+address written as IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+
+import attrs
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+UNIX = "unix"
+
+
+def parseAddress(text: str) -> Address:
+    """Read an address without a zone.
+
+    :raise ValueError: when it is none.
+    """
+    if "%" in text:
+        raise ValueError("an address with a zone")
+    address = ipaddress.ip_address(text)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=1024)
+def addressLiteral(address: str) -> str:
+    """The address literal of RFC 5321 4.1.3, such as ``[192.0.2.1]``; empty for no address."""
+    try:
+        parsed = parseAddress(address.partition("%")[0])
+    except ValueError:
+        return ""
+    return f"[{parsed}]" if parsed.version == 4 else f"[IPv6:{parsed}]"
+
+
+def _parse(names: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(name) for name in names if name != UNIX)
+
+
+@attrs.frozen
+class Networks:
+    """Some networks.
+
+    :param networks: the address ranges.
+    :param unix: whether those who come by a unix socket, and have no address, are in it.
+    """
+
+    networks: tuple[Network, ...] = ()
+    unix: bool = False
+
+    @classmethod
+    def parse(cls, names: Iterable[str]) -> Networks:
+        """Read names such as ``192.0.2.0/24``, ``2001:db8::/32``, ``192.0.2.1`` and ``unix``.
+
+        :raise ValueError: for one that is no network, or that has bits set behind its prefix.
+        """
+        names = tuple(names)
+        return cls(_parse(names), UNIX in names)
+
+    def __bool__(self) -> bool:
+        return bool(self.networks) or self.unix
+
+    def __contains__(self, address: object) -> bool:
+        if not address:
+            return self.unix
+        if not self.networks or not isinstance(address, str):
+            return False
+        try:
+            parsed = parseAddress(address.partition("%")[0])
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.networks)
+
+
+NONE = Networks()
