@@ -20,11 +20,11 @@ PACKAGE = ROOT / "submitd"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"wire"}),
     frozenset({"equality", "envelope", "events", "interfaces", "session", "states", "submission"}),
-    frozenset({"twistedmail"}),
+    frozenset({"reverselookup", "twistedmail"}),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
-    frozenset({"checkers", "connections", "deliveries", "realm", "transport"}),
-    frozenset({"protocol", "tls", "typed"}),
+    frozenset({"checkers", "connections", "deliveries", "realm", "spool", "transport"}),
+    frozenset({"protocol", "proxy", "relay", "tls", "typed"}),
     frozenset({"settings"}),
     frozenset({"preflight"}),
     frozenset({"config", "demo"}),
@@ -124,14 +124,14 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(early, [])
 
     def test_transport(self) -> None:
-        """Only protocol.py, transport.py and the relay hold a transport."""
+        """Only protocol.py holds one, the PROXY header's reader before it, and transport.py is one."""
         holding = {
             name
             for name, source in modules()
             for node in ast.walk(source)
             if isinstance(node, ast.Attribute) and node.attr == "transport"
         }
-        self.assertEqual(holding - {"protocol", "transport"}, set())
+        self.assertEqual(holding - {"protocol", "proxy", "transport"}, set())
 
 
 class PluginTests(SynchronousTestCase):
