@@ -320,14 +320,6 @@ class IExtension(Interface):
     )
 
 
-class IQueueing(Interface):
-    """A marker: a delivery whose queue honours what the envelope asks of one.
-
-    FUTURERELEASE (RFC 4865), DELIVERBY (RFC 2852), MT-PRIORITY (RFC 6710) and DSN (RFC 3461).  A
-    delivery without it would promise what nobody keeps.
-    """
-
-
 class ISpool(Interface):
     """The durable queue, as the relay sees it.
 
@@ -380,10 +372,11 @@ class ISpool(Interface):
     def nextDue() -> Deferred[float | None]:
         """When something is due next (also leases that end); ``None`` when nothing waits."""
 
-    def whenDue(told: Callable[[], None]) -> None:
-        """Call a function on the reactor's thread whenever this process made something due now.
+    def whenDue(told: Callable[[float], None]) -> None:
+        """Call a function whenever this process has committed something to do.
 
-        What other processes add is found by asking :meth:`lease` now and then.
+        It is called on the reactor's thread with the time when the first of it is due, which may
+        have passed.  What other processes add is found by asking :meth:`lease` now and then.
         """
 
     def start() -> Deferred[None]:

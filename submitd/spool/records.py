@@ -67,6 +67,7 @@ class QueuedMessage:
     :param client: the address it came from, or ``""``.
     :param arrived: when it was accepted.
     :param size: octets, with the header fields that were put in front.
+    :param eightBit: whether an octet of it is above 127.
     :param priority: of RFC 6710, -9 to 9; 0 when none was asked for.
     :param fields: the header fields in front of what the client sent: Received, and those of
         policies; whole lines.
@@ -78,6 +79,7 @@ class QueuedMessage:
     client: str
     arrived: float
     size: int
+    eightBit: bool
     priority: int
     fields: bytes = attrs.field(repr=False)
 
@@ -92,7 +94,7 @@ class QueuedRecipient:
     :param state: where it stands; in a :class:`Work` where it stood before the lease.
     :param attempts: how often it has been tried.
     :param due: when something is to be done for it next; the end of the lease while it is leased;
-        ``None`` when nothing is.
+        ``None`` when nothing is.  In a :class:`Work` when it was due.
     :param expires: when it is to be given up whatever the schedule says (an operator's word, or
         DELIVERBY); ``None`` for the schedule's own rule.
     :param notified: when a delay report was sent about it, or ``None``.
@@ -121,8 +123,11 @@ class Work:
 
     Leases of one message stand next to each other, so that domains with the same route can be
     merged again.
+
+    :param token: unlike any other lease's.
     """
 
+    token: str
     message: QueuedMessage
     domain: str
     recipients: tuple[QueuedRecipient, ...]
