@@ -4,6 +4,7 @@
 ``checkers``      the credential back ends
 ``command-line``  the options of ``twistd submitd`` or of ``submitd-passwd``
 ``interfaces``    every interface of submitd.interfaces
+``rooms``         which room may import which, as tests/test_imports.py holds it
 
 Each makes reStructuredText of what it finds and has it parsed.  A type or default that it has no
 words for fails the build.
@@ -272,12 +273,23 @@ class InterfacesDirective(Reference):
             yield ""
 
 
+class RoomsDirective(Reference):
+    """The order of the rooms."""
+
+    def lines(self) -> Iterator[str]:
+        """A literal block, a line for each layer."""
+        from tests.test_imports import LAYERS
+
+        yield "::"
+        yield ""
+        for layer in reversed(LAYERS):
+            yield f"    {', '.join(sorted(layer))}"
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx about the directives."""
-    app.add_directive("settings", SettingsDirective)
-    app.add_directive("checkers", CheckersDirective)
-    app.add_directive("command-line", CommandLineDirective)
-    app.add_directive("interfaces", InterfacesDirective)
+    for name, directive in DIRECTIVES.items():
+        app.add_directive(name, directive)
     app.connect("env-before-read-docs", readAgain)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
 
@@ -290,4 +302,10 @@ def readAgain(app: Sphinx, env: Any, docnames: list[str]) -> None:
             docnames.append(name)
 
 
-DIRECTIVES = ("settings", "checkers", "command-line", "interfaces")
+DIRECTIVES: dict[str, type[Reference]] = {
+    "settings": SettingsDirective,
+    "checkers": CheckersDirective,
+    "command-line": CommandLineDirective,
+    "interfaces": InterfacesDirective,
+    "rooms": RoomsDirective,
+}
