@@ -124,7 +124,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(early, [])
 
     def test_transport(self) -> None:
-        """Only protocol.py holds one, the PROXY header's reader before it, and transport.py is one."""
+        """Only protocol.py and the PROXY reader before it hold one; transport.py is one."""
         holding = {
             name
             for name, source in modules()
