@@ -198,8 +198,10 @@ def _traceField(dialogue: Dialogue, now: float) -> bytes:
 
 def endOfMessage(dialogue: Dialogue) -> Outcome:
     """The true end of the data has been read: let the policies look, commit, and answer once."""
-    lmtp, envelope = dialogue.submission.lmtp, _transaction(dialogue)
-    return dialogue.forEach(len(envelope.recipients) if lmtp else 1, _finish, dialogue, envelope)
+    envelope = _transaction(dialogue)
+    if not dialogue.submission.lmtp:
+        return _finish(dialogue, envelope)
+    return dialogue.forEach(len(envelope.recipients), _finish, dialogue, envelope)
 
 
 def _finish(dialogue: Dialogue, envelope: Envelope) -> Outcome:

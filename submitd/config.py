@@ -24,6 +24,7 @@ from submitd.settings import (
     ListenerSettings,
     LogSettings,
     Settings,
+    SMTPSettings,
 )
 from submitd.tls import TLSSettings
 from submitd.typed import Finding, nearest, structure
@@ -35,6 +36,7 @@ SECTIONS: tuple[type, ...] = (
     TLSSettings,
     AuthSettings,
     LimitSettings,
+    SMTPSettings,
     LogSettings,
 )
 

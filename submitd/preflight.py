@@ -15,7 +15,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,17 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory
 
-from submitd import deliveries, interfaces, policies, sasl, tls
+from submitd import deliveries, extensions, interfaces, policies, sasl, tls
 from submitd.interfaces import IChecked, IDelivery
 from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
+from submitd.states import VERBS
 from submitd.typed import Finding, nearest
 from submitd.wire import abnf
 
 _HOSTNAME = re.compile(f"(?:{abnf.ASCII_DOMAIN}|{abnf.ADDRESS_LITERAL})")
+
+# RFC 4865 4 and RFC 2852 4: nine digits.
+LONGEST = 999_999_999
 
 PORT_RANGE = "a port is a number from 0 to 65535"
 
@@ -147,6 +151,28 @@ def _names(settings: Settings) -> Iterator[Finding]:
         )
     if not (settings.banner.isascii() and settings.banner.isprintable()):
         yield Finding("banner", "must be printable ASCII (RFC 5321 4.2)")
+
+
+def _smtp(settings: Settings) -> Iterator[Finding]:
+    smtp = settings.smtp
+    if not (smtp.hello_text.isascii() and smtp.hello_text.isprintable()):
+        yield Finding("smtp.hello_text", "must be printable ASCII (RFC 5321 4.2)")
+    verbs = [row.name.decode("ascii") for row in VERBS]
+    for extension in extensions.extensions():
+        verbs += [row.name.decode("ascii") for row, _ in extension.verbs]
+    yield from _unknown("smtp.hide", "extension", smtp.hide, extensions.REGISTRY)
+    yield from _unknown("smtp.disabled_commands", "command", smtp.disabled_commands, verbs)
+    for key, seconds in (("max_hold", smtp.max_hold), ("min_deliver_by", smtp.min_deliver_by)):
+        if seconds > LONGEST:
+            yield Finding(f"smtp.{key}", f"must be {LONGEST} seconds at most (RFC 4865, RFC 2852)")
+
+
+def _unknown(
+    key: str, what: str, names: tuple[str, ...], known: Iterable[str]
+) -> Iterator[Finding]:
+    for at, name in enumerate(names):
+        if name not in known:
+            yield Finding(f"{key}[{at}]", f'there is no {what} "{name}"; {nearest(name, known)}')
 
 
 def _listeners(settings: Settings) -> Iterator[Finding]:
@@ -313,6 +339,7 @@ def _log(settings: Settings) -> Iterator[Finding]:
 
 CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
     (frozenset({"hostname", "banner"}), _names),
+    (frozenset({"smtp"}), _smtp),
     (frozenset({"listener"}), _listeners),
     (frozenset({"listener", "tls"}), _noCertificate),
     (frozenset({"tls"}), _certificate),

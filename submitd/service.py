@@ -12,6 +12,7 @@ removed), then the connections, each with a word to its client.
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -331,6 +332,12 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
         portal=_portal(settings.auth, reactor),
         mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
         extensions=extensions(),
+        helloText=settings.smtp.hello_text,
+        hiddenExtensions=frozenset(settings.smtp.hide),
+        disabledVerbs=frozenset(settings.smtp.disabled_commands),
+        maxHold=settings.smtp.max_hold,
+        minDeliverBy=math.ceil(settings.smtp.min_deliver_by),
+        priorityProfile=settings.smtp.priority_profile,
         loginRequired=settings.auth.required,
         loginRequiredText=settings.auth.required_text,
         insecureLogin=settings.auth.insecure,
@@ -360,6 +367,7 @@ def limits(settings: LimitSettings) -> Limits:
         messageSize=settings.message_size,
         headerSize=settings.header_size,
         recipients=settings.recipients,
+        transactions=settings.transactions,
         commandsBeforeLogin=settings.commands_before_login,
         unrecognized=settings.unrecognized,
         loginFailures=settings.login_failures,

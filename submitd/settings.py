@@ -132,6 +132,12 @@ class LimitSettings:
         },
         default=Count(50),
     )
+    transactions: Count = attrs.field(
+        metadata={
+            "help": "Messages over one connection; announced by LIMITS (RFC 9422), then 421."
+        },
+        default=Count(0),
+    )
     commands_before_login: Count = attrs.field(
         metadata={"help": "Commands before a login, where one is required."}, default=Count(20)
     )
@@ -169,6 +175,53 @@ class LimitSettings:
             "are refused and idle ones closed at once."
         },
         default=Seconds(30.0),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SMTPSettings:
+    """``[smtp]``: what is said and offered."""
+
+    hello_text: str = attrs.field(
+        metadata={
+            "help": "What follows the server's name in the answer to EHLO; {client} stands for the "
+            "client's."
+        },
+        default="greets {client}",
+    )
+    hide: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'Extensions that EHLO does not show, such as "DSN". They work all the same.'
+        },
+        default=(),
+    )
+    disabled_commands: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'Commands that are answered 502, such as "VRFY"; an extension that brings one '
+            "is not offered."
+        },
+        default=(),
+    )
+    max_hold: Seconds = attrs.field(
+        metadata={
+            "help": "How long a client may have a message held back (FUTURERELEASE, RFC 4865), "
+            "where the delivery does so; 0 offers it to nobody."
+        },
+        default=Seconds(30 * 86400.0),
+    )
+    min_deliver_by: Seconds = attrs.field(
+        metadata={
+            "help": "The shortest time in which a client may ask for delivery or return (DELIVERBY,"
+            " RFC 2852), where the delivery does so; 0 for any."
+        },
+        default=Seconds(0.0),
+    )
+    priority_profile: Literal["", "MIXER", "STANAG4406", "NSEP"] = attrs.field(
+        metadata={
+            "help": "What the priorities of messages mean (MT-PRIORITY, RFC 6710), shown to clients"
+            ' where the delivery has priorities: "MIXER", "STANAG4406", "NSEP", or empty.'
+        },
+        default="",
     )
 
 
@@ -287,4 +340,7 @@ class Settings:
         metadata={"help": "The policies, in the order they are asked."}, default=()
     )
     delivery: Component | None = attrs.field(metadata={"help": "Where messages go."}, default=None)
+    smtp: SMTPSettings = attrs.field(
+        metadata={"help": "What is said and offered."}, factory=SMTPSettings
+    )
     log: LogSettings = attrs.field(metadata={"help": "Logs."}, factory=LogSettings)

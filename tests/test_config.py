@@ -21,6 +21,7 @@ from submitd.settings import (
     ListenerSettings,
     LogSettings,
     Settings,
+    SMTPSettings,
 )
 from submitd.tls import TLSSettings
 
@@ -290,6 +291,7 @@ class SampleTests(SynchronousTestCase):
         yield TLSSettings, self.full["tls"]
         yield AuthSettings, self.full["auth"]
         yield LimitSettings, self.full["limits"]
+        yield SMTPSettings, self.full["smtp"]
         yield LogSettings, self.full["log"]
         yield Settings, {**top, **{key: self.full[key] for key in self.full if key not in top}}
 

@@ -89,7 +89,7 @@ def _announced(argument: bytes) -> tuple[Chunk | None, bool]:
 
 
 def _checkRefused(dialogue: Dialogue) -> None:
-    if dialogue.refusedChunks is not None:
+    if dialogue.refusedChunks is not None and dialogue.session.envelope is None:
         refused, _ = dialogue.refusedChunks
         raise Refused(refused.reply, "a further chunk of a refused message")
 
@@ -145,10 +145,10 @@ def _discard(dialogue: Dialogue, chunk: Chunk, refused: Refused) -> Outcome:
 
 def _recipients(dialogue: Dialogue) -> int:
     """The recipients of the message that a chunk belongs to; 0 where there is no such message."""
-    if dialogue.refusedChunks is not None:
-        return dialogue.refusedChunks[1]
     envelope = dialogue.session.envelope
-    return len(envelope.recipients) if envelope is not None else 0
+    if envelope is not None:
+        return len(envelope.recipients)
+    return dialogue.refusedChunks[1] if dialogue.refusedChunks is not None else 0
 
 
 def _discarded(
