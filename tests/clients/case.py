@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 from unittest import SkipTest
@@ -69,6 +69,22 @@ USERS = {"PLAIN": ADA, "LOGIN": ADA, "CRAM-MD5": GRACE, "XOAUTH2": LINUS}
 PASSWORDS = ("PLAIN", "LOGIN", "CRAM-MD5")
 
 WRONG = "not-the-secret-of-anybody"
+
+
+def _traces(user: User, secret: str) -> Iterator[str]:
+    """What a secret looks like, by itself and as the mechanisms send it."""
+    yield secret
+    for sent in (secret, f"\0{user.name}\0{secret}", f"user={user.name}\1auth=Bearer {secret}\1\1"):
+        yield base64.b64encode(sent.encode()).decode()
+
+
+_SHOWN = frozenset(
+    trace
+    for user in USERS.values()
+    for said in (user.secret, WRONG)
+    for trace in _traces(user, said)
+)
+"""What no log may have in it."""
 
 SENDER, RECIPIENT = "ada@example.org", "bob@example.net"
 UTF8_SENDER, UTF8_RECIPIENT = "adä@example.org", "日本@bücher.example"
@@ -130,13 +146,19 @@ class ClientTestCase(SynchronousTestCase):
         """Have the service of this class."""
         if self.program and find(self.program) is None:
             raise SkipTest(f"{self.program} is not installed")
-        self.service = self._shared()
+        self.service = self.serve()
         self.directory = self.service.directory
         self._logged = len(self.service.log)
+        # trial calls tearDown behind what was added here, which may have ended the service.
+        self.addCleanup(self._leave)
+
+    def serve(self) -> RunningService:
+        """The service for this test: that of its class."""
+        return self._shared()
 
     @classmethod
     def _shared(cls) -> RunningService:
-        """The service of this class; trial has no setUpClass that it would call."""
+        # trial calls no setUpClass.
         if "_service" not in cls.__dict__ or cls._service is None:
             if ClientTestCase._latest is not None:
                 ClientTestCase._latest.stop()
@@ -158,13 +180,12 @@ class ClientTestCase(SynchronousTestCase):
         digest = hashlib.sha256(LINUS.secret.encode()).hexdigest()
         writePrivately(directory / "tokens", f"{LINUS.name}:{digest}")
 
-    def tearDown(self) -> None:
+    def _leave(self) -> None:
         """See that the service is as it should be."""
         self.assertTrue(self.service.isRunning, self.service.log)
         log = self.service.log
-        for secret in map(str.encode, {WRONG, *(user.secret for user in USERS.values())}):
-            for shown in (secret, base64.b64encode(secret)):
-                self.assertNotIn(shown.decode(), log)
+        for shown in _SHOWN:
+            self.assertNotIn(shown, log)
         self.assertIsNone(_UNEXPECTED.search(log[self._logged :]), log[self._logged :])
         self.assertEqual(self.files("tmp"), [])
         for file in self.files("new"):
