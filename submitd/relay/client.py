@@ -1,0 +1,789 @@
+"""The SMTP and LMTP client without I/O (RFC 5321, RFC 2033).
+
+Octets of the next hop go in (:meth:`Client.dataReceived`), octets for it come out
+(:meth:`Client.takeOutput`), and events say what the connection has to do
+(:meth:`Client.takeEvents`).  Nothing here waits, and nothing holds a transport.
+
+What it promises:
+
+- each recipient of a message that was sent gets one outcome, whatever the next hop says or does;
+- what was announced before TLS is forgotten, and what came behind the 220 to STARTTLS in the clear
+  ends the session unused (RFC 3207 4.2 and 5);
+- no password travels without TLS unless the configuration says so;
+- what the next hop cannot take is failed with the code that says so.  What is found only while the
+  message is sent (an octet above 127, a lone CR) ends the connection before the end of the
+  message, so that nothing of it can have been taken;
+- an answer that is no reply, or none to what was asked, delays the recipients, with that answer on
+  record.  So does whatever happens before MAIL: a broken next hop bounces nobody's mail.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import attrs
+
+from submitd.relay.capabilities import (
+    EIGHT_BIT,
+    UTF8_HEADER,
+    Capabilities,
+    mailCommand,
+    rcptCommand,
+    readKeywords,
+    recipientRefusal,
+    refusal,
+)
+from submitd.relay.login import Account, Exchange, choose
+from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.wire.data import DotEncoder, LineEndings
+from submitd.wire.reply import BARE_LINE_ENDING, Reply, ReplyParser, ReplySyntaxError
+
+TLS = Literal["required", "opportunistic", "off"]
+
+# RFC 4954 4: AUTH with its initial response is still a command line.
+MAX_COMMAND = 510
+
+# Chunks (RFC 3030) that may be on their way without a reply: bounds what a refusal wastes.
+CHUNKS_AHEAD = 8
+
+TLS_NOT_OFFERED = Reply(451, "4.7.4", "TLS is required, and the next hop does not offer it")
+INJECTED = Reply(451, "4.7.5", "Next hop sent more in the clear behind its 220 to STARTTLS")
+LOGIN_NEEDS_TLS = Reply(451, "4.7.11", "Login needs TLS, and there is none with the next hop")
+NO_MECHANISM = Reply(451, "4.7.0", "Next hop offers no login that is configured for it")
+
+
+class State(enum.Enum):
+    """Where the dialogue with a next hop stands."""
+
+    NEW = "new"  # not connected yet
+    GREETING = "greeting"
+    HELLO = "hello"
+    STARTTLS = "starttls"
+    HANDSHAKE = "handshake"
+    LOGIN = "login"
+    READY = "ready"  # a message may be sent
+    ENVELOPE = "envelope"  # RSET, MAIL, RCPT
+    OPENING = "opening"  # DATA, before its 354
+    BODY = "body"  # the message is asked for, chunk by chunk
+    END = "end"  # all has been sent, the verdict has not come
+    QUIT = "quit"
+    CLOSED = "closed"
+
+
+@attrs.frozen
+class Stand:
+    """What a state allows.
+
+    :param following: the states that may come next; CLOSED may come after all of them.
+    :param limit: which time limit holds while the next hop owes us something (RFC 5321 4.5.3.2).
+    """
+
+    following: frozenset[State]
+    limit: str
+
+
+def _stand(limit: str, *following: State) -> Stand:
+    return Stand(frozenset({*following, State.CLOSED}), limit)
+
+
+STATES: dict[State, Stand] = {
+    State.NEW: _stand("connect", State.GREETING),
+    State.GREETING: _stand("greeting", State.HELLO),
+    State.HELLO: _stand("hello", State.HELLO, State.STARTTLS, State.LOGIN, State.READY),
+    State.STARTTLS: _stand("hello", State.HANDSHAKE, State.READY),
+    State.HANDSHAKE: _stand("handshake", State.HELLO),
+    State.LOGIN: _stand("login", State.READY),
+    State.READY: _stand("idle", State.ENVELOPE, State.QUIT),
+    State.ENVELOPE: _stand("envelope", State.OPENING, State.BODY, State.READY),
+    State.OPENING: _stand("opening", State.BODY, State.END, State.READY),
+    State.BODY: _stand("body", State.END, State.READY),
+    State.END: _stand("end", State.READY),
+    State.QUIT: _stand("quit"),
+    State.CLOSED: Stand(frozenset(), "quit"),
+}
+
+
+@attrs.frozen
+class StartTLS:
+    """Event: begin the TLS handshake."""
+
+
+@attrs.frozen
+class Ready:
+    """Event: a message may be sent.
+
+    :param capabilities: what the next hop can do.
+    """
+
+    capabilities: Capabilities
+
+
+@attrs.frozen
+class BodyWanted:
+    """Event: pull the message's next chunk, for :meth:`Client.body`."""
+
+
+@attrs.frozen
+class Done:
+    """Event: each recipient has its outcome.
+
+    :param outcomes: in the order of the recipients.
+    """
+
+    outcomes: tuple[Outcome, ...]
+
+
+@attrs.frozen
+class Ended:
+    """Event: the session is over, and the connection to be closed.
+
+    :param state: where it ended.
+    :param reply: why; ``None`` after an orderly QUIT.
+    """
+
+    state: State
+    reply: Reply | None
+
+
+Event = StartTLS | Ready | BodyWanted | Done | Ended
+
+
+@attrs.frozen(kw_only=True)
+class Profile:
+    """How to talk to a next hop.
+
+    :param hostname: our own name, for EHLO.
+    :param lmtp: speak LMTP.
+    :param tls: whether STARTTLS is required, used where offered, or not used.
+    :param account: whom to log in as; ``None`` for no login.
+    :param insecureLogin: log in without TLS.
+    :param host: the next hop's name, for the outcomes.
+    :param chunking: whether BDAT may be used.
+    """
+
+    hostname: str
+    lmtp: bool = False
+    tls: TLS = "opportunistic"
+    account: Account | None = None
+    insecureLogin: bool = False
+    host: str = ""
+    chunking: bool = True
+
+
+@attrs.define(eq=False)
+class _Transaction:
+    """One message on its way."""
+
+    message: Outgoing
+    chunked: bool
+    outcomes: list[Outcome | None]
+    accepted: list[int] = attrs.field(factory=list)
+    awaited: int = 0  # replies to RCPT that have not come
+    begun: bool = False  # MAIL was accepted, so there is something to reset
+    content: _Content | None = None
+    held: bytes | None = None  # the chunk that may be the last
+
+
+class _Content:
+    """What leaves of a message, and whether it may.
+
+    :param message: what was said about it.
+    :param capabilities: what the next hop takes.
+    :param chunked: whether it goes by BDAT.
+    """
+
+    def __init__(self, message: Outgoing, capabilities: Capabilities, chunked: bool) -> None:
+        self._encoder = None if chunked else DotEncoder()
+        binary = message.bodyType == "BINARYMIME"
+        self._endings = LineEndings() if chunked and not binary else None
+        self._onlyAscii = not binary and not capabilities.offers("8BITMIME")
+        # Where SMTPUTF8 was not asked for, octets in a header are anybody's, and left as they are.
+        self._inHeader = message.smtpUtf8 and not capabilities.offers("SMTPUTF8")
+        self._before = b"\r\n"
+
+    def feed(self, chunk: bytes) -> bytes | Reply:
+        """Take a chunk of the message, give what to send, or why it cannot be sent."""
+        if self._inHeader and not self._asciiHeader(chunk):
+            return UTF8_HEADER
+        if self._onlyAscii and not chunk.isascii():
+            return EIGHT_BIT
+        if self._endings is not None:
+            self._endings.feed(chunk)
+            return BARE_LINE_ENDING if self._endings.bare else chunk
+        if self._encoder is None:
+            return chunk
+        try:
+            return self._encoder.feed(chunk)
+        except ValueError:
+            return BARE_LINE_ENDING
+
+    def finish(self) -> bytes | Reply:
+        """Give what ends the message."""
+        if self._encoder is not None:
+            try:
+                return self._encoder.finish()
+            except ValueError:
+                return BARE_LINE_ENDING
+        if self._endings is not None:
+            self._endings.finish()
+            if self._endings.bare:
+                return BARE_LINE_ENDING
+        return b""
+
+    def _asciiHeader(self, chunk: bytes) -> bool:
+        data = self._before + chunk
+        end = data.find(b"\r\n\r\n")
+        self._inHeader = end < 0
+        self._before = data[-3:]
+        return (data if end < 0 else data[:end]).isascii()
+
+
+@attrs.frozen
+class _Awaited:
+    """A reply that is due.
+
+    :param command: what it answers, for messages.
+    :param take: what to do with it.
+    """
+
+    command: str
+    take: Callable[[Reply], None]
+
+
+class Client:
+    """A dialogue with one next hop: several messages, one after the other.
+
+    :param profile: how to talk to it.
+    :ivar capabilities: what it offered last; nothing before EHLO was answered.
+    :ivar progress: grows with each reply and each chunk; while it stands still time is running out.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.state = State.NEW
+        self.capabilities = Capabilities()
+        self.progress = 0
+        self._output: list[bytes] = []
+        self._events: list[Event] = []
+        self._parser = ReplyParser()
+        self._commands: deque[tuple[bytes, _Awaited]] = deque()
+        self._waiting: deque[_Awaited] = deque()
+        self._secure = False
+        self._verified = False
+        self._exchange: Exchange | None = None
+        self._transaction: _Transaction | None = None
+        self._needsReset = False
+
+    # What comes out.
+
+    def takeOutput(self) -> bytes:
+        """What to send now."""
+        output, self._output = b"".join(self._output), []
+        return output
+
+    def takeEvents(self) -> list[Event]:
+        """What has happened since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def limit(self) -> str:
+        """The name of the time limit that holds now."""
+        return STATES[self.state].limit
+
+    @property
+    def waitingFor(self) -> str:
+        """What the next hop owes, for messages."""
+        if self._waiting:
+            return f"the reply to {self._waiting[0].command}"
+        return {
+            State.GREETING: "the greeting",
+            State.HANDSHAKE: "the TLS handshake",
+            State.BODY: "the message to go out",
+        }.get(self.state, "the next hop")
+
+    # What goes in.
+
+    def connectionMade(self, secure: bool = False, verified: bool = False) -> None:
+        """The connection is there.
+
+        :param secure: whether TLS is active already, with its handshake over (RFC 8314).
+        :param verified: whether the certificate has been verified.
+        """
+        self._secure, self._verified = secure, verified
+        self._become(State.GREETING)
+        self._waiting.append(_Awaited("the connection", self._greeted))
+
+    def handshakeCompleted(self, verified: bool) -> None:
+        """The handshake after :class:`StartTLS` is over.
+
+        :param verified: whether the certificate has been verified.
+        """
+        self._secure, self._verified = True, verified
+        self._parser = ReplyParser()
+        self._hello()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets of the next hop, however they are cut."""
+        if self.state is State.STARTTLS:
+            # Line by line, so that what follows the 220 is seen before it is read.
+            while data and self.state is State.STARTTLS:
+                line, end, data = data.partition(b"\n")
+                self._feed(line + end)
+        if not data or self.state is State.CLOSED:
+            return
+        if self.state is State.HANDSHAKE:
+            self._fail(INJECTED)
+            return
+        self._feed(data)
+
+    def connectionLost(self, reply: Reply) -> None:
+        """The connection is gone, or has to be given up.
+
+        :param reply: what goes on record for the recipients that have no outcome yet.
+        """
+        self._fail(reply)
+
+    def send(self, message: Outgoing) -> None:
+        """Send a message; :class:`Done` has its outcomes.
+
+        :raise ValueError: when the dialogue is not ready for one.
+        """
+        if self.state is not State.READY:
+            raise ValueError(f"no message can be sent while {self.state.value}")
+        self._become(State.ENVELOPE)
+        chunked = message.bodyType == "BINARYMIME" or (
+            self.profile.chunking and self.capabilities.chunking
+        )
+        transaction = _Transaction(message, chunked, [None] * len(message.recipients))
+        self._transaction = transaction
+        reply = refusal(message, self.capabilities)
+        wanted: list[int] = []
+        for at, recipient in enumerate(message.recipients):
+            said = reply or recipientRefusal(recipient, self.capabilities)
+            if said is not None:
+                self._settle(at, Result.FAILED, said, isRemote=False)
+            else:
+                wanted.append(at)
+        if wanted:
+            self._open(transaction, wanted)
+        else:
+            self._finish()
+
+    def body(self, chunk: bytes) -> None:
+        """The next chunk of the message; not empty.  Nothing is done once it is not wanted."""
+        if self.state is not State.BODY or self._transaction is None:
+            return
+        content = self._transaction.content
+        assert content is not None, "made when the state began"
+        self.progress += 1
+        octets = content.feed(chunk)
+        if isinstance(octets, Reply):
+            self._giveUp(octets)
+            return
+        if self._transaction.chunked:
+            held, self._transaction.held = self._transaction.held, octets
+            if held is not None:
+                self._sendChunk(held)
+        else:
+            self._output.append(octets)
+        self._wantBody()
+
+    def bodyEnded(self) -> None:
+        """The message is complete."""
+        if self.state is not State.BODY or self._transaction is None:
+            return
+        transaction = self._transaction
+        assert transaction.content is not None, "made when the state began"
+        octets = transaction.content.finish()
+        if isinstance(octets, Reply):
+            self._giveUp(octets)
+            return
+        self._become(State.END)
+        if transaction.chunked:
+            held = transaction.held or b""
+            octets = b"BDAT %d LAST\r\n%b" % (len(held), held)
+        self._output.append(octets)
+        self._awaitVerdict("the end of the message")
+
+    def quit(self) -> None:
+        """End the session in order, when it is ready; at once, when it is not."""
+        if self.state is State.READY:
+            self._become(State.QUIT)
+            self._command(b"QUIT", "QUIT", lambda reply: self._close(None))
+        else:
+            self._close(None)
+
+    # Replies.
+
+    def _feed(self, data: bytes) -> None:
+        nonsense = None
+        try:
+            replies = self._parser.feed(data)
+        except ReplySyntaxError as error:
+            replies = error.replies
+            said = data[:100].decode("latin-1").replace("\n", "?")
+            nonsense = Reply(451, "4.5.0", f"Next hop answered what is no reply ({error}): {said}")
+        for reply in replies:
+            if self.state is State.CLOSED:
+                return
+            self._take(reply)
+        if nonsense is not None:
+            self._fail(nonsense)
+
+    def _take(self, reply: Reply) -> None:
+        self.progress += 1
+        # RFC 5321 3.8: 421 may answer anything, and then the connection is closed.
+        if reply.code == 421 and self.state is not State.QUIT:
+            self._fail(reply, isRemote=True)
+        elif self._waiting:
+            self._waiting.popleft().take(reply)
+            self._pump()
+        else:
+            self._unasked(reply)
+
+    def _unasked(self, reply: Reply) -> None:
+        """Nothing was asked: a refusal in the midst of a message counts, all else is nonsense."""
+        if self.state is State.BODY and reply.code >= 400:
+            self._settleRest(judge(reply), reply, isRemote=True)
+        self._nonsense("nothing that was asked", reply)
+
+    def _nonsense(self, command: str, reply: Reply) -> None:
+        said = f"{reply.code} {reply.status} {' / '.join(reply.lines)}"
+        self._fail(Reply(451, "4.5.0", f"Next hop answered {command} with: {said}"))
+
+    # From the greeting to the login.
+
+    def _greeted(self, reply: Reply) -> None:
+        if reply.code // 100 != 2:
+            self._fail(reply, isRemote=True)
+        else:
+            self._hello()
+
+    def _hello(self) -> None:
+        self._become(State.HELLO)
+        # RFC 3207 4.2: all that was known of the server is discarded.
+        self.capabilities = Capabilities()
+        verb = "LHLO" if self.profile.lmtp else "EHLO"
+        self._command(f"{verb} {self.profile.hostname}".encode("ascii"), verb, self._introduced)
+
+    def _introduced(self, reply: Reply) -> None:
+        if reply.code // 100 == 2:
+            self._know(readKeywords(reply))
+            self._secureOrLogin()
+        elif reply.code >= 500 and not self.profile.lmtp and not self._secure:
+            # RFC 5321 3.2: a server without extensions.
+            self._become(State.HELLO)
+            self._command(f"HELO {self.profile.hostname}".encode("ascii"), "HELO", self._greetedOld)
+        else:
+            self._fail(reply, isRemote=True)
+
+    def _greetedOld(self, reply: Reply) -> None:
+        if reply.code // 100 == 2:
+            self._know({})
+            self._secureOrLogin()
+        else:
+            self._fail(reply, isRemote=True)
+
+    def _know(self, keywords: dict[str, str]) -> None:
+        self.capabilities = Capabilities(keywords, self._secure, self._verified, self.profile.lmtp)
+
+    def _secureOrLogin(self) -> None:
+        wanted = not self._secure and self.profile.tls != "off"
+        if wanted and self.capabilities.offers("STARTTLS"):
+            self._become(State.STARTTLS)
+            self._command(b"STARTTLS", "STARTTLS", self._mayStartTLS)
+        elif wanted and self.profile.tls == "required":
+            self._fail(TLS_NOT_OFFERED)
+        else:
+            self._login()
+
+    def _mayStartTLS(self, reply: Reply) -> None:
+        if reply.code == 220:
+            self._become(State.HANDSHAKE)
+            self._events.append(StartTLS())
+        elif self.profile.tls == "opportunistic" and reply.code >= 400:
+            self._login()
+        else:
+            self._fail(reply, isRemote=True)
+
+    def _login(self) -> None:
+        account = self.profile.account
+        if account is None:
+            self._beReady()
+            return
+        if not (self._secure or self.profile.insecureLogin):
+            self._fail(LOGIN_NEEDS_TLS)
+            return
+        chosen = choose(account, self.capabilities.mechanisms)
+        if chosen is None:
+            self._fail(NO_MECHANISM)
+            return
+        self._become(State.LOGIN)
+        name, self._exchange = chosen
+        self._initial = next(self._exchange)
+        line = f"AUTH {name}".encode("ascii")
+        if self._initial is not None:
+            encoded = base64.b64encode(self._initial) or b"="
+            if len(line) + 1 + len(encoded) <= MAX_COMMAND:
+                line += b" " + encoded
+                self._initial = None
+        self._command(line, "AUTH", self._challenged)
+
+    def _challenged(self, reply: Reply) -> None:
+        if reply.code // 100 == 2:
+            self._exchange = None
+            self._beReady()
+        elif reply.code // 100 == 3:
+            self._command(self._response(reply), "AUTH", self._challenged)
+        else:
+            self._fail(reply, isRemote=True)
+
+    def _response(self, reply: Reply) -> bytes:
+        assert self._exchange is not None, "there is one until the login is over"
+        if self._initial is not None:
+            initial, self._initial = self._initial, None
+            return base64.b64encode(initial)
+        try:
+            challenge = base64.b64decode("".join(reply.lines).encode("ascii"), validate=True)
+            response = self._exchange.send(challenge)
+        except (binascii.Error, StopIteration):
+            # RFC 4954 4: the client gives up; the server answers with 501.
+            return b"*"
+        return base64.b64encode(response or b"")
+
+    def _beReady(self) -> None:
+        self._become(State.READY)
+        self._events.append(Ready(self.capabilities))
+
+    # The mail transaction.
+
+    def _open(self, transaction: _Transaction, wanted: list[int]) -> None:
+        message = transaction.message
+        transaction.awaited = len(wanted)
+        if self._needsReset:
+            self._needsReset = False
+            self._enqueue(b"RSET", "RSET", self._wasReset)
+        self._enqueue(mailCommand(message, self.capabilities), "MAIL", self._mailAnswered)
+        for at in wanted:
+            self._enqueue(
+                rcptCommand(message.recipients[at], self.capabilities),
+                "RCPT",
+                partial(self._rcptAnswered, at),
+            )
+        if self._pipelining and not transaction.chunked and not self.profile.lmtp:
+            # RFC 2920 3.1: DATA may be the last of a group.
+            self._enqueue(b"DATA", "DATA", self._dataAnswered)
+        self._pump()
+
+    def _wasReset(self, reply: Reply) -> None:
+        if reply.code // 100 != 2:
+            self._nonsense("RSET", reply)
+
+    def _mailAnswered(self, reply: Reply) -> None:
+        transaction = self._ongoing
+        if reply.code // 100 == 2:
+            transaction.begun = True
+        elif reply.code < 400:
+            self._nonsense("MAIL", reply)
+        else:
+            self._settleRest(judge(reply), reply, isRemote=True)
+            self._commands.clear()
+            if not self._waiting:
+                self._finish()
+
+    def _rcptAnswered(self, at: int, reply: Reply) -> None:
+        transaction = self._ongoing
+        transaction.awaited -= 1
+        if 300 <= reply.code < 400:
+            self._nonsense("RCPT", reply)
+            return
+        if transaction.outcomes[at] is None:
+            if reply.code < 400:
+                transaction.accepted.append(at)
+            else:
+                self._settle(at, judge(reply), reply, isRemote=True)
+        if transaction.awaited == 0:
+            self._rcptsAnswered(transaction)
+
+    def _rcptsAnswered(self, transaction: _Transaction) -> None:
+        if self._waiting:
+            self._become(State.OPENING)  # DATA is on its way already
+        elif not transaction.accepted:
+            self._finish()
+        elif transaction.chunked:
+            self._beginBody(transaction)
+        else:
+            self._become(State.OPENING)
+            self._command(b"DATA", "DATA", self._dataAnswered)
+
+    def _dataAnswered(self, reply: Reply) -> None:
+        transaction = self._ongoing
+        if self.state is State.ENVELOPE:
+            self._become(State.OPENING)
+        if reply.code < 300:
+            self._nonsense("DATA", reply)
+        elif reply.code >= 400:
+            self._settleRest(judge(reply), reply, isRemote=True)
+            self._finish()
+        elif transaction.accepted:
+            self._beginBody(transaction)
+        else:
+            # RFC 2920 3.1: it says 354 although it took no recipient; the message is a lone dot.
+            self._become(State.END)
+            self._command(b".", "the empty message", lambda reply: self._finish())
+
+    def _beginBody(self, transaction: _Transaction) -> None:
+        transaction.content = _Content(transaction.message, self.capabilities, transaction.chunked)
+        self._become(State.BODY)
+        self._wantBody()
+
+    def _wantBody(self) -> None:
+        ahead = CHUNKS_AHEAD if self._pipelining else 1
+        if self.state is State.BODY and len(self._waiting) < ahead:
+            self._events.append(BodyWanted())
+
+    def _sendChunk(self, chunk: bytes) -> None:
+        self._output.append(b"BDAT %d\r\n%b" % (len(chunk), chunk))
+        self._waiting.append(_Awaited("BDAT", self._chunkAnswered))
+
+    def _chunkAnswered(self, reply: Reply) -> None:
+        if reply.code // 100 == 3:
+            self._nonsense("BDAT", reply)
+        elif reply.code >= 400:
+            self._settleRest(judge(reply), reply, isRemote=True)
+            if self.state is State.END and self.profile.lmtp:
+                # How many replies will come now is anybody's guess (RFC 2033 4.3).
+                self._close(reply)
+        if self.state is State.BODY:
+            ahead = CHUNKS_AHEAD if self._pipelining else 1
+            if not self._unsettled:
+                # No more chunks; those on their way are answered yet (RFC 3030 4.2).
+                if not self._waiting:
+                    self._finish()
+            elif len(self._waiting) == ahead - 1:
+                self._wantBody()
+
+    def _awaitVerdict(self, command: str) -> None:
+        transaction = self._ongoing
+        if not self.profile.lmtp:
+            self._waiting.append(_Awaited(command, self._judged))
+            return
+        # RFC 2033 4.2: one reply for each recipient that was accepted, in their order.
+        for at in transaction.accepted:
+            self._waiting.append(_Awaited(command, partial(self._judgedOne, at)))
+
+    def _judged(self, reply: Reply) -> None:
+        if 300 <= reply.code < 400:
+            self._nonsense("the end of the message", reply)
+            return
+        self._settleRest(judge(reply), reply, isRemote=True)
+        self._ongoing.begun = False
+        self._finish()
+
+    def _judgedOne(self, at: int, reply: Reply) -> None:
+        if 300 <= reply.code < 400:
+            self._nonsense("the end of the message", reply)
+            return
+        if self._ongoing.outcomes[at] is None:
+            self._settle(at, judge(reply), reply, isRemote=True)
+        if not self._waiting:
+            self._ongoing.begun = False
+            self._finish()
+
+    # Outcomes.
+
+    @property
+    def _ongoing(self) -> _Transaction:
+        assert self._transaction is not None, "only within a transaction"
+        return self._transaction
+
+    @property
+    def _unsettled(self) -> list[int]:
+        if self._transaction is None:
+            return []
+        return [at for at, each in enumerate(self._transaction.outcomes) if each is None]
+
+    def _settle(self, at: int, result: Result, reply: Reply, isRemote: bool) -> None:
+        delivered = result is Result.DELIVERED
+        self._ongoing.outcomes[at] = Outcome(
+            result,
+            reply,
+            isRemote,
+            dsn=delivered and self.capabilities.offers("DSN"),
+            host=self.profile.host,
+            isFinal=delivered and self.profile.lmtp,
+        )
+
+    def _settleRest(self, result: Result, reply: Reply, isRemote: bool) -> None:
+        for at in self._unsettled:
+            self._settle(at, result, reply, isRemote)
+
+    def _finish(self) -> None:
+        """The transaction is over, the connection is not."""
+        transaction = self._ongoing
+        self._needsReset = self._needsReset or transaction.begun
+        self._report()
+        self._become(State.READY)
+        self._events.append(Ready(self.capabilities))
+
+    def _report(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            outcomes = [each for each in transaction.outcomes if each is not None]
+            assert len(outcomes) == len(transaction.outcomes), "each recipient has its outcome"
+            self._events.append(Done(tuple(outcomes)))
+
+    def _giveUp(self, reply: Reply) -> None:
+        """The message cannot go on; without its end the next hop has taken nothing."""
+        self._settleRest(Result.FAILED, reply, isRemote=False)
+        self._close(reply)
+
+    def _fail(self, reply: Reply, isRemote: bool = False) -> None:
+        """The session cannot go on: who has no outcome yet is tried again later."""
+        self._settleRest(Result.DELAYED, reply, isRemote)
+        self._close(reply)
+
+    def _close(self, reply: Reply | None) -> None:
+        if self.state is State.CLOSED:
+            return
+        state = self.state
+        self._become(State.CLOSED)
+        self._commands.clear()
+        self._waiting.clear()
+        if reply is not None:
+            self._output.clear()
+        # A handshake that was asked for in the same breath is not to begin.
+        self._events = [each for each in self._events if not isinstance(each, StartTLS)]
+        self._report()
+        self._events.append(Ended(state, reply))
+
+    # The queue of commands.
+
+    @property
+    def _pipelining(self) -> bool:
+        return self.capabilities.offers("PIPELINING")
+
+    def _become(self, state: State) -> None:
+        assert state in STATES[self.state].following, f"{self.state} to {state}"
+        self.state = state
+
+    def _command(self, line: bytes, name: str, take: Callable[[Reply], None]) -> None:
+        self._enqueue(line, name, take)
+        self._pump()
+
+    def _enqueue(self, line: bytes, name: str, take: Callable[[Reply], None]) -> None:
+        self._commands.append((line, _Awaited(name, take)))
+
+    def _pump(self) -> None:
+        """Send what may be sent: one command at a time, or all where they may be pipelined."""
+        while self._commands and (self._pipelining or not self._waiting):
+            line, awaited = self._commands.popleft()
+            self._output.append(line + b"\r\n")
+            self._waiting.append(awaited)
