@@ -174,7 +174,7 @@ class Dialogue:
         looking: Deferred[Any] = Deferred.fromCoroutine(
             verifiedName(resolver, session.remoteAddress)
         )
-        looking.addTimeout(self.submission.limits.lookup, self.submission.clock)
+        looking.addTimeout(self.submission.lookupLimit, self.submission.clock)
         return looking.addCallbacks(self._named, self._unnamed)
 
     def _named(self, name: str) -> None:

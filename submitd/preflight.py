@@ -30,11 +30,13 @@ from twisted.internet.endpoints import (
 from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, interfaces, policies, sasl, tls
-from submitd.interfaces import IChecked, IDelivery
+from submitd.interfaces import IChecked, IDelivery, IReverseResolver
+from submitd.reverselookup import parseServer
 from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
 from submitd.states import VERBS
 from submitd.typed import Finding, nearest
 from submitd.wire import abnf
+from submitd.wire.network import Networks
 
 _HOSTNAME = re.compile(f"(?:{abnf.ASCII_DOMAIN}|{abnf.ADDRESS_LITERAL})")
 
@@ -188,6 +190,51 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
                 'must be false where tls is "off", or no message could ever be sent',
             )
 
+        yield from _proxies(listener, path)
+
+
+PROXY_KEYS = ("proxy_protocol_from", "xclient_from", "xforward_from")
+
+
+def _proxies(listener: ListenerSettings, path: str) -> Iterator[Finding]:
+    for key in PROXY_KEYS:
+        for at, name in enumerate(getattr(listener, key)):
+            yield from _network(listener, name, f"{path}.{key}[{at}]")
+    if listener.xclient_login and not listener.xclient_from:
+        yield Finding(f"{path}.xclient_login", "needs xclient_from: nobody may say XCLIENT")
+    kind = listener.endpoint.partition(":")[0]
+    if kind == "haproxy":
+        yield Finding(
+            f"{path}.endpoint",
+            "haproxy: believes everybody's PROXY header; use the endpoint behind it, with"
+            " proxy_protocol_from",
+        )
+    elif kind in ("ssl", "tls") and listener.proxy_protocol_from:
+        yield Finding(
+            f"{path}.proxy_protocol_from",
+            f'cannot be with {kind}:, which has TLS begin first; use tcp: with tls = "implicit"',
+        )
+
+
+def _network(listener: ListenerSettings, name: str, path: str) -> Iterator[Finding]:
+    try:
+        networks = Networks.parse([name])
+    except ValueError as error:
+        yield Finding(
+            path, f'must be a network such as "10.0.0.0/8", an address, or "unix" ({error})'
+        )
+        return
+    isUnix = listener.endpoint.startswith("unix:")
+    if networks.unix != isUnix and not listener.endpoint.startswith("systemd:"):
+        yield Finding(
+            path,
+            f'nobody comes from there on {listener.endpoint}; its peers are "unix"'
+            if isUnix
+            else f'nobody comes from "unix" on {listener.endpoint}',
+        )
+    if any(network.prefixlen == 0 for network in networks.networks):
+        yield Finding(path, f"{name} is everybody, whatever they say is believed", isWarning=True)
+
 
 def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -> Iterator[Finding]:
     try:
@@ -247,7 +294,9 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         checker, findings = _checker(description, f"auth.checkers[{at}]")
         yield from findings
         checked.update(getattr(checker, "credentialInterfaces", ()))
-    if auth.required and not auth.checkers:
+    listeners = settings.listener
+    byProxy = bool(listeners) and all(listener.xclient_login for listener in listeners)
+    if auth.required and not auth.checkers and not byProxy:
         yield Finding(
             "auth.checkers",
             'is empty, but a login is required; name one, such as "htpasswd:FILE", or set'
@@ -327,6 +376,27 @@ def _delivery(settings: Settings) -> Iterator[Finding]:
         yield from _ask(made, "delivery")
 
 
+def _dns(settings: Settings) -> Iterator[Finding]:
+    dns = settings.dns
+    for at, server in enumerate(dns.servers):
+        try:
+            parseServer(server)
+        except ValueError:
+            yield Finding(
+                f"dns.servers[{at}]",
+                f'must be an address such as "192.0.2.53" or "[::1]:5353", not "{server}"',
+            )
+    if dns.reverse_lookup and not dns.timeout:
+        yield Finding("dns.timeout", "must be more than 0: every greeting would wait for ever")
+    if dns.resolver:
+        made, findings = Component(dns.resolver).make({}, "dns.resolver")
+        yield from (attrs.evolve(each, key="dns.resolver") for each in findings)
+        if not findings and not IReverseResolver.providedBy(made):
+            yield Finding("dns.resolver", f'"{dns.resolver}" does not provide IReverseResolver')
+        if dns.servers:
+            yield Finding("dns.servers", "cannot be with dns.resolver, which asks whom it likes")
+
+
 def _log(settings: Settings) -> Iterator[Finding]:
     target = settings.log.json
     if target in ("", "-"):
@@ -346,6 +416,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"delivery"}), _delivery),
+    (frozenset({"dns"}), _dns),
     (frozenset({"log"}), _log),
 )
 

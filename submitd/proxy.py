@@ -3,7 +3,7 @@
 A :class:`HeaderReader` is what the factory gives to a connection from a peer whose header it
 believes.  It reads the header, and then the connection goes on with a protocol that knows the real
 address: no policy, limit or log ever sees the proxy's in its place.  From such a peer the header is
-required.  What is no header, is cut off, or is not whole within the idle limit closes the
+required.  What is no header, is cut off, or is not whole within the handshake limit closes the
 connection without a word, for behind a proxy nobody would read it, and with one log line.
 
 Octets behind the header belong to what follows, and for implicit TLS these are the client's
@@ -45,13 +45,18 @@ class HeaderReader(Protocol):
         self._next: Any = None
 
     @property
+    def remoteAddress(self) -> str:
+        """Whose connection it is, is not known yet: it counts for no address."""
+        return ""
+
+    @property
     def _transport(self) -> Any:
         return self.transport
 
     def connectionMade(self) -> None:
         """Wait for the header; a full service says so at once."""
         connections = self.factory.connections
-        if connections.isFull:
+        if not connections.hasRoom(self.remoteAddress):
             self._goOn(self.factory.protocolFor(None))
             return
         self._began = connections.now
@@ -99,11 +104,15 @@ class HeaderReader(Protocol):
 
     def sweep(self, now: float) -> None:
         """End a connection whose header is not whole in time, however busy it is."""
-        limit = self.factory.rules.submission.limits.idle
+        limit = self.factory.rules.submission.limits.handshake
         if limit and now - self._began > limit:
             self._cause = self._cause or "not whole in time"
             self._transport.abortConnection()
 
-    def disconnect(self) -> None:
+    def drain(self) -> None:
         """The service stops."""
         self._refuse(self._cause or "the service stops")
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abortConnection()

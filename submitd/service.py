@@ -38,14 +38,25 @@ from twisted.python.failure import Failure
 from submitd import __version__, deliveries, events, policies, sasl
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
+from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.extensions import extensions
+from submitd.interfaces import IReverseResolver
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
-from submitd.settings import AuthSettings, Component, LimitSettings, ListenerSettings, Settings
+from submitd.reverselookup import DNS, parseServer
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    DNSSettings,
+    LimitSettings,
+    ListenerSettings,
+    Settings,
+)
 from submitd.submission import Limits, Submission
 from submitd.tls import ServerTLS, TLSMistake
 from submitd.transport import PortReactor
+from submitd.wire.network import Networks
 
 
 class CannotStart(SystemExit, Exception):
@@ -291,10 +302,14 @@ def _listening(
                 startTLS=listener.tls == "starttls",
                 requireTLS=listener.require_tls,
                 lmtp=listener.lmtp,
+                xclientFrom=Networks.parse(listener.xclient_from),
+                xclientLogin=listener.xclient_login,
+                xforwardFrom=Networks.parse(listener.xforward_from),
             ),
             tls if listener.tls != "off" else None,
             listener.tls == "implicit",
             connections,
+            Networks.parse(listener.proxy_protocol_from),
         )
         endpoint = _endpoint(listener, reactor)
         ListenerService(listener, endpoint, factory).setServiceParent(service)
@@ -329,7 +344,7 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
             _made(component, policies.REGISTRY, f"policy[{at}]")
             for at, component in enumerate(settings.policy)
         ],
-        portal=_portal(settings.auth, reactor),
+        portal=_portal(settings, reactor),
         mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
         extensions=extensions(),
         helloText=settings.smtp.hello_text,
@@ -342,7 +357,18 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
         loginRequiredText=settings.auth.required_text,
         insecureLogin=settings.auth.insecure,
         limits=limits(settings.limits),
+        resolver=_resolver(settings.dns, reactor),
+        lookupLimit=settings.dns.timeout,
     )
+
+
+def _resolver(dns: DNSSettings, reactor: Any) -> IReverseResolver | None:
+    if not dns.reverse_lookup:
+        return None
+    if dns.resolver:
+        made: IReverseResolver = _made(Component(dns.resolver), {}, "dns.resolver")
+        return made
+    return DNS(reactor, [parseServer(server) for server in dns.servers], dns.timeout)
 
 
 def _made(component: Component, registry: dict[str, str], path: str) -> Any:
@@ -352,13 +378,16 @@ def _made(component: Component, registry: dict[str, str], path: str) -> Any:
     return made
 
 
-def _portal(auth: AuthSettings, reactor: Any) -> Portal | None:
-    if not auth.checkers:
-        return None
-    checker: Any = CheckerChain([makeChecker(description) for description in auth.checkers])
-    if auth.cache:
-        checker = CachedChecker(checker, reactor, auth.cache, auth.cache_size)
-    return Portal(SubmissionRealm(), [checker])
+def _portal(settings: Settings, reactor: Any) -> Portal | None:
+    auth, portal = settings.auth, Portal(SubmissionRealm())
+    if auth.checkers:
+        checker: Any = CheckerChain([makeChecker(description) for description in auth.checkers])
+        if auth.cache:
+            checker = CachedChecker(checker, reactor, auth.cache, auth.cache_size)
+        portal.registerChecker(checker)
+    if any(listener.xclient_login for listener in settings.listener):
+        portal.registerChecker(TrustedProxy())
+    return portal if portal.listCredentialsInterfaces() else None
 
 
 def limits(settings: LimitSettings) -> Limits:

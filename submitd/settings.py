@@ -60,6 +60,34 @@ class ListenerSettings:
         },
         default=False,
     )
+    proxy_protocol_from: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'The proxies, such as ["10.0.0.0/8"], that begin each connection with a PROXY '
+            "header, version 1 or 2, which is required of them and believed; from any other peer "
+            'it is refused. "unix" means the peers of a unix socket.'
+        },
+        default=(),
+    )
+    xclient_from: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": "The proxies that may say by XCLIENT (Postfix, nginx) whom they speak for; "
+            "networks as above."
+        },
+        default=(),
+    )
+    xclient_login: bool = attrs.field(
+        metadata={
+            "help": "LOGIN= of XCLIENT logs in without a password: the proxy has checked it."
+        },
+        default=False,
+    )
+    xforward_from: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": "The proxies that may say by XFORWARD (Postfix) where a message came from, for "
+            "policies and deliveries; networks as above."
+        },
+        default=(),
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -175,6 +203,37 @@ class LimitSettings:
             "are refused and idle ones closed at once."
         },
         default=Seconds(30.0),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DNSSettings:
+    """``[dns]``: the names of the clients' addresses."""
+
+    reverse_lookup: bool = attrs.field(
+        metadata={
+            "help": "Look up the name of each client's address, confirm it by the name's address, "
+            "and put it in Received. Off: the clients of a submission service come from "
+            "dial-up lines, whose names say nothing, and each greeting would wait for it."
+        },
+        default=False,
+    )
+    timeout: Seconds = attrs.field(
+        metadata={"help": "How long a greeting waits for the name at most."}, default=Seconds(2.0)
+    )
+    servers: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'The name servers to ask, such as "192.0.2.53" or "[::1]:5353". Empty for '
+            "those of /etc/resolv.conf."
+        },
+        default=(),
+    )
+    resolver: str = attrs.field(
+        metadata={
+            "help": 'A resolver of your own (IReverseResolver): "package.module:Name". Empty for '
+            "the name servers."
+        },
+        default="",
     )
 
 
@@ -336,6 +395,7 @@ class Settings:
     tls: TLSSettings | None = attrs.field(metadata={"help": "The certificate."}, default=None)
     auth: AuthSettings = attrs.field(metadata={"help": "Logins."}, factory=AuthSettings)
     limits: LimitSettings = attrs.field(metadata={"help": "Limits."}, factory=LimitSettings)
+    dns: DNSSettings = attrs.field(metadata={"help": "Names of clients."}, factory=DNSSettings)
     policy: tuple[Component, ...] = attrs.field(
         metadata={"help": "The policies, in the order they are asked."}, default=()
     )

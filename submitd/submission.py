@@ -36,7 +36,6 @@ class Limits:
     :param handshake: seconds from a connection to its greeting, and for STARTTLS.
     :param login: seconds from a connection to its login, where one is required.
     :param message: seconds from 354 to the end of the message.
-    :param lookup: seconds that a reverse lookup may hold the greeting back.
     :param stage: seconds that a policy, a login or a delivery may take.
     """
 
@@ -51,7 +50,6 @@ class Limits:
     handshake: float = 60.0
     login: float = 180.0
     message: float = 3600.0
-    lookup: float = 2.0
     stage: float = 60.0
 
 
@@ -86,6 +84,7 @@ class Submission:
         ``ITrustedLogin``.
     :param xforwardFrom: the proxies that may say by XFORWARD where a message came from.
     :param resolver: looks up the name of a client's address; ``None`` for no look-up.
+    :param lookupLimit: seconds that the greeting waits for the name at most.
     """
 
     hostname: str
@@ -112,4 +111,5 @@ class Submission:
     xclientLogin: bool = False
     xforwardFrom: Networks = NONE
     resolver: IReverseResolver | None = None
+    lookupLimit: float = 2.0
     limits: Limits = attrs.field(factory=Limits)
