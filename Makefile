@@ -42,6 +42,7 @@ types: $(VENV)/dev.done
 
 docs: $(VENV)/dev.done
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W -b man docs docs/_build/man
 
 $(VENV)/run.done: $(BIN)/python setup.cfg pyproject.toml
 	$(INSTALL) .
