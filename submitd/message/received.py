@@ -12,7 +12,6 @@ part is bounded by the parsers: 255 octets for a domain, 256 for a path.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from functools import lru_cache
@@ -21,6 +20,7 @@ from submitd.envelope import Envelope
 from submitd.equality import sameDomain
 from submitd.session import Session
 from submitd.wire import abnf
+from submitd.wire.network import addressLiteral
 
 # RFC 5322 2.1.1: a line should have no more than 78 characters.
 FOLD_AT = 78
@@ -75,7 +75,7 @@ def _folded(line: str, parts: list[str]) -> str:
 @lru_cache(maxsize=1024)
 def _from(heloName: str, clientHostname: str, remoteAddress: str) -> tuple[str, ...]:
     """``From-domain`` of RFC 5321 4.4, cut where it may be folded."""
-    literal = _literal(remoteAddress)
+    literal = addressLiteral(remoteAddress)
     if not literal:  # a unix socket
         parts: tuple[str, ...] = (f"from {heloName if _isDomain(heloName) else 'localhost'}",)
     else:
@@ -90,19 +90,6 @@ def _from(heloName: str, clientHostname: str, remoteAddress: str) -> tuple[str, 
 
 def _isDomain(name: str) -> bool:
     return len(name) <= 255 and _DOMAIN.fullmatch(name) is not None
-
-
-def _literal(address: str) -> str:
-    """RFC 5321 4.1.3: the address literal, or nothing for what is no address."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is None:
-            return f"[IPv6:{ip}]"
-        ip = ip.ipv4_mapped
-    return f"[{ip}]"
 
 
 def _comment(text: str) -> str:

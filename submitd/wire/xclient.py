@@ -79,10 +79,10 @@ def _name(value: str) -> str:
 def _address(value: str) -> str:
     """``192.0.2.1`` or ``IPV6:2001:db8::1``."""
     isV6 = value[:5].upper() == "IPV6:"
-    address = parseAddress(value[5:] if isV6 else value)
-    if not isV6 and ":" in value:
+    text = value[5:] if isV6 else value
+    if isV6 is not (":" in text):
         raise ValueError
-    return str(address)
+    return str(parseAddress(text))
 
 
 def _port(value: str) -> str:
