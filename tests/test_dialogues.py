@@ -26,8 +26,10 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd.checkers.trusted import TrustedProxy
 from submitd.submission import Limits
-from tests.fixtures import Conversation, MemoryDelivery, makeSubmission
+from submitd.wire.network import Networks
+from tests.fixtures import Conversation, MemoryDelivery, makePortal, makeSubmission
 
 DIALOGUES = Path(__file__).with_name("dialogues")
 
@@ -65,6 +67,21 @@ def portal(settings: Settings, value: str) -> None:
     settings["portal"] = None
 
 
+def networks(name: str) -> Callable[[Settings, str], None]:
+    """A setting that is a list of networks."""
+
+    def apply(settings: Settings, value: str) -> None:
+        settings[name] = Networks.parse(value.split(","))
+
+    return apply
+
+
+def trustedLogin(settings: Settings, value: str) -> None:
+    settings["portal"] = makePortal()
+    settings["portal"].registerChecker(TrustedProxy())
+    settings["xclientLogin"] = True
+
+
 SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "login": flag("loginRequired"),
     "tls": flag("requireTLS"),
@@ -74,11 +91,15 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "users": portal,
     "size": limit("messageSize"),
     "recipients": limit("recipients"),
+    "transactions": limit("transactions"),
     "unrecognized": limit("unrecognized"),
     "before_login": limit("commandsBeforeLogin"),
     "failures": limit("loginFailures"),
     "hide": words("hiddenExtensions"),
     "disable": words("disabledVerbs"),
+    "xclient": networks("xclientFrom"),
+    "xclient_login": trustedLogin,
+    "xforward": networks("xforwardFrom"),
 }
 
 
