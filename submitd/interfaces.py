@@ -81,6 +81,20 @@ class ILoginPolicy(Interface):
         """After the checker said no (or failed); a refusal replaces the 535."""
 
 
+class IIdentityPolicy(Interface):
+    """May allow somebody to act as somebody else (PLAIN's authorization identity, RFC 4616 2).
+
+    Without a policy at this stage nobody may; with several, none must object.
+    """
+
+    def identityRequested(session: Session, avatar: ISubmitter, identity: str) -> Verdict:
+        """After the checker said yes to the login itself.
+
+        :param avatar: who has logged in.
+        :param identity: the avatarId to act as; the realm is then asked for its avatar.
+        """
+
+
 class ISenderPolicy(Interface):
     """May refuse a reverse-path."""
 

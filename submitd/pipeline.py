@@ -22,6 +22,7 @@ from submitd.interfaces import (
     IDataPolicy,
     IDisconnectObserver,
     IHelloPolicy,
+    IIdentityPolicy,
     ILoginPolicy,
     IMessagePolicy,
     IRecipientPolicy,
@@ -173,6 +174,7 @@ class Pipeline:
         self.loginRequested = stage("login", ILoginPolicy, "loginRequested")
         self.loginSucceeded = stage("login", ILoginPolicy, "loginSucceeded")
         self.loginFailed = stage("login", ILoginPolicy, "loginFailed")
+        self.identity = stage("identity", IIdentityPolicy, "identityRequested")
         self.sender = stage("sender", ISenderPolicy, "validateFrom")
         self.recipient = stage("recipient", IRecipientPolicy, "validateTo")
         self.data = stage("data", IDataPolicy, "dataRequested")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 from twisted.cred.portal import Portal
@@ -15,6 +17,7 @@ from submitd.interfaces import (
     IDataPolicy,
     IDelivery,
     IHelloPolicy,
+    IIdentityPolicy,
     ILoginPolicy,
     IMessagePolicy,
     ISubmitter,
@@ -22,6 +25,7 @@ from submitd.interfaces import (
 )
 from submitd.realm import SubmissionRealm
 from submitd.sasl import mechanism
+from submitd.sasl.xoauth2 import TokenRefused
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import STORAGE_FULL, Reply
@@ -408,6 +412,42 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(talk.say(f"AUTH XOAUTH2 {bad}").startswith("334 ey"))
         self.assertEqual(talk.say("")[:9], "535 5.7.8")
         self.assertEqual(talk.say(f"AUTH XOAUTH2 {good}")[:3], "235")
+
+    def test_tokenRefused(self) -> None:
+        """A checker's own status, schemes and scope are what the client reads in the challenge."""
+        refused = TokenRefused(status="400", scope="https://mail.example.com/")
+        talk = self.checkedBy(lambda credentials: fail(refused), "XOAUTH2")
+        said = talk.say("AUTH XOAUTH2 dXNlcj1hbGljZQFhdXRoPUJlYXJlciBiYWQBAQ==")
+        self.assertEqual(
+            json.loads(base64.b64decode(said.removeprefix("334 "))),
+            {"status": "400", "schemes": "bearer", "scope": "https://mail.example.com/"},
+        )
+
+    def test_identity(self) -> None:
+        """PLAIN's other identity needs a policy that says so; then the realm gives its avatar."""
+
+        @implementer(IIdentityPolicy)
+        class Delegation:
+            def identityRequested(self, session: Any, avatar: Any, identity: str) -> Any:
+                if (avatar.avatarId, identity) == ("alice", "office"):
+                    return None
+                if identity == "later":
+                    return succeed(None)
+                raise Refused(NO)
+
+        asOffice = "AUTH PLAIN " + base64.b64encode(b"office\0alice\0wonderland").decode()
+        asRoot = "AUTH PLAIN " + base64.b64encode(b"root\0alice\0wonderland").decode()
+        asLater = "AUTH PLAIN " + base64.b64encode(b"later\0alice\0wonderland").decode()
+        self.assertEqual(self.talk().say(asOffice)[:9], "535 5.7.8")
+        for said, code, avatarId in (
+            (asOffice, "235", "office"),
+            (asLater, "235", "later"),
+            (asRoot, "550", None),
+        ):
+            talk = self.talk(policies=[Delegation()])
+            self.assertEqual(talk.say(said)[:3], code)
+            user = talk.protocol.dialogue.session.user
+            self.assertEqual(user.avatarId if user else None, avatarId)
 
     def test_avatarDelivers(self) -> None:
         """An avatar that is a delivery takes its messages itself."""

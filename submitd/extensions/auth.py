@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.python.failure import Failure
 
@@ -23,6 +23,7 @@ from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension
 from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter
 from submitd.states import State, Verb
+from submitd.twistedmail import adaptAvatar
 from submitd.wire.address import Mailbox
 from submitd.wire.command import decodeXtext
 from submitd.wire.errors import Refused
@@ -39,6 +40,8 @@ from submitd.wire.reply import (
     TOO_MANY_LOGIN_FAILURES,
     Reply,
 )
+
+_AVATARS = (ISubmitter, IMessageDeliveryFactory, IMessageDelivery)
 
 if TYPE_CHECKING:
     from submitd.dialogue import Dialogue, Outcome
@@ -133,24 +136,30 @@ class Login:
         return await self._succeeded(avatar, logout)
 
     async def _login(self, credentials: Any) -> tuple[ISubmitter, Any]:
-        portal = self.dialogue.submission.portal
+        dialogue, portal = self.dialogue, self.dialogue.submission.portal
         assert portal is not None
-        _refuseOtherIdentity(credentials)
-        interface, avatar, logout = await self.dialogue.limited(
-            portal.login(
-                credentials,
-                self.dialogue.session,
-                ISubmitter,
-                IMessageDeliveryFactory,
-                IMessageDelivery,
-            )
-        )
-        if interface is ISubmitter:
-            return avatar, logout
-        from submitd.twistedmail import adaptAvatar
+        identity = _otherIdentity(credentials)
+        if identity and not dialogue.pipeline.identity:
+            raise UnauthorizedLogin("nobody may act as somebody else: no policy says so")
+        login = portal.login(credentials, dialogue.session, *_AVATARS)
+        avatar, logout = _submitter(await dialogue.limited(login), credentials.username)
+        return await self._become(identity, avatar, logout) if identity else (avatar, logout)
 
-        username = credentials.username.decode("utf-8", "replace")
-        return adaptAvatar(interface, avatar, username), logout
+    async def _become(
+        self, identity: bytes, avatar: ISubmitter, logout: Any
+    ) -> tuple[ISubmitter, Any]:
+        """Act as somebody else, where the policies let this avatar."""
+        dialogue, portal = self.dialogue, self.dialogue.submission.portal
+        assert portal is not None
+        name = identity.decode("utf-8")
+        try:
+            allowed = dialogue.pipeline.identity.run(dialogue.session, avatar, name)
+            if allowed is not None:
+                await allowed
+            other = portal.realm.requestAvatar(identity, dialogue.session, *_AVATARS)
+            return _submitter(await dialogue.limited(maybeDeferred(lambda: other)), identity)
+        finally:
+            logout()
 
     async def _succeeded(self, avatar: ISubmitter, logout: Any) -> Reply:
         dialogue, session = self.dialogue, self.dialogue.session
@@ -207,11 +216,18 @@ class Login:
         raise Refused(LOGIN_UNAVAILABLE, f"{type(failure.value).__name__} in the checker")
 
 
-def _refuseOtherIdentity(credentials: Any) -> None:
-    """PLAIN can ask to act as somebody else (RFC 4616 2); nobody may unless a policy says so."""
-    identity = getattr(credentials, "authorizationId", b"")
-    if identity and identity != credentials.username:
-        raise UnauthorizedLogin("authorization identity differs from the login")
+def _otherIdentity(credentials: Any) -> bytes:
+    """Whom PLAIN asks to act as (RFC 4616 2), if that is not who logs in; else empty."""
+    identity: bytes = getattr(credentials, "authorizationId", b"")
+    return b"" if identity == credentials.username else identity
+
+
+def _submitter(avatar: tuple[Any, Any, Any], username: bytes) -> tuple[ISubmitter, Any]:
+    """What a realm gave, as our kind of avatar."""
+    interface, aspect, logout = avatar
+    if interface is not ISubmitter:
+        aspect = adaptAvatar(interface, aspect, username.decode("utf-8", "replace"))
+    return aspect, logout
 
 
 def authParameter(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None:

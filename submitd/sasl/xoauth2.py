@@ -12,6 +12,7 @@ import json
 import re
 
 import attrs
+from twisted.cred.error import UnauthorizedLogin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,6 +28,17 @@ _RESPONSE = re.compile(rb"user=([^\x01]*)\x01auth=(?i:bearer) (" + _TOKEN + rb")
 def isToken(token: bytes) -> bool:
     """Whether this can be a bearer token."""
     return re.fullmatch(_TOKEN, token) is not None
+
+
+class TokenRefused(UnauthorizedLogin):
+    """A token is not accepted, and the client is told what would be.
+
+    :param told: ``status``, ``schemes`` or ``scope`` for the JSON of the last challenge.
+    """
+
+    def __init__(self, **told: str) -> None:
+        super().__init__("token refused")
+        self.told = told
 
 
 @implementer(IMechanism)
@@ -68,6 +80,11 @@ class XOAuth2Exchange:
         return BearerToken(checkName(match[1]), match[2])
 
     def loginFailed(self, failure: Failure) -> bytes:
-        """The JSON that Google's and Microsoft's clients know; the same for every cause."""
+        """The JSON that Google's and Microsoft's clients know; the same for every cause.
+
+        A checker that knows better fails with :class:`TokenRefused`.
+        """
         told = {"status": "401", "schemes": "bearer", "scope": self._scope}
+        if isinstance(failure.value, TokenRefused):
+            told.update(failure.value.told)
         return json.dumps(told, separators=(",", ":")).encode("ascii")
