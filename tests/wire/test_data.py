@@ -7,7 +7,7 @@ import re
 from hypothesis import given, settings, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.wire.data import ChunkDecoder, DotDecoder, DotEncoder
+from submitd.wire.data import ChunkDecoder, ChunkedDecoder, DotDecoder, DotEncoder
 from tests.wire.splits import allSplits, chunked, sizes
 
 quickly = settings(deadline=None, max_examples=300)
@@ -232,3 +232,51 @@ class ChunkDecoderTests(SynchronousTestCase):
         decoder = ChunkDecoder(10)
         self.assertEqual(decoder.feed(b"abc"), (b"abc", False, b""))
         self.assertEqual(decoder.remaining, 7)
+
+
+class ChunkedDecoderTests(SynchronousTestCase):
+    """The chunks of one message."""
+
+    def read(self, *chunks: bytes, binary: bool = False) -> ChunkedDecoder:
+        """Read a message, each chunk octet by octet."""
+        decoder = ChunkedDecoder(binary)
+        for chunk in chunks:
+            decoder.expect(len(chunk))
+            for at in range(len(chunk)):
+                payload, atEnd, rest = decoder.feed(chunk[at : at + 1])
+                self.assertEqual((payload, rest), (chunk[at : at + 1], b""))
+                self.assertEqual(atEnd, at == len(chunk) - 1)
+        return decoder
+
+    def test_rest(self) -> None:
+        """What stands behind a chunk is given back, and nobody looks at it."""
+        decoder = ChunkedDecoder()
+        decoder.expect(2)
+        self.assertEqual(decoder.feed(b"ab\n\0"), (b"ab", True, b"\n\0"))
+        self.assertFalse(decoder.bareLineEnding or decoder.nul)
+
+    def test_acrossChunks(self) -> None:
+        """A CRLF may be cut in two by a chunk; a lone CR or LF is seen wherever it stands."""
+        self.assertFalse(self.read(b"a\r", b"\nb\r\n").bareLineEnding)
+        for chunks in ((b"a\r", b"b"), (b"a", b"\n"), (b"a\nb",), (b"\r\n\r", b"\r\n")):
+            self.assertTrue(self.read(*chunks).bareLineEnding, chunks)
+
+    def test_finish(self) -> None:
+        """A CR at the very end is bare, but only when it is known to be the end."""
+        decoder = self.read(b"a\r\n\r")
+        self.assertFalse(decoder.bareLineEnding)
+        decoder.finish()
+        self.assertTrue(decoder.bareLineEnding)
+        whole = self.read(b"a\r\n")
+        whole.finish()
+        self.assertFalse(whole.bareLineEnding)
+
+    def test_nul(self) -> None:
+        """A NUL is seen in any chunk."""
+        self.assertTrue(self.read(b"a", b"\0", b"b").nul)
+
+    def test_binary(self) -> None:
+        """In a binary message nothing is looked for."""
+        decoder = self.read(b"\r\0\n\n\r", binary=True)
+        decoder.finish()
+        self.assertFalse(decoder.bareLineEnding or decoder.nul)

@@ -1,0 +1,36 @@
+"""Tests of :mod:`submitd.extensions.mtpriority`."""
+
+from __future__ import annotations
+
+from tests.extensions.base import ExtensionTestCase, PlainDelivery
+
+
+class PriorityTests(ExtensionTestCase):
+    """MT-PRIORITY."""
+
+    def test_kept(self) -> None:
+        """Every priority there is comes to the envelope as a number."""
+        self.talk()
+        for priority in range(-9, 10):
+            self.assertTrue(self.mail(f"MT-PRIORITY={priority}").startswith("250"))
+            self.assertEqual(self.envelope.extensions, {"MT-PRIORITY": priority})
+
+    def test_wrong(self) -> None:
+        """Nothing else is a priority."""
+        self.talk()
+        for wrong in ("10", "-10", "+1", "-0", "00", "x", "1.0", "\u0661"):
+            self.assertTrue(self.mail(f"MT-PRIORITY={wrong}").startswith("501 5.5.4"), wrong)
+        self.assertTrue(self.mail("MT-PRIORITY").startswith("501 5.5.4"))
+
+    def test_announced(self) -> None:
+        """EHLO shows the name of the profile, if there is one."""
+        self.talk()
+        self.assertIn("MT-PRIORITY", self.ehlo())
+        self.talk(priorityProfile="STANAG4406")
+        self.assertIn("MT-PRIORITY STANAG4406", self.ehlo())
+
+    def test_notOffered(self) -> None:
+        """Where the delivery has no priorities, the parameter is unknown."""
+        self.talk(delivery=PlainDelivery())
+        self.assertNotIn("MT-PRIORITY", self.ehlo())
+        self.assertTrue(self.mail("MT-PRIORITY=1").startswith("555 5.5.4"))
