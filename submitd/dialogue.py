@@ -311,7 +311,8 @@ class Dialogue:
 
         :raise Refused: when it may not come now, or not like that.
         """
-        self._raiseObjection()
+        if self._objection is not None:
+            self._raiseObjection()
         if row.name in self.rules.disabled:
             raise Refused(NOT_IMPLEMENTED, "verb disabled")
         session, submission = self.session, self.submission

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from submitd.interfaces import IDataPolicy, IMessagePolicy
+from submitd.interfaces import IDataPolicy, IMessagePolicy, ISecurePolicy
 from submitd.states import State
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
@@ -43,6 +43,14 @@ class Prepends:
 
     def messageReceived(self, session: Any, envelope: Any, message: Any) -> None:
         message.prepend(b"X-Seen: %d %s\r\n" % (message.byteLength, message.header[:7]))
+
+
+@implementer(ISecurePolicy)
+class NoTLSIsGood:
+    """Objects to every handshake."""
+
+    def handshakeCompleted(self, session: Any) -> None:
+        raise REFUSED
 
 
 def refuse() -> None:
@@ -225,6 +233,46 @@ class RefusedTests(ExtensionTestCase):
         """A disabled BDAT is 502, and its octets are read all the same."""
         talk = self.talk(disabledVerbs=frozenset({"BDAT"}))
         self.assertEqual(talk.send(b"BDAT 6\r\nQUIT\r\n"), b"502 5.5.1 Command not implemented\r\n")
+
+
+class OtherTests(ExtensionTestCase):
+    """BDAT beside other parts of the dialogue."""
+
+    def test_objection(self) -> None:
+        """An objection to the handshake answers BDAT too, behind its octets."""
+        talk = self.talk(policies=[NoTLSIsGood()])
+        talk.say("STARTTLS")
+        talk.secure()
+        self.assertEqual(talk.send(b"BDAT 6\r\nNOOP\r\n"), b"550 5.7.1 Not you\r\n")
+
+    def test_lmtp(self) -> None:
+        """LMTP answers BDAT LAST for each recipient, from a delivery or a policy that waits too."""
+        for answer, code in ((None, b"250"), (REFUSED, b"550")):
+            ends: list[Deferred[Any]] = []
+            talk = self.talk(lmtp=True, delivery=MemoryDelivery(onEnd=waitingFor(ends)))
+            talk.say("LHLO c")
+            self.begin().say("RCPT TO:<c@example.org>")
+            self.assertEqual(talk.send(b"BDAT 0 LAST\r\n"), b"")
+            if answer is None:
+                ends[0].callback(None)
+            else:
+                ends[0].errback(answer)
+            said = talk.transport.taken().split(b"\r\n")
+            self.assertEqual([line[:3] for line in said], [code, code, b""])
+            talk = self.talk(lmtp=True, policies=[DataPolicy(refuse)])
+            talk.say("LHLO c")
+            self.begin().say("RCPT TO:<c@example.org>")
+            self.assertEqual(talk.send(b"BDAT 1 LAST\r\nx"), b"550 5.7.1 Not you\r\n" * 2)
+
+    def test_timeout(self) -> None:
+        """A client that is silent in a chunk is told 421, and nothing of it is kept."""
+        clock = Clock()
+        talk = self.talk(clock=clock)
+        self.begin().send(b"BDAT 6\r\nabc")
+        clock.advance(301)
+        talk.protocol.sweep(clock.seconds())
+        self.assertTrue(talk.transport.taken().startswith(b"421 4.4.2"))
+        self.assertEqual(self.delivery.begun[0].state, "aborted")
 
 
 class SizeTests(ExtensionTestCase):
