@@ -1,0 +1,493 @@
+"""The Twisted skin of the client: a transport, TLS, and time limits (RFC 5321 4.5.3.2).
+
+A :class:`Connection` carries one :class:`submitd.relay.client.Client`.  The message is pulled from
+its body chunk by chunk, as fast as the transport takes it.  Whatever goes wrong becomes a reply
+that goes on record: 4.4.1 where nobody answers, 4.4.2 for a lost connection and for a time limit,
+4.7.5 for TLS.  No method raises because of what a next hop does; :func:`connect` fails with
+:class:`HopFailed`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+from cryptography import x509
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd.interfaces import IBody
+from submitd.relay.client import (
+    BodyWanted,
+    Client,
+    Done,
+    Ended,
+    Event,
+    Profile,
+    Ready,
+    StartTLS,
+    State,
+)
+from submitd.relay.outgoing import Outcome, Outgoing
+from submitd.typed import Seconds
+from submitd.wire.reply import LOCAL_ERROR, Reply
+
+# States before the first message may be sent.
+_OPENING = frozenset(
+    {State.NEW, State.GREETING, State.HELLO, State.STARTTLS, State.HANDSHAKE, State.LOGIN}
+)
+
+
+@attrs.frozen(kw_only=True)
+class TimeoutSettings:
+    """``[relay.timeouts]``: how long a next hop may take; RFC 5321 4.5.3.2 has the defaults."""
+
+    connect: Seconds = attrs.field(
+        metadata={"help": "For the connection to be made."}, default=Seconds(30.0)
+    )
+    greeting: Seconds = attrs.field(
+        metadata={"help": "From the connection to the greeting."}, default=Seconds(300.0)
+    )
+    hello: Seconds = attrs.field(
+        metadata={"help": "For the replies to EHLO and STARTTLS."}, default=Seconds(300.0)
+    )
+    handshake: Seconds = attrs.field(
+        metadata={"help": "For the TLS handshake."}, default=Seconds(60.0)
+    )
+    login: Seconds = attrs.field(
+        metadata={"help": "For each step of AUTH."}, default=Seconds(120.0)
+    )
+    envelope: Seconds = attrs.field(
+        metadata={"help": "For the replies to MAIL and to each RCPT."}, default=Seconds(300.0)
+    )
+    opening: Seconds = attrs.field(
+        metadata={"help": "For the reply to DATA."}, default=Seconds(120.0)
+    )
+    body: Seconds = attrs.field(
+        metadata={"help": "For each part of the message to be taken."}, default=Seconds(180.0)
+    )
+    end: Seconds = attrs.field(
+        metadata={"help": "For the reply behind the message."}, default=Seconds(600.0)
+    )
+    idle: Seconds = attrs.field(
+        metadata={"help": "How long a connection is kept for the next message."},
+        default=Seconds(10.0),
+    )
+    quit: Seconds = attrs.field(metadata={"help": "For the reply to QUIT."}, default=Seconds(5.0))
+
+
+class HopFailed(Exception):
+    """No message can be sent over this connection.
+
+    :param reply: why, for the record.
+    :param state: where it ended.
+    """
+
+    def __init__(self, reply: Reply, state: State = State.NEW) -> None:
+        super().__init__(f"{reply.code} {reply.status} {' / '.join(reply.lines)}")
+        self.reply = reply
+        self.state = state
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class UnverifiedTLS:
+    """TLS with whoever answers: better than none against those who only listen (RFC 7435).
+
+    :param context: without verification.
+    :param host: asked for by SNI, unless it is an address.
+    """
+
+    def __init__(self, context: SSL.Context, host: str) -> None:
+        self._context = context
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """See ``IOpenSSLClientConnectionCreator``."""
+        connection = SSL.Connection(self._context, None)
+        if self._host and not _isAddress(self._host):
+            connection.set_tlsext_host_name(self._host.encode("idna"))
+        return connection
+
+
+def _isAddress(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+class ClientTLS:
+    """Our side of the handshakes with next hops.
+
+    :param authorities: a PEM file of the certificates to trust; ``None`` for the system's.
+    :raise ValueError: when the file holds no certificate, or cannot be read.
+    """
+
+    def __init__(self, authorities: Path | None = None) -> None:
+        self._trust: Any = platformTrust() if authorities is None else _trustOf(authorities)
+        self._verified: dict[str, Any] = {}
+        self._unverified: SSL.Context | None = None
+
+    def creator(self, host: str, verify: bool) -> Any:
+        """What makes a TLS connection with a host.
+
+        :param host: its name, which its certificate has to bear (RFC 9525) if it is verified.
+        """
+        if not verify:
+            if self._unverified is None:
+                self._unverified = CertificateOptions(verify=False).getContext()
+            return UnverifiedTLS(self._unverified, host)
+        if host not in self._verified:
+            # Reading the system's authorities takes some 10 ms; most services have one smarthost.
+            if len(self._verified) >= 64:
+                self._verified.clear()
+            self._verified[host] = optionsForClientTLS(host, self._trust)
+        return self._verified[host]
+
+
+def _trustOf(file: Path) -> Any:
+    try:
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{file} holds no certificate in PEM form") from None
+    return trustRootFromCertificates(
+        [Certificate(crypto.X509.from_cryptography(each)) for each in certificates]
+    )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Host:
+    """One host of a next hop.
+
+    :param endpoint: where it listens.
+    :param name: what its certificate has to bear.
+    :param profile: how to talk to it.
+    :param tls: what makes TLS connections with it; ``None`` when there is to be none.
+    :param implicit: whether TLS begins with the connection (RFC 8314).
+    :param verified: whether ``tls`` verifies the certificate.
+    """
+
+    endpoint: IStreamClientEndpoint
+    name: str
+    profile: Profile
+    tls: Any = None
+    implicit: bool = False
+    verified: bool = False
+
+
+async def connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> Connection:
+    """A connection that is ready for its first message.
+
+    Where TLS is a wish alone, a handshake that fails is followed by a connection without.
+
+    :raise HopFailed: when there is none.
+    """
+    try:
+        return await _connect(host, clock, timeouts)
+    except HopFailed as failed:
+        if failed.state is not State.HANDSHAKE or host.profile.tls != "opportunistic":
+            raise
+        bare = attrs.evolve(host, profile=attrs.evolve(host.profile, tls="off"))
+        return await _connect(bare, clock, timeouts)
+
+
+async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> Connection:
+    connection = Connection(host, clock, timeouts)
+    try:
+        await host.endpoint.connect(Factory.forProtocol(lambda: connection))
+    except Exception as error:
+        # Endpoints fail with what sockets, resolvers and time limits happen to raise.
+        said = str(getattr(error, "osError", None) or error) or type(error).__name__
+        raise HopFailed(Reply(451, "4.4.1", f"Cannot connect to {host.name}: {said}")) from None
+    await connection.opened
+    return connection
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Connection(Protocol):
+    """A connection to a host.
+
+    :param host: which.
+    :param clock: for the time limits.
+    :param timeouts: by the names of the client's limits.
+    :ivar opened: fires when the first message may be sent, or fails with :class:`HopFailed`.
+    :ivar isReady: whether a message may be sent now.
+    :ivar messages: how many have been sent.
+    """
+
+    def __init__(self, host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> None:
+        self.host = host
+        self.opened: Deferred[None] = Deferred()
+        self.messages = 0
+        self.endedIn: State | None = None
+        self._client = Client(host.profile)
+        self._clock = clock
+        self._timeouts = timeouts
+        self._timer: IDelayedCall | None = None
+        self._seen: tuple[int, State] = (0, State.NEW)
+        self._body: IBody | None = None
+        self._delivering: Deferred[tuple[Outcome, ...]] | None = None
+        self._producing = False
+        self._paused = False
+        self._wanted = False
+        self._closed: list[Deferred[None]] = []
+        self._lost = False
+
+    @property
+    def isReady(self) -> bool:
+        """Whether a message may be sent."""
+        return self._client.state is State.READY
+
+    def deliver(self, message: Outgoing, body: IBody) -> Deferred[tuple[Outcome, ...]]:
+        """Send a message.
+
+        :param body: read from its beginning.
+        :return: the outcomes, one for each recipient; it never fails.
+        :raise ValueError: when the connection is not ready.
+        """
+        self._client.send(message)
+        self.messages += 1
+        self._body = body
+        delivering: Deferred[tuple[Outcome, ...]] = Deferred()
+        self._delivering = delivering
+        self._go()
+        return delivering
+
+    def quit(self) -> Deferred[None]:
+        """End in order; fires when the connection is gone."""
+        closed: Deferred[None] = Deferred()
+        if self._lost:
+            closed.callback(None)
+            return closed
+        self._closed.append(closed)
+        self._client.quit()
+        self._go()
+        return closed
+
+    # What the transport says.
+
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        assert self.transport is not None, "connected"
+        setNoDelay = getattr(self.transport, "setTcpNoDelay", None)
+        if setNoDelay is not None:
+            # The end of a message is a small segment that would wait for an acknowledgement.
+            setNoDelay(True)
+        if self.host.implicit:
+            self._limit("handshake")
+            self._startTLS()
+        else:
+            self._client.connectionMade()
+            self._go()
+
+    def _startTLS(self) -> None:
+        transport: Any = self.transport
+        transport.startTLS(self.host.tls)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is active; had the certificate not been good, the connection would be lost."""
+        if self._client.state is State.NEW:
+            self._client.connectionMade(secure=True, verified=self.host.verified)
+        elif self._client.state is State.HANDSHAKE:
+            self._client.handshakeCompleted(self.host.verified)
+        self._go()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets of the next hop."""
+        self._client.dataReceived(data)
+        self._go()
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """The connection is gone."""
+        self._lost = True
+        self._client.connectionLost(self._lostReply(reason))
+        self._go()
+        self._stopTimer()
+        closed, self._closed = self._closed, []
+        for each in closed:
+            each.callback(None)
+
+    def _lostReply(self, reason: Failure) -> Reply:
+        name, client = self.host.name, self._client
+        why = _why(reason)
+        if reason.check(SSL.Error, VerificationError) or client.state is State.HANDSHAKE:
+            return Reply(451, "4.7.5", f"TLS with {name} failed: {why}")
+        waiting = "the TLS handshake" if client.state is State.NEW else client.waitingFor
+        return Reply(451, "4.4.2", f"Connection to {name} lost, waiting for {waiting}: {why}")
+
+    # What the client says.
+
+    def _go(self) -> None:
+        """Send what is to be sent, and do what is to be done."""
+        while True:
+            output = self._client.takeOutput()
+            if output and self.transport is not None and not self._lost:
+                self.transport.write(output)
+            events = self._client.takeEvents()
+            if not events:
+                break
+            for event in events:
+                self._do(event)
+        self._watch()
+
+    def _do(self, event: Event) -> None:
+        if isinstance(event, StartTLS):
+            self._startTLS()
+        elif isinstance(event, BodyWanted):
+            self._wanted = True
+            self._pull()
+        elif isinstance(event, Done):
+            self._done(event.outcomes)
+        elif isinstance(event, Ended):
+            self._ended(event)
+        elif isinstance(event, Ready) and not self.opened.called:
+            self.opened.callback(None)
+
+    def _done(self, outcomes: tuple[Outcome, ...]) -> None:
+        self._body = None
+        self._wanted = False
+        self._stopProducing()
+        delivering, self._delivering = self._delivering, None
+        if delivering is not None:
+            # Not from here: who waits may send the next message at once.
+            self._clock.callLater(0, delivering.callback, outcomes)
+
+    def _ended(self, event: Ended) -> None:
+        self.endedIn = event.state
+        self._stopProducing()
+        if not self.opened.called:
+            reply = event.reply or Reply(451, "4.4.2", f"Connection to {self.host.name} closed")
+            self.opened.errback(HopFailed(reply, event.state))
+        transport: Any = self.transport
+        if not self._lost and transport is not None:
+            # A message that was begun and not ended is not to be taken for one that was.
+            if event.reply is None:
+                transport.loseConnection()
+            else:
+                transport.abortConnection()
+
+    # The message.
+
+    def _pull(self) -> None:
+        if self._paused or not self._wanted or self._body is None:
+            return
+        self._startProducing()
+        self._wanted = False
+        body = self._body
+        body.next().addCallbacks(
+            lambda chunk: self._pulled(chunk, body), lambda failure: self._broken(body)
+        )
+
+    def _pulled(self, chunk: bytes, body: IBody) -> None:
+        if body is not self._body:
+            return  # the message is over: it was refused on its way
+        if chunk:
+            self._client.body(chunk)
+        else:
+            self._client.bodyEnded()
+        self._go()
+
+    def _broken(self, body: IBody) -> None:
+        """The message cannot be read: the next hop must not take half of it for the whole."""
+        if body is self._body:
+            self._client.connectionLost(LOCAL_ERROR)
+            self._go()
+
+    def _startProducing(self) -> None:
+        transport: Any = self.transport
+        if not self._producing and not self._lost:
+            self._producing = True
+            transport.registerProducer(self, True)
+
+    def _stopProducing(self) -> None:
+        transport: Any = self.transport
+        if self._producing:
+            self._producing = False
+            self._paused = False
+            transport.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """The transport has enough for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The transport takes more; that is progress too."""
+        self._paused = False
+        if self._timer is not None:
+            self._limit(self._client.limit)
+        self._pull()
+
+    def stopProducing(self) -> None:
+        """The connection is going; :meth:`connectionLost` follows."""
+        self._paused = True
+
+    # Time.
+
+    def _watch(self) -> None:
+        """Begin the time limit anew when something has come of the last one."""
+        seen = (self._client.progress, self._client.state)
+        if self._client.state is State.CLOSED:
+            if not self._lost:
+                self._limit("quit")
+        elif seen != self._seen:
+            self._seen = seen
+            self._limit(self._client.limit)
+
+    def _limit(self, name: str) -> None:
+        self._stopTimer()
+        seconds: float = getattr(self._timeouts, name)
+        self._timer = self._clock.callLater(seconds, self._timedOut)
+
+    def _stopTimer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _timedOut(self) -> None:
+        self._timer = None
+        client = self._client
+        if client.state is State.READY:
+            client.quit()
+        elif client.state in (State.QUIT, State.CLOSED):
+            transport: Any = self.transport
+            client.quit()
+            transport.abortConnection()
+        else:
+            waiting = "the TLS handshake" if client.state is State.NEW else client.waitingFor
+            said = f"{self.host.name} timed out: waited too long for {waiting}"
+            client.connectionLost(Reply(451, "4.4.2", said))
+        self._go()
+
+
+def _why(reason: Failure) -> str:
+    error = reason.value
+    if isinstance(error, VerificationError):
+        return f"its certificate is not for that name ({', '.join(map(str, error.errors))})"
+    if isinstance(error, SSL.Error):
+        try:
+            return str(error.args[0][0][2]) or "no reason given"
+        except (IndexError, TypeError):
+            return "the connection was closed in the midst of it"
+    if isinstance(error, ConnectionClosed):
+        return str(error)
+    return str(error) or type(error).__name__

@@ -1,0 +1,293 @@
+"""Next hops with their connections: found, opened, used again, and bounded in number.
+
+A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us; its
+connections are kept for the next message for a while.  One that nobody can connect to is left alone
+for a time, so that a thousand messages for it cost one attempt.  REQUIRETLS (RFC 8689) has
+destinations of its own, whose TLS is verified; over MX records, which anybody can forge, only hosts
+below the recipient's own domain are good enough for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from submitd.equality import sameDomain
+from submitd.interfaces import IBody
+from submitd.relay.capabilities import REQUIRETLS_UNVERIFIED
+from submitd.relay.client import Profile, State
+from submitd.relay.connection import ClientTLS, Connection, HopFailed, Host, connect
+from submitd.relay.local import LocalHop
+from submitd.relay.mx import MailExchangers, NoHosts
+from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.relay.routes import RelaySettings, Route
+from submitd.wire.reply import LOCAL_ERROR, Reply
+
+Read = Callable[[], IBody]
+
+# Destinations that are kept when nothing is on its way to them.
+MAX_IDLE = 1000
+
+
+class Hop(Protocol):
+    """Where messages can be delivered to."""
+
+    async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
+        """Deliver a message.
+
+        :param read: gives the message, from its beginning.
+        :return: an outcome for each recipient; it does not raise.
+        """
+
+    async def close(self) -> None:
+        """End what is open."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Means:
+    """What all destinations have in common.
+
+    :param reactor: connects, tells the time and calls later.
+    :param hostname: our own name.
+    :param settings: of ``[relay]``.
+    :param tls: makes handshakes.
+    :param exchangers: finds hosts by MX.
+    """
+
+    reactor: Any
+    hostname: str
+    settings: RelaySettings
+    tls: ClientTLS
+    exchangers: MailExchangers
+
+
+class Destinations:
+    """All next hops.
+
+    :param means: what they have in common.
+    """
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._hops: dict[tuple[str, str, bool], Hop] = {}
+
+    def find(
+        self, route: Route, domain: str, requireTLS: bool
+    ) -> tuple[tuple[str, str, bool], Hop]:
+        """The next hop of a route, the same one each time.
+
+        :param domain: the recipient's.
+        :return: what tells it from others, and the next hop.
+        """
+        key = (route.name, domain if route.kind == "mx" else "", requireTLS)
+        hop = self._hops.get(key)
+        if hop is None:
+            if len(self._hops) >= MAX_IDLE:
+                self._forget()
+            hop = self._hops[key] = self._make(route, domain, requireTLS)
+        return key, hop
+
+    def _make(self, route: Route, domain: str, requireTLS: bool) -> Hop:
+        if route.kind == "maildir":
+            return LocalHop(route.host)
+        return Destination(route, domain, requireTLS, self._means)
+
+    def _forget(self) -> None:
+        for key, hop in list(self._hops.items()):
+            if isinstance(hop, Destination) and hop.isIdle:
+                del self._hops[key]
+
+    async def close(self) -> None:
+        """End all connections."""
+        for hop in list(self._hops.values()):
+            await hop.close()
+
+
+class Destination:
+    """One next hop.
+
+    :param route: how it is spoken to.
+    :param domain: the recipients', for mx.
+    :param requireTLS: whether its TLS must be verified, whatever the route says.
+    :param means: what all have in common.
+    """
+
+    def __init__(self, route: Route, domain: str, requireTLS: bool, means: Means) -> None:
+        self._route = route
+        self._domain = domain
+        self._requireTLS = requireTLS
+        self._means = means
+        self._slots = DeferredSemaphore(max(1, means.settings.connections))
+        self._free: list[Connection] = []
+        self._busy = 0
+        self._deadUntil = 0.0
+        self._deadReply = LOCAL_ERROR
+        self._closing = False
+
+    @property
+    def isIdle(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not self._busy and not any(each.isReady for each in self._free)
+
+    async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
+        """See :meth:`Hop.deliver`."""
+        self._busy += 1
+        try:
+            await self._slots.acquire()
+            try:
+                return await self._deliver(message, read)
+            finally:
+                self._slots.release()
+        finally:
+            self._busy -= 1
+
+    async def _deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
+        connection = self._taken()
+        if connection is not None:
+            outcomes = await connection.deliver(message, read())
+            if not _wasGone(connection, outcomes):
+                self._keep(connection)
+                return outcomes
+        if self._means.reactor.seconds() < self._deadUntil:
+            return _all(message, self._deadReply)
+        try:
+            connection = await self._open()
+        except (HopFailed, NoHosts) as failed:
+            if isinstance(failed, HopFailed):
+                self._dead(failed.reply)
+                # Whatever a next hop says before MAIL, it bounces nobody's mail.
+                return _all(message, failed.reply, Result.DELAYED)
+            return _all(message, failed.reply)
+        outcomes = await connection.deliver(message, read())
+        self._keep(connection)
+        return outcomes
+
+    def _dead(self, reply: Reply) -> None:
+        self._deadUntil = self._means.reactor.seconds() + self._means.settings.backoff
+        self._deadReply = reply if reply.isTransient else _softened(reply)
+
+    def _taken(self) -> Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if connection.isReady:
+                return connection
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        most = self._means.settings.messages_per_connection
+        if self._closing or (most and connection.messages >= most):
+            connection.quit()
+        elif connection.isReady:
+            self._free = [each for each in self._free if each.isReady]
+            self._free.append(connection)
+
+    async def close(self) -> None:
+        """End the connections that are free; those at work end with their message."""
+        self._closing = True
+        free, self._free = self._free, []
+        for closed in [connection.quit() for connection in free]:
+            await closed
+
+    # Opening.
+
+    async def _open(self) -> Connection:
+        failed: HopFailed | None = None
+        for host in await self._hosts():
+            try:
+                return await connect(host, self._means.reactor, self._means.settings.timeouts)
+            except HopFailed as error:
+                failed = error
+        assert failed is not None, "there is one host at least"
+        raise failed
+
+    async def _hosts(self) -> list[Host]:
+        route = self._route
+        if route.kind != "mx":
+            return [self._host(self._endpoint(route.host, route.port), route.host)]
+        exchangers = await self._means.exchangers.hosts(self._domain)
+        if self._requireTLS:
+            exchangers = [each for each in exchangers if _isBelow(each.name, self._domain)]
+        if not exchangers:
+            raise NoHosts(REQUIRETLS_UNVERIFIED)
+        return [
+            self._host(self._addressed(address), each.name)
+            for each in exchangers
+            for address in each.addresses
+        ]
+
+    def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        reactor, limit = self._means.reactor, self._means.settings.timeouts.connect
+        endpoint: Any
+        if port == 0:
+            endpoint = UNIXClientEndpoint(reactor, host, int(limit) or 1)
+        else:
+            endpoint = HostnameEndpoint(reactor, host, port, limit)
+        return endpoint
+
+    def _addressed(self, address: str) -> IStreamClientEndpoint:
+        reactor, port = self._means.reactor, self._means.settings.mx_port
+        limit = int(self._means.settings.timeouts.connect) or 1
+        kind: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+        endpoint: IStreamClientEndpoint = kind(reactor, address, port, limit)
+        return endpoint
+
+    def _host(self, endpoint: IStreamClientEndpoint, name: str) -> Host:
+        route = self._route
+        word = route.tls
+        if self._requireTLS and word in ("opportunistic", "off"):
+            word = "starttls"
+        verify = self._requireTLS or (route.verify and word != "opportunistic")
+        profile = Profile(
+            hostname=self._means.hostname,
+            lmtp=route.kind == "lmtp",
+            tls="required" if word in ("starttls", "implicit") else word,  # type: ignore[arg-type]
+            account=route.account,
+            insecureLogin=route.insecureLogin,
+            host=name,
+            chunking=route.chunking,
+        )
+        try:
+            tls = None if word == "off" else self._means.tls.creator(name, verify)
+        except ValueError as error:
+            # A name that no certificate can bear.
+            raise HopFailed(Reply(451, "4.7.5", f"No TLS with {name}: {error}")) from None
+        return Host(
+            endpoint=endpoint,
+            name=name,
+            profile=profile,
+            tls=tls,
+            implicit=word == "implicit",
+            verified=verify,
+        )
+
+
+def _isBelow(host: str, domain: str) -> bool:
+    name = sameDomain(domain)
+    return host == name or host.endswith("." + name)
+
+
+def _wasGone(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
+    """Whether a connection that had been kept was closed before it took anything of the message."""
+    return connection.endedIn is State.ENVELOPE and all(
+        each.result is Result.DELAYED for each in outcomes
+    )
+
+
+def _all(message: Outgoing, reply: Reply, result: Result | None = None) -> tuple[Outcome, ...]:
+    outcome = Outcome(result or judge(reply), reply, isRemote=False)
+    return (outcome,) * len(message.recipients)
+
+
+def _softened(reply: Reply) -> Reply:
+    said = f"{reply.code} {reply.status} {' / '.join(reply.lines)}"
+    return Reply(451, "4.4.0", f"Next hop refuses every message: {said}")

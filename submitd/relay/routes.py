@@ -1,0 +1,406 @@
+"""Routes: which next hop a recipient's mail goes to, and how it is spoken to.
+
+``[[route]]`` sections are asked in their order; the first that matches wins, and ``[relay]`` itself
+is the last one.  A route matches when each of its lists that is not empty has an entry that
+matches: a domain (``example.org``), all below one (``.example.org``), or an address; logins are
+compared as they are written.  A recipient without a route is failed with 5.4.4.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from submitd.equality import sameAddress, sameDomain, sameLocalPart
+from submitd.relay.connection import TimeoutSettings
+from submitd.relay.login import MECHANISMS, Account
+from submitd.typed import Count, Finding, Seconds, Size
+from submitd.wire.address import Mailbox, ReversePath
+
+Kind = Literal["smarthost", "lmtp", "mx", "maildir"]
+TLSWord = Literal["auto", "starttls", "implicit", "opportunistic", "off"]
+
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::([0-9]{1,5}))?")
+_PORTS = {"smarthost": 587, "lmtp": 24}
+
+
+@attrs.frozen(kw_only=True)
+class TargetSettings:
+    """The next hop of a section: one of ``smarthost``, ``lmtp``, ``mx`` and ``maildir``."""
+
+    smarthost: str = attrs.field(
+        metadata={"help": 'The server that takes our mail: "HOST", or "HOST:PORT"; port 587.'},
+        default="",
+    )
+    lmtp: str = attrs.field(
+        metadata={"help": 'An LMTP server (RFC 2033): "HOST:PORT", or "unix:/path".'}, default=""
+    )
+    mx: bool = attrs.field(
+        metadata={"help": "Deliver to the hosts that DNS names for each recipient's domain."},
+        default=False,
+    )
+    maildir: str = attrs.field(
+        metadata={
+            "help": 'A Maildir, such as "/var/mail/{domain}/{local}/Maildir"; the directory above '
+            "it must be there, or the recipient is unknown."
+        },
+        default="",
+    )
+    tls: TLSWord = attrs.field(
+        metadata={
+            "help": '"starttls" (required), "implicit" (RFC 8314), "opportunistic" (where offered, '
+            'never verified), "off". "auto" is starttls for a smarthost, implicit on port 465, '
+            "opportunistic for mx, off for lmtp."
+        },
+        default="auto",
+    )
+    verify: bool = attrs.field(
+        metadata={"help": "Whether the certificate must be good and bear the host's name."},
+        default=True,
+    )
+    user: str = attrs.field(metadata={"help": "Whom to log in as; empty for no login."}, default="")
+    password_file: Path | None = attrs.field(
+        metadata={"help": "A file, mode 0600, with the password (or token) as its first line."},
+        default=None,
+    )
+    mechanisms: tuple[str, ...] = attrs.field(
+        metadata={"help": "The SASL mechanisms that may be used, best first; also XOAUTH2."},
+        default=("PLAIN", "LOGIN", "CRAM-MD5"),
+    )
+    insecure_login: bool = attrs.field(
+        metadata={"help": "Whether the password may travel without TLS."}, default=False
+    )
+    chunking: bool = attrs.field(
+        metadata={"help": "Use BDAT (RFC 3030) where it is offered."}, default=True
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RouteSettings(TargetSettings):
+    """``[[route]]``: a next hop for some of the mail; the first that matches wins."""
+
+    senders: tuple[str, ...] = attrs.field(
+        metadata={"help": 'Senders: domains, ".domain" for all below one, or addresses.'},
+        default=(),
+    )
+    logins: tuple[str, ...] = attrs.field(metadata={"help": "Who has submitted it."}, default=())
+    recipients: tuple[str, ...] = attrs.field(
+        metadata={"help": "Recipients, written like senders."}, default=()
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RelaySettings(TargetSettings):
+    """``[relay]``: the next hop of all that no ``[[route]]`` takes, and what holds for all."""
+
+    ca_file: Path | None = attrs.field(
+        metadata={"help": "PEM file: the authorities to trust in place of the system's."},
+        default=None,
+    )
+    retry: tuple[Seconds, ...] = attrs.field(
+        metadata={"help": "The times between attempts; the last one repeats."},
+        default=tuple(map(Seconds, (300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0))),
+    )
+    jitter: float = attrs.field(
+        metadata={"help": "How much those may vary, as a part of them."}, default=0.1
+    )
+    expire: Seconds = attrs.field(
+        metadata={"help": "How long it is tried; then the sender is told."},
+        default=Seconds(5 * 86400.0),
+    )
+    delay_notice: Seconds = attrs.field(
+        metadata={"help": "After how long the sender is told of a delay; 0 for never."},
+        default=Seconds(4 * 3600.0),
+    )
+    deliveries: Count = attrs.field(
+        metadata={"help": "Messages on their way at one time."}, default=Count(100)
+    )
+    connections: Count = attrs.field(
+        metadata={"help": "Connections to one next hop at one time."}, default=Count(10)
+    )
+    messages_per_connection: Count = attrs.field(
+        metadata={"help": "Messages over one connection."}, default=Count(100)
+    )
+    recipients_per_message: Count = attrs.field(
+        metadata={"help": "Recipients of one message at a next hop."}, default=Count(100)
+    )
+    backoff: Seconds = attrs.field(
+        metadata={"help": "How long a next hop is left alone that cannot be connected to."},
+        default=Seconds(60.0),
+    )
+    lease: Seconds = attrs.field(
+        metadata={
+            "help": "How long taken work is safe from other processes; it is extended while it "
+            "goes on, and is what a crash may delay."
+        },
+        default=Seconds(900.0),
+    )
+    hops: Count = attrs.field(
+        metadata={"help": "Received fields at which a message is taken to be in a loop."},
+        default=Count(50),
+    )
+    report_size: Size = attrs.field(
+        metadata={"help": "The most of a message that a report gives back."},
+        default=Size(64 * 1024),
+    )
+    resolvers: tuple[str, ...] = attrs.field(
+        metadata={
+            "help": 'DNS servers for mx, "ADDRESS" or "ADDRESS:PORT"; empty for the system\'s.'
+        },
+        default=(),
+    )
+    mx_port: Count = attrs.field(
+        metadata={"help": "The port that hosts of mx are spoken to at."}, default=Count(25)
+    )
+    timeouts: TimeoutSettings = attrs.field(
+        metadata={"help": "Time limits."}, factory=TimeoutSettings
+    )
+
+
+class Password:
+    """The secret of a login, read again whenever its file changes.
+
+    :param file: its first line is the secret.
+    :raise ValueError: when there is none to be read.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._secret = b""
+        problem = self._refresh()
+        if problem:
+            raise ValueError(problem)
+
+    @property
+    def secret(self) -> bytes:
+        """What it is now; the last one, while the file cannot be read."""
+        self._refresh()
+        return self._secret
+
+    def _refresh(self) -> str:
+        try:
+            found = self._file.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp != self._stamp:
+                line = self._file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+                if not line:
+                    return f"{self._file} is empty"
+                self._secret, self._stamp = line, stamp
+        except OSError as error:
+            return f"cannot read {self._file}: {error.strerror}"
+        return ""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Route:
+    """One route.
+
+    :param name: the section, such as ``route[0]``, for messages.
+    :param kind: what stands at its end.
+    :param host: of the next hop; the path of a unix socket or Maildir; empty for mx.
+    :param port: 0 for a unix socket.
+    :param tls: never ``"auto"``.
+    """
+
+    name: str
+    kind: Kind
+    host: str = ""
+    port: int = 0
+    tls: TLSWord = "off"
+    verify: bool = True
+    user: str = ""
+    password: Password | None = None
+    mechanisms: tuple[str, ...] = ()
+    insecureLogin: bool = False
+    chunking: bool = True
+    senders: tuple[str, ...] = ()
+    logins: frozenset[str] = frozenset()
+    recipients: tuple[str, ...] = ()
+
+    @property
+    def account(self) -> Account | None:
+        """Whom to log in as."""
+        if not self.user or self.password is None:
+            return None
+        return Account(self.user, self.password.secret, self.mechanisms)
+
+    def matches(self, login: str, sender: ReversePath, recipient: Mailbox) -> bool:
+        """Whether mail takes this route."""
+        if self.logins and sameLocalPart(login) not in self.logins:
+            return False
+        if self.senders and (sender.mailbox is None or not _listed(sender.mailbox, self.senders)):
+            return False
+        return not self.recipients or _listed(recipient, self.recipients)
+
+
+def _listed(mailbox: Mailbox, entries: Iterable[str]) -> bool:
+    local, domain = sameAddress(mailbox)
+    address = f"{local}@{domain}"
+    return any(
+        entry in (domain, address) or (entry[0] == "." and domain.endswith(entry))
+        for entry in entries
+    )
+
+
+def _normal(entry: str) -> str:
+    """An entry in the form that :func:`_listed` compares."""
+    local, at, domain = entry.rpartition("@")
+    if at and local:
+        return f"{sameLocalPart(local)}@{sameDomain(domain)}"
+    dot = "." if domain.startswith(".") else ""
+    return dot + sameDomain(domain.removeprefix("."))
+
+
+@attrs.frozen(eq=False)
+class Routes:
+    """All routes, in their order."""
+
+    routes: tuple[Route, ...]
+
+    def find(self, login: str, sender: ReversePath, recipient: Mailbox) -> Route | None:
+        """The first route that matches; ``None`` when there is none."""
+        for route in self.routes:
+            if route.matches(login, sender, recipient):
+                return route
+        return None
+
+
+def makeRoutes(
+    relay: RelaySettings, routes: Iterable[RouteSettings] = ()
+) -> tuple[Routes, list[Finding]]:
+    """The routes of a configuration, and all that is wrong or unwise in them."""
+    made: list[Route] = []
+    findings: list[Finding] = []
+    for at, settings in enumerate(routes):
+        _make(f"route[{at}]", settings, made, findings)
+    if any((relay.smarthost, relay.lmtp, relay.mx, relay.maildir)):
+        _make("relay", relay, made, findings)
+    elif not made and not findings:
+        findings.append(
+            Finding("relay", "needs one of smarthost, lmtp, mx and maildir, or a [[route]]")
+        )
+    return Routes(tuple(made)), findings
+
+
+def _make(name: str, settings: TargetSettings, made: list[Route], findings: list[Finding]) -> None:
+    wrong = list(_mistakes(name, settings))
+    findings += wrong
+    if any(not finding.isWarning for finding in wrong):
+        return
+    try:
+        made.append(_route(name, settings))
+    except ValueError as error:
+        findings.append(Finding(name, str(error)))
+
+
+def _route(name: str, settings: TargetSettings) -> Route:
+    kind = _kinds(settings)[0]
+    host, port = _target(kind, settings)
+    matching: dict[str, Any] = {}
+    if isinstance(settings, RouteSettings):
+        matching = {
+            "senders": tuple(map(_normal, settings.senders)),
+            "logins": frozenset(map(sameLocalPart, settings.logins)),
+            "recipients": tuple(map(_normal, settings.recipients)),
+        }
+    return Route(
+        name=name,
+        kind=kind,
+        host=host,
+        port=port,
+        tls=_tls(kind, port, settings.tls),
+        verify=settings.verify,
+        user=settings.user,
+        password=Password(settings.password_file) if settings.password_file else None,
+        mechanisms=tuple(each.upper() for each in settings.mechanisms),
+        insecureLogin=settings.insecure_login,
+        chunking=settings.chunking,
+        **matching,
+    )
+
+
+def _kinds(settings: TargetSettings) -> list[Kind]:
+    kinds: tuple[Kind, ...] = ("smarthost", "lmtp", "mx", "maildir")
+    return [kind for kind in kinds if getattr(settings, kind)]
+
+
+def _target(kind: Kind, settings: TargetSettings) -> tuple[str, int]:
+    if kind == "mx":
+        return "", 0
+    if kind == "maildir":
+        return settings.maildir, 0
+    text: str = getattr(settings, kind)
+    if kind == "lmtp" and text.startswith("unix:"):
+        return text.removeprefix("unix:"), 0
+    matched = _HOST_PORT.fullmatch(text)
+    if matched is None or not 0 < int(matched[3] or _PORTS[kind]) < 65536:
+        raise ValueError(f'must be "HOST" or "HOST:PORT", not "{text}"')
+    return matched[1] or matched[2], int(matched[3] or _PORTS[kind])
+
+
+def _tls(kind: Kind, port: int, word: TLSWord) -> TLSWord:
+    if word != "auto":
+        return word
+    if kind == "smarthost":
+        return "implicit" if port == 465 else "starttls"
+    return "opportunistic" if kind == "mx" else "off"
+
+
+def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
+    kinds = _kinds(settings)
+    if len(kinds) != 1:
+        said = " and ".join(kinds) if kinds else "none"
+        yield Finding(
+            name, f"needs exactly one of smarthost, lmtp, mx and maildir; there is {said}"
+        )
+        return
+    try:
+        _, port = _target(kinds[0], settings)
+    except ValueError as error:
+        yield Finding(f"{name}.{kinds[0]}", str(error))
+        return
+    if settings.maildir and not settings.maildir.startswith("/"):
+        yield Finding(f"{name}.maildir", "must be an absolute path")
+    yield from _loginMistakes(name, settings, _tls(kinds[0], port, settings.tls))
+    if isinstance(settings, RouteSettings):
+        for key in ("senders", "recipients", "logins"):
+            for at, entry in enumerate(getattr(settings, key)):
+                if not entry.strip("@. "):
+                    yield Finding(f"{name}.{key}[{at}]", "is empty")
+
+
+def _loginMistakes(name: str, settings: TargetSettings, tls: TLSWord) -> Iterator[Finding]:
+    if bool(settings.user) != (settings.password_file is not None):
+        yield Finding(name, "user and password_file go together")
+        return
+    for at, mechanism in enumerate(settings.mechanisms):
+        if mechanism.upper() not in MECHANISMS:
+            known = ", ".join(MECHANISMS)
+            yield Finding(
+                f"{name}.mechanisms[{at}]", f'there is no "{mechanism}"; known are: {known}'
+            )
+    file = settings.password_file
+    if file is None:
+        return
+    try:
+        Password(file)
+        if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            yield Finding(
+                f"{name}.password_file",
+                f"{file} can be read by others (chmod 600 {file})",
+                isWarning=True,
+            )
+    except ValueError as error:
+        yield Finding(f"{name}.password_file", str(error))
+    if tls == "off" and not settings.insecure_login:
+        yield Finding(f"{name}.tls", "is off, so that no login is possible; see insecure_login")
+    elif settings.insecure_login or tls == "opportunistic" or not settings.verify:
+        yield Finding(
+            f"{name}.user", "the password may reach others than the next hop", isWarning=True
+        )
