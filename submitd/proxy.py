@@ -21,7 +21,6 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from submitd import events
-from submitd.session import newId
 from submitd.transport import ILookAhead
 from submitd.wire.proxy import HeaderError, HeaderParser
 
@@ -100,7 +99,7 @@ class HeaderReader(Protocol):
             return
         self.factory.connections.remove(self)
         cause = self._cause or ("no header" if self._parser.isEmpty else "cut off")
-        events.emit(events.PROXY_REFUSED, session=newId(), peer=self._peer, cause=cause)
+        events.emit(events.PROXY_REFUSED, peer=self._peer, cause=cause)
 
     def sweep(self, now: float) -> None:
         """End a connection whose header is not whole in time, however busy it is."""

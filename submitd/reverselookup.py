@@ -36,6 +36,7 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 _DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 _ADDRESS = re.compile(r"[0-9.]+")
+_SERVER = re.compile(r"([0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)|(?:\[([^\]]+)\]|([^:]+))(?::([0-9]{1,5}))?")
 
 Server = tuple[str, int]
 
@@ -84,14 +85,14 @@ def parseServer(text: str) -> Server:
 
     :raise ValueError: when it is none.
     """
-    host, separator, port = text.rpartition(":")
-    if not separator or (":" in host and not host.startswith("[")):
-        host, port = text, str(DNS_PORT)
-    host = host.removeprefix("[").removesuffix("]")
+    matched = _SERVER.fullmatch(text)
+    if matched is None:
+        raise ValueError("no name server")
+    host, port = matched[1] or matched[2] or matched[3], int(matched[4] or DNS_PORT)
     ipaddress.ip_address(host)
-    if not (port.isdecimal() and port.isascii() and 0 < int(port) < 65536):
+    if not 0 < port < 65536:
         raise ValueError("no port")
-    return host, int(port)
+    return host, port
 
 
 @implementer(IReverseResolver)

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from submitd import events
 from submitd.extensions.auth import Login
 from submitd.extensions.extension import Extension
+from submitd.interfaces import ITrustedLogin
 from submitd.sasl.credentials import TrustedLogin, checkName
 from submitd.session import Session
 from submitd.states import State, Verb
@@ -72,7 +73,9 @@ def xclient(dialogue: Dialogue, argument: bytes) -> Outcome:
 def _credentials(dialogue: Dialogue, login: str) -> TrustedLogin | None:
     if not login:
         return None
-    if not dialogue.submission.xclientLogin or dialogue.submission.portal is None:
+    portal = dialogue.submission.portal
+    taken = portal.listCredentialsInterfaces() if portal is not None else []
+    if not dialogue.submission.xclientLogin or ITrustedLogin not in taken:
         raise Refused(NO_TRUSTED_LOGIN)
     return TrustedLogin(checkName(login.encode("utf-8")))
 
