@@ -88,6 +88,10 @@ TLS_ESTABLISHED = Event(
     ("session", "peer", "version", "cipher", "bits", "servername", "resumed"),
 )
 TLS_FAILED = Event("tls-failed", "TLS handshake failed", ("session", "peer", "cause"))
+TLS_RELOADED = Event("tls-reloaded", "certificates reloaded", ("files", "expires"))
+TLS_NOT_RELOADED = Event(
+    "tls-not-reloaded", "not reloaded, the old one stays", ("problem",), LogLevel.warn
+)
 LOGIN_SUCCEEDED = Event(
     "login-succeeded", "login", ("session", "peer", "user", "mechanism", "secure")
 )
@@ -124,6 +128,14 @@ POLICY_FAILED = Event(
 DELIVERY_FAILED = Event(
     "delivery-failed", "delivery failed", ("session", "id", "origin", "cause"), LogLevel.error
 )
+SUBMISSION_REPEATED = Event(
+    "submission-repeated", "submission repeated", ("session", "id", "first", "user")
+)
+LEASE_TAKEN_OVER = Event(
+    "lease-taken-over", "lease taken over", ("id", "recipients"), LogLevel.warn
+)
+MESSAGE_DAMAGED = Event("message-damaged", "message damaged", ("id", "problem"), LogLevel.error)
+QUEUE_CHANGED = Event("queue-changed", "queue changed", ("id", "action", "who", "recipients"))
 FILE_READ = Event("file-read", "file read", ("file", "entries"))
 FILE_PROBLEM = Event("file-problem", "file problem", ("file", "line", "problem"), LogLevel.warn)
 SERVICE_STARTED = Event("service-started", "service started", ("hostname", "release"))

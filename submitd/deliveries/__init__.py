@@ -6,4 +6,5 @@ from __future__ import annotations
 REGISTRY: dict[str, str] = {
     "discard": "submitd.deliveries.discard:Discard",
     "maildir": "submitd.deliveries.maildir:Maildir",
+    "spool": "submitd.deliveries.spool:Spool",
 }

@@ -144,6 +144,7 @@ class Settlement:
     :param due: for ``DELAYED``, when to try again.
     :param notified: that a delay report is sent with this: now; ``None`` leaves it as it was.
     :param attempted: whether this was an attempt and counts as one.
+    :raise ValueError: for another state, and for ``DELAYED`` without a time.
     """
 
     position: int
@@ -152,6 +153,13 @@ class Settlement:
     due: float | None = None
     notified: float | None = None
     attempted: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if (self.state is State.DELAYED) is not (self.due is not None):
+            # It would wait for ever, and nobody would be told.
+            raise ValueError("what is delayed, and nothing else, has a time to be due")
+        if self.state in (State.QUEUED, State.LEASED):
+            raise ValueError(f"an attempt cannot end as {self.state.value}")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -205,10 +213,16 @@ class Filter:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Listed:
-    """One message of a list, with those of its recipients that the filter means."""
+    """One message of a list, with those of its recipients that the filter means.
 
-    message: QueuedMessage
+    :param message: ``None`` when it cannot be read.
+    :param damage: why not all of it can be; ``""`` for none.
+    """
+
+    id: str
+    message: QueuedMessage | None
     recipients: tuple[QueuedRecipient, ...]
+    damage: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -233,10 +247,12 @@ class Entry:
 class Shown:
     """Everything about one message but its body.
 
-    :param header: what the client sent as header section, up to its first chunk's end.
-    :param damage: why a part of it cannot be shown; ``""`` for none.
+    :param message: ``None`` when it cannot be read.
+    :param header: the header section with the fields in front; at most its first chunk.
+    :param damage: why not all of it can be read; ``""`` for none.
     """
 
+    id: str
     message: QueuedMessage | None
     recipients: tuple[QueuedRecipient, ...]
     history: tuple[Entry, ...]

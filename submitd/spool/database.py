@@ -1,0 +1,332 @@
+"""The data base: SQLite in a directory of ours, or PostgreSQL.
+
+SQLite keeps a write-ahead log that is synced at each commit (``synchronous=FULL``); a transaction
+that writes takes the lock when it begins, so that two processes wait for each other instead of
+failing in the middle.  PostgreSQL must have ``fsync`` and ``synchronous_commit`` on.
+
+Nothing is opened before the first :class:`Link` is used.  A failure closes the link, and the next
+use opens it again: so the service goes on when the disk has room again or the server is back.
+:func:`asRefused` says which reply a failure is: 452 4.3.1 for a full disk, 451 4.3.0 for all else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from submitd.spool import schema
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL
+
+T = TypeVar("T")
+
+FILE = "spool.db"
+
+MINIMUM_FREE = 16 * 1024 * 1024
+"""Octets that must be free on the disk for a start."""
+
+LOCK_TIMEOUT = 10.0
+"""Seconds that SQLite waits while another process writes."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for PostgreSQL to take a connection."""
+
+SILENCE = 30
+"""Seconds after which a connection to a PostgreSQL that acknowledges nothing is given up."""
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_SQLITE_FULL = 13
+# PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
+_POSTGRES_FULL = "53100"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# What every SQLite connection is told.  journal_size_limit: a log that one large message made long
+# is cut again.  cache_size: 16 MiB, so that the inner pages of all indexes stay in memory.
+_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA journal_size_limit=67108864",
+    "PRAGMA cache_size=-16384",
+)
+
+
+class Unusable(Exception):
+    """The data base cannot be used as it is; the text is a sentence."""
+
+
+@attrs.define(eq=False)
+class Database:
+    """Where the spool is.
+
+    :param path: the directory of an SQLite data base.
+    :param url: or a PostgreSQL data base, as SQLAlchemy or libpq write it.
+    :raise ValueError: unless exactly one of them is given, and understood.
+    """
+
+    path: Path | None = None
+    url: str = ""
+    _engine: sa.Engine = attrs.field(init=False, repr=False)
+    _preparing: threading.Lock = attrs.field(init=False, repr=False, factory=threading.Lock)
+    _isPrepared: bool = attrs.field(init=False, repr=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.path is None) is not bool(self.url):
+            raise ValueError("either path or url must be given")
+        self._engine = _postgres(self.url) if self.path is None else _sqlite(self.path / FILE)
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence; a password is not shown."""
+        if self.path is not None:
+            return str(self.path / FILE)
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def connect(self) -> sa.Connection:
+        """A new connection to a data base whose schema is up to date.
+
+        :raise Unusable: when it is not ours, or newer.
+        :raise OSError: when its directory cannot be made.
+        :raise sa.exc.SQLAlchemyError: when it cannot be opened.
+        """
+        with self._preparing:
+            if not self._isPrepared:
+                self._prepare()
+                self._isPrepared = True
+        return self._engine.connect()
+
+    def doubt(self) -> None:
+        """Something went wrong: look at the schema again when the next connection is made."""
+        self._isPrepared = False
+
+    def _prepare(self) -> None:
+        if self.path is not None:
+            _makePrivate(self.path)
+        with self._engine.connect() as connection:
+            try:
+                with writing(connection):
+                    schema.migrate(connection)
+            except schema.SchemaMistake as mistake:
+                raise Unusable(f"{self.name} {mistake}") from None
+
+    def check(self) -> list[str]:
+        """What is wrong, in sentences, without making anything."""
+        return list(_examinePath(self) if self.path is not None else self.examine())
+
+    def examine(self) -> Iterator[str]:
+        """What is wrong with a data base that is there."""
+        try:
+            with self._engine.connect() as connection:
+                schema.versionOf(connection)
+                yield from _unsafe(connection)
+        except schema.SchemaMistake as mistake:
+            yield f"{self.name} {mistake}"
+        except sa.exc.SQLAlchemyError as error:
+            yield f"{self.name} cannot be opened: {cause(error)}"
+
+    def dispose(self) -> None:
+        """Forget all that the engine keeps."""
+        self._engine.dispose()
+
+
+def _sqlite(file: Path) -> sa.Engine:
+    # One connection for each Link; a pool would take time on each transaction.
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(file)),
+        poolclass=NullPool,
+        connect_args={"timeout": LOCK_TIMEOUT, "check_same_thread": False},
+    )
+    sa.event.listen(engine, "connect", _tell)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _tell(connection: Any, record: Any) -> None:
+    # sqlite3 would begin transactions by itself, and too late.
+    connection.isolation_level = None
+    for pragma in _PRAGMAS:
+        connection.execute(pragma)
+
+
+def _begin(connection: sa.Connection) -> None:
+    immediate = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _postgres(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise ValueError(f'url must be such as "postgresql:///submitd", not "{url}"') from None
+    if parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError(f'url must be one of PostgreSQL, not of "{parsed.drivername}"')
+    try:
+        return sa.create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            poolclass=NullPool,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT,
+                "tcp_user_timeout": SILENCE * 1000,
+            },
+        )
+    except ImportError:
+        raise ValueError("PostgreSQL needs psycopg: pip install submitd[postgresql]") from None
+
+
+def _makePrivate(directory: Path) -> None:
+    """Make the directory 0700 and the file 0600; its log files take the mode from it."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    os.close(os.open(directory / FILE, flags, 0o600))
+
+
+def writing(connection: sa.Connection) -> sa.RootTransaction:
+    """Begin a transaction that writes; as a context it commits, or rolls back."""
+    if not connection.get_execution_options().get("writing"):
+        connection.execution_options(writing=True)
+    return connection.begin()
+
+
+class Link:
+    """One connection that is kept open, for one thread.
+
+    :param database: where to.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: sa.Connection | None = None
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do something in a transaction that has been committed when this returns.
+
+        Whatever ``work`` raises rolls back, and is raised.
+        """
+        return self._run(work, writing)
+
+    def look(self, work: Callable[[sa.Connection], T]) -> T:
+        """Do something that only reads, in a transaction."""
+        return self._run(work, sa.Connection.begin)
+
+    def _run(self, work: Callable[[sa.Connection], T], begin: Callable[..., Any]) -> T:
+        try:
+            if self._connection is None:
+                self._connection = self._database.connect()
+            with begin(self._connection):
+                return work(self._connection)
+        except sa.exc.SQLAlchemyError:
+            self.close()
+            self._database.doubt()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; the next use opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sa.exc.SQLAlchemyError:
+                connection.invalidate()
+
+
+def cause(error: BaseException) -> str:
+    """Why, in one line; without the statement and its values, which SQLAlchemy would add."""
+    origin = getattr(error, "orig", None) or error
+    return " ".join(str(origin).split()) or type(origin).__name__
+
+
+def isFull(error: BaseException) -> bool:
+    """Whether there was no room."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    origin = getattr(error, "orig", None)
+    # The primary code stands in the last octet of an extended one.
+    code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
+    return code == _SQLITE_FULL or getattr(origin, "sqlstate", None) == _POSTGRES_FULL
+
+
+def asRefused(error: BaseException, name: str) -> Refused:
+    """What a failure of the data base means for whoever wanted something of it.
+
+    :param name: the data base, for the log.
+    """
+    return Refused(STORAGE_FULL if isFull(error) else LOCAL_ERROR, f"{name}: {cause(error)}")
+
+
+def _examinePath(database: Database) -> Iterator[str]:
+    path = database.path
+    assert path is not None
+    if os.path.lexists(path):
+        if not path.is_dir():
+            yield f"{path} is not a directory"
+            return
+        directory, problems = path, list(_notOurs(path, 0o077))
+    else:
+        directory, problems = path.parent, []
+        if not directory.is_dir():
+            yield f"{path} cannot be made, for {directory} is not a directory"
+            return
+        if not os.access(directory, os.W_OK | os.X_OK):
+            problems.append(f"{path} cannot be made: no permission to write to {directory}")
+    yield from problems
+    yield from _short(directory)
+    if not problems:
+        yield from _examineFile(database, path / FILE)
+
+
+def _notOurs(path: Path, others: int) -> Iterator[str]:
+    """The messages of many people are in there, so nobody else may look."""
+    found = path.stat()
+    # Root looks at it before it becomes somebody else (twistd --uid).
+    if os.geteuid() != 0 and found.st_uid != os.geteuid():
+        yield f"{path} belongs to another user (uid {found.st_uid}, we are {os.geteuid()})"
+    elif not os.access(path, os.R_OK | os.W_OK):
+        yield f"{path}: no permission to read and write it"
+    if found.st_mode & others:
+        yield (
+            f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): chmod go= {path}"
+        )
+
+
+def _short(directory: Path) -> Iterator[str]:
+    found = os.statvfs(directory)
+    free = found.f_bavail * found.f_frsize
+    if free < MINIMUM_FREE:
+        yield (
+            f"{directory} is on a full disk: {free // 1024} KiB are free, and"
+            f" {MINIMUM_FREE // 1024} KiB is the least to start with"
+        )
+
+
+def _examineFile(database: Database, file: Path) -> Iterator[str]:
+    if not os.path.lexists(file):
+        return
+    if not file.is_file():
+        yield f"{file} is not a file"
+        return
+    problems = list(_notOurs(file, 0o077))
+    yield from problems
+    if problems:
+        return
+    with open(file, "rb") as opened:
+        magic = opened.read(len(_SQLITE_MAGIC))
+    if magic and magic != _SQLITE_MAGIC:
+        yield f"{file} is not a data base"
+    elif magic:
+        yield from database.examine()
+
+
+def _unsafe(connection: sa.Connection) -> Iterator[str]:
+    if connection.dialect.name != "postgresql":
+        return
+    for setting in ("fsync", "synchronous_commit"):
+        if connection.exec_driver_sql(f"SHOW {setting}").scalar() == "off":
+            yield f"PostgreSQL has {setting} = off: a message could be lost after its 250"

@@ -1,0 +1,324 @@
+"""What operators look at and change, as statements.
+
+Whatever names ids, a domain or a recipient is found by a key or an index; a sender, a login or an
+age is looked for from message to message, in order, until the page is full.  Counting reads all
+recipients.  All of it runs beside the service, which does not wait for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from submitd.equality import sameDomain
+from submitd.spool import store
+from submitd.spool.records import (
+    Action,
+    Count,
+    Damaged,
+    Entry,
+    Filter,
+    Listed,
+    QueuedMessage,
+    QueuedRecipient,
+    Shown,
+    State,
+)
+from submitd.spool.rows import messageFrom, recipientFrom
+from submitd.spool.schema import history, message, part, recipient
+
+_WAITING = tuple(state for state in State if not state.isFinal)
+
+# What each action is for; others are left as they are.
+_FROM = {
+    Action.RETRY: (State.QUEUED, State.DELAYED),
+    Action.HOLD: (State.QUEUED, State.DELAYED),
+    Action.RELEASE: (State.HELD,),
+    Action.EXPIRE: (State.QUEUED, State.DELAYED, State.HELD),
+    Action.DELETE: (State.QUEUED, State.DELAYED, State.HELD),
+}
+
+Condition = sa.ColumnElement[bool]
+
+
+@attrs.frozen(kw_only=True)
+class Page:
+    """Which messages to list."""
+
+    which: Filter
+    now: float
+    limit: int
+    after: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What an operator wants."""
+
+    action: Action
+    which: Filter
+    who: str
+    now: float
+    keep: float = 0.0
+
+
+def _ofMessage(which: Filter, now: float) -> list[Condition]:
+    found: list[Condition] = []
+    if which.ids is not None:
+        found.append(message.c.id.in_(which.ids))
+    if which.sender is not None:
+        found.append(sa.func.lower(message.c.sender) == which.sender.lower())
+    if which.login is not None:
+        found.append(message.c.login == which.login)
+    if which.olderThan is not None:
+        found.append(message.c.arrived <= now - which.olderThan)
+    if which.youngerThan is not None:
+        found.append(message.c.arrived >= now - which.youngerThan)
+    return found
+
+
+def _ofRecipient(which: Filter) -> list[Condition]:
+    found: list[Condition] = [
+        recipient.c.state.in_([state.value for state in which.states or _WAITING])
+    ]
+    domain = which.domain
+    if which.recipient is not None:
+        found.append(sa.func.lower(recipient.c.address) == which.recipient.lower())
+        domain = domain or which.recipient.rpartition("@")[2]
+    if domain:
+        found.append(recipient.c.domain == sameDomain(domain))
+    return found
+
+
+def messages(connection: sa.Connection, page: Page) -> list[Listed]:
+    """Messages with recipients that the filter means, the oldest first."""
+    rows = connection.execute(pageStatement(page)).all()
+    if not rows:
+        return []
+    chosen = sa.select(recipient).where(
+        recipient.c.message.in_([row.id for row in rows]), *_ofRecipient(page.which)
+    )
+    byMessage: dict[str, list[Any]] = {}
+    for each in connection.execute(chosen.order_by(recipient.c.message, recipient.c.position)):
+        byMessage.setdefault(each.message, []).append(each)
+    return [_listed(row, byMessage.get(row.id, [])) for row in rows]
+
+
+def pageStatement(page: Page) -> sa.Select[Any]:
+    """The statement that finds the messages of a page."""
+    which = page.which
+    ofRecipient = _ofRecipient(which)
+    if which.domain or which.recipient:
+        # From the index of domains; from message to message it could be a long way to the next.
+        chosen = (
+            sa.select(recipient.c.message)
+            .distinct()
+            .where(recipient.c.message > page.after, *ofRecipient)
+            .order_by(recipient.c.message)
+        )
+        ofMessage = _ofMessage(which, page.now)
+        if ofMessage:
+            chosen = chosen.join(message, message.c.id == recipient.c.message).where(*ofMessage)
+        within = chosen.limit(page.limit).scalar_subquery()
+        return sa.select(message).where(message.c.id.in_(within)).order_by(message.c.id)
+    exists = sa.exists().where(recipient.c.message == message.c.id, *ofRecipient)
+    return (
+        sa.select(message)
+        .where(message.c.id > page.after, exists, *_ofMessage(which, page.now))
+        .order_by(message.c.id)
+        .limit(page.limit)
+    )
+
+
+def _listed(row: Any, recipients: Sequence[Any]) -> Listed:
+    queued, those, damage = _readable(row, recipients)
+    return Listed(id=row.id, message=queued, recipients=those, damage=damage)
+
+
+def _readable(
+    row: Any, rows: Sequence[Any]
+) -> tuple[QueuedMessage | None, tuple[QueuedRecipient, ...], str]:
+    """What can be read of a message and its recipients, and why the rest cannot."""
+    damages: list[str] = []
+    queued = None
+    recipients = []
+    try:
+        queued = messageFrom(row)
+    except Damaged as damaged:
+        damages.append(damaged.reason)
+    for each in rows:
+        try:
+            recipients.append(recipientFrom(each))
+        except Damaged as damaged:
+            damages.append(damaged.reason)
+    return queued, tuple(recipients), "; ".join(damages)
+
+
+def show(connection: sa.Connection, id: str) -> Shown | None:
+    """All about one message but its body."""
+    row = connection.execute(sa.select(message).where(message.c.id == id)).one_or_none()
+    if row is None:
+        return None
+    ofThis = sa.select(recipient).where(recipient.c.message == id).order_by(recipient.c.position)
+    queued, recipients, damage = _readable(row, connection.execute(ofThis).all())
+    entries = sa.select(history).where(history.c.message == id).order_by(history.c.number)
+    first = sa.select(part.c.data).where(part.c.message == id, part.c.sequence == 0)
+    return Shown(
+        id=id,
+        message=queued,
+        recipients=recipients,
+        history=tuple(
+            Entry(
+                at=each.at, position=each.position, event=each.event, text=each.text, who=each.who
+            )
+            for each in connection.execute(entries)
+        ),
+        header=headerOf(bytes(row.fields) + bytes(connection.execute(first).scalar() or b"")),
+        damage=damage,
+    )
+
+
+def headerOf(octets: bytes) -> bytes:
+    """The header section of a message, as far as it stands in these octets."""
+    if octets.startswith(b"\r\n"):
+        return b""
+    end = octets.find(b"\r\n\r\n")
+    return octets if end < 0 else octets[: end + 2]
+
+
+def change(connection: sa.Connection, changes: list[Change]) -> list[dict[str, int]]:
+    """Do something to recipients, and put it on record.
+
+    :return: for each, how many recipients of which message were changed.
+    """
+    return [_change(connection, each) for each in changes]
+
+
+def _change(connection: sa.Connection, wanted: Change) -> dict[str, int]:
+    # A lease that has ended is nobody's: what its owner did is lost, so it stands where it stood.
+    free = sa.or_(
+        recipient.c.state.in_([state.value for state in _FROM[wanted.action]]),
+        sa.and_(recipient.c.state == State.LEASED.value, recipient.c.due <= wanted.now),
+    )
+    chosen = (
+        sa.select(recipient.c.message, recipient.c.position, recipient.c.attempts)
+        .join(message, message.c.id == recipient.c.message)
+        .where(free, *_ofRecipient(wanted.which), *_ofMessage(wanted.which, wanted.now))
+        .with_for_update(of=recipient)
+    )
+    rows = connection.execute(chosen).all()
+    if rows:
+        store.note(
+            connection,
+            [
+                store.historyRow(
+                    row.message, row.position, wanted.now, wanted.action.value, "", wanted.who
+                )
+                for row in rows
+            ],
+        )
+        _DO[wanted.action](connection, wanted, rows)
+    return dict(Tally(row.message for row in rows))
+
+
+_THIS = (
+    recipient.c.message == sa.bindparam("id"),
+    recipient.c.position == sa.bindparam("at"),
+)
+_AGAIN = (
+    sa.update(recipient)
+    .where(*_THIS)
+    .values(state=sa.bindparam("before"), due=sa.bindparam("when"), token=None)
+)
+_GIVE_UP = _AGAIN.values(expires=sa.bindparam("when"))
+_HOLD = sa.update(recipient).where(*_THIS).values(state=State.HELD.value, due=None, token=None)
+_DELETE = sa.delete(recipient).where(*_THIS)
+_LEFT = (
+    sa.select(recipient.c.position)
+    .where(
+        recipient.c.message == sa.bindparam("id"),
+        recipient.c.state.in_([state.value for state in _WAITING]),
+    )
+    .limit(1)
+)
+
+
+def _bound(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"id": row.message, "at": row.position} for row in rows]
+
+
+def _again(
+    connection: sa.Connection, wanted: Change, rows: Sequence[Any], statement: sa.Update = _AGAIN
+) -> None:
+    connection.execute(
+        statement,
+        [
+            {
+                "id": row.message,
+                "at": row.position,
+                "before": store.before(row.attempts).value,
+                "when": wanted.now,
+            }
+            for row in rows
+        ],
+    )
+
+
+def _giveUp(connection: sa.Connection, wanted: Change, rows: Sequence[Any]) -> None:
+    _again(connection, wanted, rows, _GIVE_UP)
+
+
+def _hold(connection: sa.Connection, wanted: Change, rows: Sequence[Any]) -> None:
+    connection.execute(_HOLD, _bound(rows))
+
+
+def _delete(connection: sa.Connection, wanted: Change, rows: Sequence[Any]) -> None:
+    for id in sorted({row.message for row in rows}):
+        store.forget(connection, id)
+    connection.execute(_DELETE, _bound(rows))
+    for id in sorted({row.message for row in rows}):
+        if connection.execute(_LEFT, {"id": id}).first() is None:
+            if wanted.keep:
+                store.finish(connection, id, wanted.now)
+            else:
+                store.drop(connection, id)
+
+
+_DO = {
+    Action.RETRY: _again,
+    Action.RELEASE: _again,
+    Action.HOLD: _hold,
+    Action.EXPIRE: _giveUp,
+    Action.DELETE: _delete,
+}
+
+
+def counts(connection: sa.Connection) -> list[Count]:
+    """How many recipients each domain has in each state."""
+    grouped = (
+        sa.select(
+            recipient.c.domain,
+            recipient.c.state,
+            sa.func.count().label("recipients"),
+            sa.func.min(recipient.c.message).label("first"),
+        )
+        .group_by(recipient.c.domain, recipient.c.state)
+        .subquery()
+    )
+    # Ids grow with time, so the smallest one is the oldest message.
+    oldest = sa.select(grouped, message.c.arrived).outerjoin(
+        message, message.c.id == grouped.c.first
+    )
+    return [
+        Count(
+            domain=row.domain,
+            state=State(row.state),
+            recipients=row.recipients,
+            oldest=row.arrived or 0.0,
+        )
+        for row in connection.execute(oldest.order_by(grouped.c.domain, grouped.c.state))
+    ]

@@ -1,0 +1,322 @@
+"""The durable queue as the rest of the service sees it: Deferreds in front, two threads behind.
+
+One thread writes, by group commit; the other reads bodies and lists, and waits for nobody who
+writes.  Both begin with the first call, so that twistd may fork and change its user before.
+
+What the data base cannot do is a ``Refused``: 452 4.3.1 when there is no room, 451 4.3.0 for all
+else, with the cause for the log.  Damaged messages are put on hold and named in the log.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd import events
+from submitd.interfaces import IBody, ISpool, ISpoolOperations
+from submitd.spool import operations, store
+from submitd.spool.database import Database, Link, Unusable, asRefused
+from submitd.spool.records import (
+    Action,
+    Count,
+    Damaged,
+    Filter,
+    Listed,
+    NewMessage,
+    Settlement,
+    Shown,
+    Work,
+)
+from submitd.spool.writer import GroupCommit, Run, Statement, WorkThread
+
+TIDY_INTERVAL = 60.0
+"""Seconds between two looks for what is old enough to go."""
+
+
+def ownerName() -> str:
+    """Who we are, unlike any other process now or later."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+@implementer(ISpool, ISpoolOperations)
+class Queue:
+    """One process's side of the queue.
+
+    :param database: where it is.
+    :param keep: seconds for which the record of a finished message is kept, without its body.
+    :param window: seconds for which a submission is known again.
+    :param now: what tells the time, in seconds since 1970.
+    :param writing: runs what writes in a thread, one call at a time; ``None`` for one of our own.
+    :param reading: the same for what reads.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keep: float = 0.0,
+        window: float = 3600.0,
+        now: Callable[[], float] = time.time,
+        writing: Run | None = None,
+        reading: Run | None = None,
+    ) -> None:
+        self.database = database
+        self.keep = keep
+        self.window = window
+        self.now = now
+        self._threads = (WorkThread("spool writer"), WorkThread("spool reader"))
+        self._links = (Link(database), Link(database))
+        self._runs = (writing or self._threads[0].run, reading or self._threads[1].run)
+        self._writer = GroupCommit(self._links[0], self._runs[0])
+        self._told: list[Callable[[float], None]] = []
+        self._owner = ""
+        self._serial = 0
+        self._tidied = 0.0
+
+    @property
+    def owner(self) -> str:
+        """See :attr:`submitd.interfaces.ISpool.owner`; asked for after twistd has forked."""
+        if not self._owner:
+            self._owner = ownerName()
+        return self._owner
+
+    # Accepting.
+
+    def add(self, upload: store.Upload) -> Deferred[None]:
+        """Keep a chunk of a message that is not complete yet."""
+        return self._write(store.add, upload)
+
+    def accept(self, acceptance: store.Acceptance) -> Deferred[store.Accepted]:
+        """Keep a message; when this fires, it is durable."""
+        accepting = self._write(store.accept, acceptance)
+        accepting.addCallback(self._accepted, acceptance)
+        self._tidyNowAndThen()
+        return accepting
+
+    def _accepted(self, accepted: store.Accepted, acceptance: store.Acceptance) -> store.Accepted:
+        if not accepted.isRepeat:
+            self._tell(_firstDue([acceptance]))
+        return accepted
+
+    def abandon(self, messageId: str) -> Deferred[None]:
+        """Drop the chunks of a message that will not be complete."""
+        return self._write(store.abandon, messageId)
+
+    # For the relay.
+
+    def lease(self, limit: int, seconds: float) -> Deferred[list[Work]]:
+        """See :meth:`submitd.interfaces.ISpool.lease`."""
+        now = self.now()
+        self._serial += 1
+        token = f"{self.owner}/{self._serial}"
+        claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds)
+        self._tidyNowAndThen()
+        return self._write(store.lease, claim).addCallback(_leased)
+
+    def extend(self, work: Work, seconds: float) -> Deferred[Work]:
+        """See :meth:`submitd.interfaces.ISpool.extend`."""
+        longer = attrs.evolve(work, until=self.now() + seconds)
+        return self._write(store.extend, longer).addCallback(lambda _: longer)
+
+    def giveBack(self, work: Work) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.ISpool.giveBack`."""
+        return self._write(store.giveBack, work)
+
+    def settle(
+        self, work: Work, outcomes: Sequence[Settlement], reports: Sequence[NewMessage] = ()
+    ) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.ISpool.settle`."""
+        now = self.now()
+        own = [store.ownMessage(report, now) for report in reports]
+        settling = store.Settling(
+            work=work,
+            settlements=outcomes,
+            reports=own,
+            now=now,
+            who=self.owner,
+            keep=self.keep,
+        )
+        times = [each.due for each in outcomes if each.due is not None]
+        if own:
+            times.append(_firstDue(own))
+        settled = self._write(store.settle, settling)
+        return settled.addCallback(lambda _: self._tell(min(times)) if times else None)
+
+    def nextDue(self) -> Deferred[float | None]:
+        """See :meth:`submitd.interfaces.ISpool.nextDue`."""
+        return self._look(store.nextDue)
+
+    def whenDue(self, told: Callable[[float], None]) -> None:
+        """See :meth:`submitd.interfaces.ISpool.whenDue`."""
+        self._told.append(told)
+
+    def _tell(self, due: float) -> None:
+        for told in self._told:
+            told(due)
+
+    def read(self, messageId: str) -> Body:
+        """See :meth:`submitd.interfaces.ISpool.read`."""
+        return Body(messageId, self._look, self._quarantine)
+
+    def _quarantine(self, damaged: Damaged) -> Deferred[None]:
+        _logDamage(damaged)
+        return self._write(store.quarantine, (damaged, self.now()))
+
+    def start(self) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.ISpool.start`."""
+        self._tidied = self.now()
+        return self._tidy()
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.ISpool.stop`."""
+        return self._writer.idle().addCallback(self._closeLinks)
+
+    def _closeLinks(self, _: object) -> Deferred[None]:
+        closing = [run(link.close) for run, link in zip(self._runs, self._links, strict=True)]
+        return gatherResults(closing).addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> None:
+        for thread in self._threads:
+            thread.stop()
+        self.database.dispose()
+
+    def _tidyNowAndThen(self) -> None:
+        if self.now() - self._tidied >= TIDY_INTERVAL:
+            self._tidied = self.now()
+            # What has not been cleared away now will be the next time.
+            self._tidy().addErrback(lambda _: None)
+
+    def _tidy(self) -> Deferred[None]:
+        now = self.now()
+        tidying = store.Tidying(now - self.window, now - store.STALE, now - self.keep)
+        return self._write(store.tidy, tidying).addCallback(self._tidyOn)
+
+    def _tidyOn(self, more: bool) -> Deferred[None] | None:
+        return self._tidy() if more else None
+
+    # For operators.
+
+    def messages(self, which: Filter, limit: int = 100, after: str = "") -> Deferred[list[Listed]]:
+        """See :meth:`submitd.interfaces.ISpoolOperations.messages`."""
+        page = operations.Page(which=which, now=self.now(), limit=limit, after=after)
+        return self._look(operations.messages, page)
+
+    def show(self, messageId: str) -> Deferred[Shown | None]:
+        """See :meth:`submitd.interfaces.ISpoolOperations.show`."""
+        return self._look(operations.show, messageId)
+
+    def change(self, action: Action, which: Filter, who: str) -> Deferred[int]:
+        """See :meth:`submitd.interfaces.ISpoolOperations.change`."""
+        if which.ids is None:
+            raise ValueError("a change needs the ids of the messages")
+        now = self.now()
+        change = operations.Change(action=action, which=which, who=who, now=now, keep=self.keep)
+        return self._write(operations.change, change).addCallback(self._changed, change)
+
+    def _changed(self, changed: dict[str, int], change: operations.Change) -> int:
+        for id, recipients in changed.items():
+            events.emit(
+                events.QUEUE_CHANGED,
+                who=change.who,
+                action=change.action.value,
+                id=id,
+                recipients=recipients,
+            )
+        if changed and change.action not in (Action.HOLD, Action.DELETE):
+            self._tell(change.now)
+        return sum(changed.values())
+
+    def counts(self) -> Deferred[list[Count]]:
+        """See :meth:`submitd.interfaces.ISpoolOperations.counts`."""
+        return self._look(operations.counts)
+
+    # Threads.
+
+    def _write(self, statement: Statement, argument: Any) -> Deferred[Any]:
+        return self._writer.submit(statement, argument).addErrback(self._failed)
+
+    def _look(self, statement: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        looking = self._runs[1](
+            self._links[1].look, lambda connection: statement(connection, *arguments)
+        )
+        return looking.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, (sa.exc.SQLAlchemyError, OSError, Unusable)):
+            return Failure(asRefused(error, self.database.name))
+        return failure
+
+
+def _firstDue(acceptances: Sequence[store.Acceptance]) -> float:
+    return min((row["due"] for each in acceptances for row in each.recipients), default=0.0)
+
+
+def _leased(leased: store.Leased) -> list[Work]:
+    for id, positions in leased.takenOver.items():
+        events.emit(events.LEASE_TAKEN_OVER, id=id, recipients=len(positions))
+    for damaged in leased.damaged:
+        _logDamage(damaged)
+    return leased.works
+
+
+def _logDamage(damaged: Damaged) -> None:
+    events.emit(events.MESSAGE_DAMAGED, id=damaged.messageId, problem=damaged.reason)
+
+
+@implementer(IBody)
+class Body:
+    """The octets of a message, read one chunk at a time.
+
+    :param messageId: which message.
+    :param look: reads in a thread.
+    :param quarantine: puts a damaged message on hold.
+    """
+
+    def __init__(
+        self,
+        messageId: str,
+        look: Run,
+        quarantine: Callable[[Damaged], Deferred[None]],
+    ) -> None:
+        self._id = messageId
+        self._look = look
+        self._quarantine = quarantine
+        self._sequence = 0
+        self._left = -1
+
+    def next(self) -> Deferred[bytes]:
+        """See :meth:`submitd.interfaces.IBody.next`."""
+        if self._left == 0:
+            return succeed(b"")
+        if self._left < 0:
+            return self._look(store.firstChunk, self._id).addCallback(self._first)
+        return self._look(store.chunk, self._id, self._sequence).addCallback(self._next)
+
+    def _first(self, found: tuple[int, bytes, bytes] | None) -> bytes | Deferred[bytes]:
+        if found is None:
+            raise LookupError(f"there is no message {self._id}")
+        self._left, fields, data = found
+        return self._count(fields + data)
+
+    def _next(self, data: bytes | None) -> bytes | Deferred[bytes]:
+        return self._count(data or b"")
+
+    def _count(self, data: bytes) -> bytes | Deferred[bytes]:
+        self._sequence += 1
+        if (not data and self._left) or len(data) > self._left:
+            damaged = Damaged(
+                self._id, f"chunk {self._sequence - 1} of its body is missing or too long"
+            )
+            return self._quarantine(damaged).addCallback(lambda _: Failure(damaged))
+        self._left -= len(data)
+        return data

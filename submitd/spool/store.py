@@ -1,0 +1,658 @@
+"""What the service does to the data base, as statements for :mod:`submitd.spool.writer`.
+
+Each function takes a connection within a transaction and a list of arguments, and gives a result
+for each.  None of them reads more than what it is about: every condition is served by a key or an
+index, however long the queue is.  Each may be run again after a rollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from submitd.spool.records import (
+    Damaged,
+    LeaseLost,
+    NewMessage,
+    QueuedRecipient,
+    Settlement,
+    State,
+    Work,
+)
+from submitd.spool.rows import Row, cutReply, messageFrom, messageRow, recipientFrom, recipientRows
+from submitd.spool.schema import history, message, part, recipient, submission, upload
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR
+
+CHUNK = 256 * 1024
+"""Octets of a body in one row."""
+
+STALE = 24 * 3600.0
+"""Seconds without a new chunk after which a body without a message is a leftover of a crash."""
+
+MAX_TIDIED = 500
+"""Rows of one kind that are cleared away in one transaction, so that nobody waits long for it."""
+
+_FINAL = [state.value for state in State if state.isFinal]
+
+
+# Accepting.
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Upload:
+    """A chunk of a message that is not complete yet."""
+
+    id: str
+    sequence: int
+    data: bytes
+    now: float
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Acceptance:
+    """A whole message.
+
+    :param chunks: what of its body has not been uploaded.
+    :param uploaded: how many chunks have.
+    :param window: for how many seconds the same submission is known again.
+    """
+
+    message: Row
+    recipients: list[Row]
+    chunks: Sequence[bytes]
+    uploaded: int = 0
+    window: float = 0.0
+
+
+@attrs.frozen
+class Accepted:
+    """The answer: under which id it is kept, and whether it had been there already."""
+
+    id: str
+    isRepeat: bool = False
+
+
+_ADD_MESSAGE = sa.insert(message)
+_ADD_PART = sa.insert(part)
+_ADD_RECIPIENT = sa.insert(recipient)
+_ADD_SUBMISSION = sa.insert(submission)
+_ADD_HISTORY = sa.insert(history)
+_ADD_UPLOAD = sa.insert(upload)
+_TOUCH = sa.update(upload).where(upload.c.message == sa.bindparam("id"))
+_END_UPLOAD = sa.delete(upload).where(upload.c.message == sa.bindparam("id"))
+_DROP_PARTS = sa.delete(part).where(part.c.message == sa.bindparam("id"))
+_KNOWN = sa.select(submission).where(
+    submission.c.digest.in_(sa.bindparam("digests", expanding=True))
+)
+_FORGET = sa.delete(submission).where(submission.c.digest == sa.bindparam("one"))
+
+
+def add(connection: sa.Connection, uploads: list[Upload]) -> list[None]:
+    """Keep chunks of messages that nobody sees yet."""
+    for each in uploads:
+        if each.sequence == 0:
+            connection.execute(_ADD_UPLOAD, {"message": each.id, "touched": each.now})
+        else:
+            _expectOne(connection.execute(_TOUCH, {"id": each.id, "touched": each.now}))
+    connection.execute(
+        _ADD_PART,
+        [{"message": each.id, "sequence": each.sequence, "data": each.data} for each in uploads],
+    )
+    return [None] * len(uploads)
+
+
+def _expectOne(result: sa.CursorResult[Any]) -> None:
+    if result.rowcount != 1:
+        raise Refused(LOCAL_ERROR, "the message's first part has been cleared away")
+
+
+def abandon(connection: sa.Connection, ids: list[str]) -> list[None]:
+    """Drop the chunks of messages that will not be complete; a message that is stays."""
+    for each in ids:
+        if connection.execute(_END_UPLOAD, {"id": each}).rowcount:
+            connection.execute(_DROP_PARTS, {"id": each})
+    return [None] * len(ids)
+
+
+def accept(connection: sa.Connection, acceptances: list[Acceptance]) -> list[Accepted]:
+    """Keep messages, each under its own id, or find that one has been kept before."""
+    known = _submitted(connection, acceptances)
+    results, fresh = [], []
+    for each in acceptances:
+        id, digest = each.message["id"], each.message["digest"]
+        first = id if digest is None else known.setdefault(digest, id)
+        results.append(Accepted(first, first != id))
+        if first == id:
+            fresh.append(each)
+        elif each.uploaded:
+            abandon(connection, [id])
+    if fresh:
+        _insert(connection, fresh)
+    return results
+
+
+def _submitted(connection: sa.Connection, acceptances: list[Acceptance]) -> dict[bytes, str]:
+    """What of this has been submitted a short while ago: digest -> id."""
+    oldest = {
+        each.message["digest"]: each.message["arrived"] - each.window
+        for each in acceptances
+        if each.message["digest"] is not None
+    }
+    known = {}
+    if oldest:
+        for row in connection.execute(_KNOWN, {"digests": list(oldest)}):
+            if row.at < oldest[row.digest]:
+                connection.execute(_FORGET, {"one": row.digest})
+            else:
+                known[row.digest] = row.message
+    return known
+
+
+def _insert(connection: sa.Connection, acceptances: list[Acceptance]) -> None:
+    messages = [each.message for each in acceptances]
+    for each in acceptances:
+        if each.uploaded:
+            _expectOne(connection.execute(_END_UPLOAD, {"id": each.message["id"]}))
+    connection.execute(_ADD_MESSAGE, messages)
+    parts = [row for each in acceptances for row in _partRows(each)]
+    if parts:
+        connection.execute(_ADD_PART, parts)
+    connection.execute(_ADD_RECIPIENT, [row for each in acceptances for row in each.recipients])
+    digests = [
+        {"digest": row["digest"], "message": row["id"], "at": row["arrived"]}
+        for row in messages
+        if row["digest"] is not None
+    ]
+    if digests:
+        connection.execute(_ADD_SUBMISSION, digests)
+
+
+def _partRows(acceptance: Acceptance) -> Iterator[Row]:
+    for sequence, data in enumerate(acceptance.chunks, acceptance.uploaded):
+        yield {"message": acceptance.message["id"], "sequence": sequence, "data": data}
+
+
+def ownMessage(made: NewMessage, now: float) -> Acceptance:
+    """A message of our own making, ready to be kept."""
+    content = made.content
+    row = messageRow(made.envelope, now, b"", len(content), eightBit=not content.isascii())
+    return Acceptance(
+        message=row,
+        recipients=recipientRows(made.envelope, now),
+        chunks=[content[at : at + CHUNK] for at in range(0, len(content), CHUNK)],
+    )
+
+
+# Leases.
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """The wish for work."""
+
+    token: str
+    limit: int
+    now: float
+    until: float
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Leased:
+    """What was to be had.
+
+    :param takenOver: recipients whose lease had ended: id -> positions.
+    :param damaged: messages that have been put on hold.
+    """
+
+    works: list[Work]
+    takenOver: dict[str, list[int]]
+    damaged: list[Damaged]
+
+
+_HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
+_HIGHEST_BELOW = _HIGHEST.where(recipient.c.priority < sa.bindparam("below"))
+_DUE = (
+    sa.select(recipient.c.message)
+    .where(recipient.c.priority == sa.bindparam("priority"), recipient.c.due <= sa.bindparam("now"))
+    .order_by(recipient.c.due)
+    .limit(sa.bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+_EARLIEST = sa.select(sa.func.min(recipient.c.due)).where(
+    recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
+)
+_OF_MESSAGES = (
+    sa.select(recipient)
+    .where(
+        recipient.c.message.in_(sa.bindparam("ids", expanding=True)),
+        recipient.c.due <= sa.bindparam("now"),
+    )
+    .order_by(recipient.c.message, recipient.c.position)
+    .with_for_update(skip_locked=True)
+)
+_MESSAGES = sa.select(message).where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
+_THIS = (
+    recipient.c.message == sa.bindparam("id"),
+    recipient.c.position == sa.bindparam("at"),
+)
+_OURS = (*_THIS, recipient.c.token == sa.bindparam("held"))
+_TAKE = (
+    sa.update(recipient)
+    .where(*_THIS)
+    .values(state=State.LEASED.value, due=sa.bindparam("until"), token=sa.bindparam("held"))
+)
+_EXTEND = sa.update(recipient).where(*_OURS).values(due=sa.bindparam("until"))
+_GIVE_BACK = (
+    sa.update(recipient)
+    .where(*_OURS)
+    .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
+)
+_POSITIONS = (
+    sa.select(recipient.c.position)
+    .where(recipient.c.message == sa.bindparam("id"), recipient.c.token == sa.bindparam("held"))
+    .with_for_update()
+)
+
+
+def priorities(connection: sa.Connection) -> Iterator[int]:
+    """The priorities of waiting recipients, the highest first; one look at the index for each."""
+    priority = connection.execute(_HIGHEST).scalar()
+    while priority is not None:
+        yield priority
+        priority = connection.execute(_HIGHEST_BELOW, {"below": priority}).scalar()
+
+
+def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
+    """Take what is due."""
+    return [_lease(connection, claim) for claim in claims]
+
+
+def _lease(connection: sa.Connection, claim: Claim) -> Leased:
+    leased = Leased(works=[], takenOver={}, damaged=[])
+    ids = _dueMessages(connection, claim)
+    if not ids:
+        return leased
+    try:
+        _leaseMessages(connection, claim, ids, leased)
+    except (sa.exc.DatabaseError, Damaged):
+        # Something in one of these rows cannot be read: so one by one, to find which.
+        if connection.dialect.name != "sqlite":
+            raise
+        leased = Leased(works=[], takenOver={}, damaged=[])
+        for id in ids:
+            _leaseOrHold(connection, claim, id, leased)
+    return leased
+
+
+def _dueMessages(connection: sa.Connection, claim: Claim) -> list[str]:
+    ids: dict[str, None] = {}
+    left = claim.limit
+    for priority in priorities(connection):
+        bound = {"priority": priority, "now": claim.now, "limit": left}
+        found = connection.execute(_DUE, bound).scalars().all()
+        ids.update(dict.fromkeys(found))
+        left -= len(found)
+        if left <= 0:
+            break
+    return list(ids)
+
+
+def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leased: Leased) -> None:
+    bound = {"ids": ids, "now": claim.now}
+    rows: dict[str, list[Any]] = {id: [] for id in ids}
+    for row in connection.execute(_OF_MESSAGES, bound):
+        rows[row.message].append(row)
+    messages = {row.id: row for row in connection.execute(_MESSAGES, {"ids": ids})}
+    taken: list[Row] = []
+    for id in ids:
+        try:
+            if rows[id] and id not in messages:
+                raise Damaged(id, "its message is missing")
+            leased.works.extend(_works(claim, messages.get(id), rows[id]))
+        except Damaged as damaged:
+            _hold(connection, damaged, claim.now)
+            leased.damaged.append(damaged)
+            continue
+        late = [row.position for row in rows[id] if row.state == State.LEASED.value]
+        if late:
+            leased.takenOver[id] = late
+        taken += [
+            {"id": id, "at": row.position, "until": claim.until, "held": claim.token}
+            for row in rows[id]
+        ]
+    if taken:
+        connection.execute(_TAKE, taken)
+
+
+def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
+    if not recipients:
+        return []
+    queued = messageFrom(row)
+    byDomain: dict[str, list[QueuedRecipient]] = {}
+    for each in recipients:
+        one = recipientFrom(each)
+        if one.state is State.LEASED:
+            one = attrs.evolve(one, state=before(one.attempts))
+        byDomain.setdefault(one.domain, []).append(one)
+    return [
+        Work(
+            token=claim.token,
+            message=queued,
+            domain=domain,
+            recipients=tuple(those),
+            until=claim.until,
+        )
+        for domain, those in byDomain.items()
+    ]
+
+
+def before(attempts: int) -> State:
+    """Where a recipient stands that nobody is at."""
+    return State.DELAYED if attempts else State.QUEUED
+
+
+def _leaseOrHold(connection: sa.Connection, claim: Claim, id: str, leased: Leased) -> None:
+    try:
+        _leaseMessages(connection, claim, [id], leased)
+    except sa.exc.DatabaseError as error:
+        damaged = Damaged(id, f"cannot be read: {error.orig}")
+        _hold(connection, damaged, claim.now)
+        leased.damaged.append(damaged)
+
+
+def extend(connection: sa.Connection, works: list[Work]) -> list[None]:
+    """Have leases end at their ``until``.
+
+    :raise LeaseLost: when one is somebody else's.
+    """
+    for work in works:
+        _checkHeld(connection, work, [each.position for each in work.recipients])
+        connection.execute(_EXTEND, [{**bound, "until": work.until} for bound in _bound(work)])
+    return [None] * len(works)
+
+
+def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
+    """Put recipients back to where they stood; those that are not ours are left alone."""
+    for work in works:
+        connection.execute(
+            _GIVE_BACK,
+            [
+                {**bound, "before": each.state.value, "was": each.due}
+                for bound, each in zip(_bound(work), work.recipients, strict=True)
+            ],
+        )
+    return [None] * len(works)
+
+
+def _bound(work: Work) -> list[Row]:
+    return [
+        {"id": work.message.id, "at": each.position, "held": work.token} for each in work.recipients
+    ]
+
+
+def _checkHeld(connection: sa.Connection, work: Work, positions: Sequence[int]) -> None:
+    bound = {"id": work.message.id, "held": work.token}
+    held = set(connection.execute(_POSITIONS, bound).scalars())
+    lost = [position for position in positions if position not in held]
+    if lost:
+        raise LeaseLost(work.message.id, lost)
+
+
+def nextDue(connection: sa.Connection) -> float | None:
+    """When something is due next."""
+    times = (
+        connection.execute(_EARLIEST, {"priority": priority}).scalar()
+        for priority in priorities(connection)
+    )
+    return min((time for time in times if time is not None), default=None)
+
+
+# Outcomes.
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Settling:
+    """What came of some recipients.
+
+    :param keep: seconds for which the record of a finished message is kept.
+    """
+
+    work: Work
+    settlements: Sequence[Settlement]
+    reports: Sequence[Acceptance]
+    now: float
+    who: str
+    keep: float
+
+
+# The message's row is the lock: of two nodes that settle its last two recipients one must see the
+# other's, or the message would stay for ever.
+_LOCKED = sa.select(message.c.digest).where(message.c.id == sa.bindparam("id")).with_for_update()
+_STANDING = sa.select(recipient.c.position, recipient.c.state, recipient.c.token).where(
+    recipient.c.message == sa.bindparam("id")
+)
+_SETTLE = (
+    sa.update(recipient)
+    .where(*_THIS)
+    .values(
+        state=sa.bindparam("now_state"),
+        reply=sa.bindparam("now_reply"),
+        due=sa.bindparam("now_due"),
+        notified=sa.func.coalesce(sa.bindparam("now_notified"), recipient.c.notified),
+        attempts=recipient.c.attempts + sa.bindparam("tried"),
+        token=None,
+    )
+)
+_FINISHED = (
+    sa.update(message)
+    .where(message.c.id == sa.bindparam("one"))
+    .values(finished=sa.bindparam("when"), digest=None)
+)
+_DROP_MESSAGE = sa.delete(message).where(message.c.id == sa.bindparam("id"))
+_DROP_RECIPIENTS = sa.delete(recipient).where(recipient.c.message == sa.bindparam("id"))
+_DROP_HISTORY = sa.delete(history).where(history.c.message == sa.bindparam("id"))
+
+
+def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
+    """Write down what came of recipients, and queue the reports about it.
+
+    :raise LeaseLost: when a recipient is somebody else's by now.
+    """
+    # In one order on all nodes, so that no two of them wait for each other's message.
+    for each in sorted(settlings, key=lambda settling: settling.work.message.id):
+        _settle(connection, each)
+    reports = [report for each in settlings for report in each.reports]
+    if reports:
+        accept(connection, reports)
+    return [None] * len(settlings)
+
+
+def _settle(connection: sa.Connection, settling: Settling) -> None:
+    id, token = settling.work.message.id, settling.work.token
+    digest = lock(connection, id)
+    standing = connection.execute(_STANDING, {"id": id}).all()
+    held = {row.position for row in standing if row.token == token}
+    ours = {each.position: each.state for each in settling.settlements}
+    lost = [position for position in ours if position not in held]
+    if lost:
+        raise LeaseLost(id, lost)
+    if digest is not None and State.FAILED in ours.values():
+        # Sent again after it was given up, it is not a repetition.
+        connection.execute(_FORGET, {"one": digest})
+    isFinished = all(ours.get(row.position, State(row.state)).isFinal for row in standing)
+    if isFinished and not settling.keep:
+        drop(connection, id)
+        return
+    _record(connection, settling)
+    if isFinished:
+        finish(connection, id, settling.now)
+
+
+def _record(connection: sa.Connection, settling: Settling) -> None:
+    id = settling.work.message.id
+    connection.execute(
+        _SETTLE,
+        [
+            {
+                "id": id,
+                "at": each.position,
+                "now_state": each.state.value,
+                "now_reply": cutReply(each.reply),
+                "now_due": each.due,
+                "now_notified": each.notified,
+                "tried": int(each.attempted),
+            }
+            for each in settling.settlements
+        ],
+    )
+    note(
+        connection,
+        [
+            historyRow(id, each.position, settling.now, each.state.value, each.reply, settling.who)
+            for each in settling.settlements
+        ],
+    )
+
+
+def historyRow(id: str, position: int | None, at: float, event: str, text: str, who: str) -> Row:
+    """A line of a message's history."""
+    return {
+        "message": id,
+        "position": position,
+        "at": at,
+        "event": event,
+        "text": cutReply(text),
+        "who": who,
+    }
+
+
+def note(connection: sa.Connection, rows: list[Row]) -> None:
+    """Put lines on record."""
+    if rows:
+        connection.execute(_ADD_HISTORY, rows)
+
+
+def lock(connection: sa.Connection, id: str) -> bytes | None:
+    """Have a message for this transaction alone.
+
+    :return: its digest.
+    """
+    digest: bytes | None = connection.execute(_LOCKED, {"id": id}).scalar()
+    return digest
+
+
+def forget(connection: sa.Connection, id: str) -> None:
+    """Have a message for this transaction alone; submitted again, it is not a repetition."""
+    digest = lock(connection, id)
+    if digest is not None:
+        connection.execute(_FORGET, {"one": digest})
+
+
+def finish(connection: sa.Connection, id: str, now: float) -> None:
+    """Drop the body of a message for which nothing is left to do, and keep the record."""
+    connection.execute(_DROP_PARTS, {"id": id})
+    connection.execute(_FINISHED, {"one": id, "when": now})
+
+
+def drop(connection: sa.Connection, id: str) -> None:
+    """Drop all of a message."""
+    for statement in (_DROP_PARTS, _DROP_RECIPIENTS, _DROP_HISTORY, _DROP_MESSAGE):
+        connection.execute(statement, {"id": id})
+
+
+# Damage, and what is left behind.
+
+
+@attrs.frozen
+class Tidying:
+    """What is old enough to go: of submissions, of uploads, of finished messages."""
+
+    submitted: float
+    touched: float
+    finished: float
+
+
+_HOLD = (
+    sa.update(recipient)
+    .where(recipient.c.message == sa.bindparam("id"), recipient.c.state.not_in(_FINAL))
+    .values(state=State.HELD.value, due=None, token=None, reply=sa.bindparam("reason"))
+)
+_OLD_SUBMISSIONS = (
+    sa.select(submission.c.digest)
+    .where(submission.c.at < sa.bindparam("before"))
+    .order_by(submission.c.at)
+    .limit(MAX_TIDIED)
+)
+_OLD_UPLOADS = sa.select(upload.c.message).where(upload.c.touched < sa.bindparam("before"))
+_OLD_MESSAGES = (
+    sa.select(message.c.id)
+    .where(message.c.finished < sa.bindparam("before"))
+    .order_by(message.c.finished)
+    .limit(MAX_TIDIED)
+)
+
+
+def quarantine(connection: sa.Connection, damages: list[tuple[Damaged, float]]) -> list[None]:
+    """Put damaged messages on hold, with the reason and the time."""
+    for each, now in damages:
+        _hold(connection, each, now)
+    return [None] * len(damages)
+
+
+def _hold(connection: sa.Connection, damaged: Damaged, now: float) -> None:
+    reason = f"damaged: {damaged.reason}"
+    connection.execute(_HOLD, {"id": damaged.messageId, "reason": cutReply(reason)})
+    note(
+        connection,
+        [historyRow(damaged.messageId, None, now, State.HELD.value, reason, "submitd")],
+    )
+
+
+def tidy(connection: sa.Connection, tidyings: list[Tidying]) -> list[bool]:
+    """Clear away what is old.
+
+    :return: whether there is more of it.
+    """
+    return [_tidy(connection, each) for each in tidyings]
+
+
+def _tidy(connection: sa.Connection, tidying: Tidying) -> bool:
+    bound = {"before": tidying.submitted}
+    digests = connection.execute(_OLD_SUBMISSIONS, bound).scalars().all()
+    if digests:
+        connection.execute(_FORGET, [{"one": digest} for digest in digests])
+    uploads = connection.execute(_OLD_UPLOADS, {"before": tidying.touched}).scalars().all()
+    abandon(connection, list(uploads))
+    ids = connection.execute(_OLD_MESSAGES, {"before": tidying.finished}).scalars().all()
+    for id in ids:
+        drop(connection, id)
+    return len(digests) == MAX_TIDIED or len(ids) == MAX_TIDIED
+
+
+# Reading.
+
+
+_FIRST = (
+    sa.select(message.c.size, message.c.fields, part.c.data)
+    .outerjoin_from(message, part, sa.and_(part.c.message == message.c.id, part.c.sequence == 0))
+    .where(message.c.id == sa.bindparam("id"))
+)
+_PART = sa.select(part.c.data).where(
+    part.c.message == sa.bindparam("id"), part.c.sequence == sa.bindparam("at")
+)
+
+
+def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] | None:
+    """A message's size, its fields and its first chunk."""
+    row = connection.execute(_FIRST, {"id": id}).one_or_none()
+    return None if row is None else (row.size, bytes(row.fields), bytes(row.data or b""))
+
+
+def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes | None:
+    """A chunk of its body."""
+    data = connection.execute(_PART, {"id": id, "at": sequence}).scalar()
+    return None if data is None else bytes(data)
