@@ -29,6 +29,7 @@ from submitd.wire.reply import (
     BINARY_NEEDS_BDAT,
     CANNOT_VERIFY,
     CLOSING,
+    LOCAL_ERROR,
     NUL_IN_MESSAGE,
     OK,
     RECIPIENT_OK,
@@ -180,9 +181,13 @@ def _beginMessage(
 def _opened(
     sink: IMessage, dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
+    if dialogue.state is State.CLOSED:  # the delivery began although it was told to give up
+        sink.connectionLost()
+        raise Refused(LOCAL_ERROR, "the client is gone")
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0
     incoming = IncomingMessage(sink, limits.messageSize, headerLimit, now)
+    dialogue.incoming = incoming
     waiting = incoming.trace(_traceField(dialogue, now))
     return dialogue.after(waiting, then, dialogue, incoming)
 

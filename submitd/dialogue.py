@@ -395,10 +395,15 @@ class Dialogue:
     def after(
         self, waiting: Deferred[Any] | None, then: Callable[..., Outcome], *arguments: Any
     ) -> Outcome:
-        """``then(*arguments)``, now or once ``waiting`` has fired."""
+        """``then(*arguments)``, now or once ``waiting`` has fired and the client is still there."""
         if waiting is None:
             return then(*arguments)
-        return waiting.addCallback(lambda _: then(*arguments))
+        return waiting.addCallback(lambda _: self._resume(then, arguments))
+
+    def _resume(self, then: Callable[..., Outcome], arguments: tuple[Any, ...]) -> Outcome:
+        if self.state is State.CLOSED:
+            raise Refused(LOCAL_ERROR, "the client is gone")
+        return then(*arguments)
 
     def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
         """The same Deferred, which now fails with 451 when it takes longer than a stage may."""

@@ -45,6 +45,14 @@ class Prepends:
         message.prepend(b"X-Seen: %d %s\r\n" % (message.byteLength, message.header[:7]))
 
 
+@implementer(IMessagePolicy)
+class Stubborn:
+    """Does what it is told when a message has come."""
+
+    def __init__(self, answer: Any) -> None:
+        self.messageReceived = answer
+
+
 @implementer(ISecurePolicy)
 class NoTLSIsGood:
     """Objects to every handshake."""
@@ -222,6 +230,29 @@ class RefusedTests(ExtensionTestCase):
         talk.lose()
         self.assertEqual(self.delivery.begun, [])
         self.assertIs(talk.protocol.dialogue.state, State.CLOSED)
+
+    def test_lostWhileWaiting(self) -> None:
+        """Whoever goes on although it was told to give up: nothing is begun, committed or kept."""
+
+        def stubborn(*arguments: Any) -> Deferred[Any]:
+            return Deferred(lambda deferred: deferred.callback(None))
+
+        def begins(message: Any) -> Deferred[Any]:
+            return Deferred(lambda deferred: deferred.callback(message))
+
+        for changes, states in (
+            ({"policies": [DataPolicy(stubborn)]}, []),
+            ({"delivery": MemoryDelivery(onBegin=begins)}, ["aborted"]),
+            ({"delivery": MemoryDelivery(onChunk=stubborn)}, ["aborted"]),
+            ({"policies": [Stubborn(stubborn)]}, ["aborted"]),
+        ):
+            for command in (b"BDAT 2 LAST\r\n\r\n", b"DATA\r\n\r\n.\r\n"):
+                delivery = changes.get("delivery") or MemoryDelivery()
+                delivery.begun.clear()
+                talk = self.talk(**{**changes, "delivery": delivery})
+                self.begin().send(command)
+                talk.lose()
+                self.assertEqual([each.state for each in delivery.begun], states, command)
 
     def test_beforeLogin(self) -> None:
         """Commands before login are counted, and then end the connection without reading on."""
