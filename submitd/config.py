@@ -26,7 +26,7 @@ from submitd.settings import (
     Settings,
     SMTPSettings,
 )
-from submitd.tls import TLSSettings
+from submitd.tls import CertificateSettings, TLSSettings
 from submitd.typed import Finding, nearest, structure
 
 # Where the keys are described, section by section, for the documentation.
@@ -34,6 +34,7 @@ SECTIONS: tuple[type, ...] = (
     Settings,
     ListenerSettings,
     TLSSettings,
+    CertificateSettings,
     AuthSettings,
     LimitSettings,
     SMTPSettings,

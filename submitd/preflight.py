@@ -258,6 +258,11 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
     for mistake in tls.mistakes(settings.tls):
         yield Finding(f"tls.{mistake.key}", mistake.sentence)
     yield from _othersCanRead("tls.private_key", settings.tls.private_key)
+    for name, each in settings.tls.sni.items():
+        yield from _othersCanRead(f'tls.sni."{name}".private_key', each.private_key)
+    if settings.tls.client_ca is not None and settings.tls.client_certificate == "no":
+        said = 'is not used: with client_certificate = "no" clients are not asked for one'
+        yield Finding("tls.client_ca", said, isWarning=True)
 
 
 def _noCertificate(settings: Settings) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ from submitd.proxy import HeaderReader
 from submitd.session import Session, TLSInfo
 from submitd.states import FRAMING, Framing, State
 from submitd.submission import Submission
+from submitd.tls import isVerified
 from submitd.wire.network import NONE as NO_NETWORKS
 from submitd.wire.network import Networks
 from submitd.wire.proxy import Ends
@@ -49,12 +50,14 @@ LINGER = 10.0
 def describeTLS(connection: SSL.Connection) -> TLSInfo:
     """What a finished handshake agreed on."""
     serverName = connection.get_servername()
+    peerCertificate = connection.get_peer_certificate()
     return TLSInfo(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
         bits=connection.get_cipher_bits() or 0,
         serverName=serverName.decode("ascii", "replace") if serverName else None,
-        peerCertificate=connection.get_peer_certificate(),
+        peerCertificate=peerCertificate,
+        verified=peerCertificate is not None and isVerified(connection),
         resumed=_wasResumed(connection),
     )
 

@@ -13,8 +13,10 @@ removed), then the connections, each with a word to its client.
 from __future__ import annotations
 
 import math
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
@@ -29,9 +31,12 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IOpenSSLContextFactory,
+    IReactorFromThreads,
+    IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
 
@@ -57,6 +62,9 @@ from submitd.submission import Limits, Submission
 from submitd.tls import ServerTLS, TLSMistake
 from submitd.transport import PortReactor
 from submitd.wire.network import Networks
+
+# Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.
+TICKET_KEYS = 86400.0
 
 
 class CannotStart(SystemExit, Exception):
@@ -143,6 +151,7 @@ class SubmissionService(MultiService):
     :param hostname: its own name, for the log.
     :param connections: what they share.
     :param drainSeconds: what transactions under way get at the end.
+    :param tls: the certificates; ``None`` for none that can be read again.
     :param log: is opened before everything else and closed behind it.
     """
 
@@ -152,12 +161,22 @@ class SubmissionService(MultiService):
         connections: Connections,
         drainSeconds: float = 30.0,
         log: JSONLog | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         super().__init__()
         self.hostname = hostname
         self.connections = connections
         self.drainSeconds = drainSeconds
         self._log = log
+        self._tls = tls
+
+    def reload(self) -> None:
+        """Read the certificates again; what is wrong with them is logged, and the old ones stay.
+
+        Password files and the like need no reload: a change is seen by those who read them.
+        """
+        if self._tls is not None:
+            self._tls.reload()
 
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
@@ -202,6 +221,72 @@ class SubmissionService(MultiService):
             it has been answered, and all of them when the time to drain is over.
         """
         return Deferred.fromCoroutine(self._end(super().stopService()))
+
+
+class Renewal(Service):
+    """Takes changed certificates into use, and has new keys for session tickets every day.
+
+    :param tls: the certificates; their settings say how often to look.
+    :param clock: calls later.
+    """
+
+    def __init__(self, tls: ServerTLS, clock: IReactorTime) -> None:
+        self._calls = []
+        for call, seconds in (
+            (tls.refresh, tls.settings.reload_interval),
+            (tls.renewTickets, TICKET_KEYS),
+        ):
+            if seconds:
+                looping = LoopingCall(call)
+                looping.clock = clock
+                self._calls.append((looping, seconds))
+
+    def startService(self) -> None:
+        """Begin to look, one interval from now."""
+        super().startService()
+        for looping, seconds in self._calls:
+            looping.start(seconds, now=False).addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        events.emit(
+            events.SERVICE_PROBLEM, problem="certificates are no longer looked at", failure=failure
+        )
+
+    def stopService(self) -> None:
+        """Look no more."""
+        super().stopService()
+        for looping, _ in self._calls:
+            if looping.running:
+                looping.stop()
+
+
+class HangUp(Service):
+    """SIGHUP makes the service reload; without this it would end the process.
+
+    :param reactor: where the reload runs, and not in the midst of whatever the signal interrupts.
+    :param reload: what is to be done.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, reload: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._reload = reload
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Take the signal, unless this is not the main thread, which alone may."""
+        super().startService()
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGHUP, self._caught)
+
+    def _caught(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def stopService(self) -> None:
+        """Let go of the signal, unless another has taken it since."""
+        super().stopService()
+        if self._before is not None and signal.getsignal(signal.SIGHUP) == self._caught:
+            signal.signal(signal.SIGHUP, self._before)
+        self._before = None
 
 
 class JSONLog:
@@ -253,7 +338,10 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     """
     log = JSONLog(settings.log.json) if settings.log.json else None
     common = _submission(settings, reactor)
-    return _listening(common, settings.listener, _tls(settings), settings.limits, reactor, log)
+    tls = _tls(settings)
+    service = _listening(common, settings.listener, tls, settings.limits, reactor, log)
+    HangUp(reactor, service.reload).setServiceParent(service)
+    return service
 
 
 def submissionService(
@@ -267,7 +355,8 @@ def submissionService(
 
     :param reactor: listens, tells the time and calls later.
     :param listeners: where to listen; each says how it does TLS, and whether it speaks LMTP.
-    :param tls: such as :class:`submitd.tls.ServerTLS`; needed unless TLS is off everywhere.
+    :param tls: such as :class:`submitd.tls.ServerTLS`, whose files are looked at for changes;
+        needed unless TLS is off everywhere.
     :param bounds: what clients may use; ``None`` for the defaults.
     :param common: any parameter of :class:`Submission`, and ``delivery`` at least.  Where nothing
         is said the name is the system's, the mechanisms are PLAIN and LOGIN, and the extensions are
@@ -294,7 +383,10 @@ def _listening(
     log: JSONLog | None = None,
 ) -> SubmissionService:
     connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
-    service = SubmissionService(common.hostname, connections, bounds.drain, log)
+    renewable: Any = tls if isinstance(tls, ServerTLS) else None
+    service = SubmissionService(common.hostname, connections, bounds.drain, log, renewable)
+    if renewable is not None:
+        Renewal(renewable, reactor).setServiceParent(service)
     for listener in listeners:
         factory = SubmissionFactory(
             attrs.evolve(

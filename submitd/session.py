@@ -11,6 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from submitd.wire.network import addressLiteral
 from submitd.wire.proxy import Ends
@@ -34,7 +36,13 @@ class TLSInfo:
     :param bits: the strength of the cipher, in bits.
     :param serverName: the name the client asked for by SNI (RFC 6066 3), or ``None``.
     :param peerCertificate: the client's certificate (an ``OpenSSL.crypto.X509``), or ``None``.
-    :param resumed: whether an earlier session was resumed.
+    :param resumed: whether an earlier session was resumed.  What was verified then is not verified
+        again.
+    :param verified: whether the client's certificate was verified with ``client_ca``; with
+        ``client_certificate = "request"`` there may be one that was not, and says nothing.
+
+    What a certificate says is told by the properties; one that was not verified may say anything,
+    and what cannot be read in it is empty.
     """
 
     version: str
@@ -43,6 +51,53 @@ class TLSInfo:
     serverName: str | None = None
     peerCertificate: Any = None
     resumed: bool = False
+    verified: bool = False
+
+    @property
+    def _peer(self) -> x509.Certificate | None:
+        if self.peerCertificate is None:
+            return None
+        try:
+            certificate: x509.Certificate = self.peerCertificate.to_cryptography()
+        except ValueError:
+            return None
+        return certificate
+
+    @property
+    def peerSubject(self) -> str:
+        """The subject of the client's certificate (RFC 4514), such as ``"CN=printer,O=Example"``.
+
+        Empty where there is none.
+        """
+        try:
+            return "" if self._peer is None else self._peer.subject.rfc4514_string()
+        except ValueError:
+            return ""
+
+    @property
+    def peerEmails(self) -> tuple[str, ...]:
+        """The addresses in the client's certificate: rfc822Name of subjectAltName (RFC 5280)."""
+        return tuple(_alternativeNames(self._peer, x509.RFC822Name))
+
+    @property
+    def peerNames(self) -> tuple[str, ...]:
+        """The host names in the client's certificate: dNSName of subjectAltName."""
+        return tuple(_alternativeNames(self._peer, x509.DNSName))
+
+    @property
+    def peerFingerprint(self) -> str:
+        """SHA-256 of the client's certificate, 64 hexadecimal digits in lower case; or empty."""
+        return "" if self._peer is None else self._peer.fingerprint(hashes.SHA256()).hex()
+
+
+def _alternativeNames(certificate: x509.Certificate | None, kind: type[Any]) -> list[str]:
+    if certificate is None:
+        return []
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []
+    return names.get_values_for_type(kind)
 
 
 @attrs.define(eq=False)

@@ -1,48 +1,67 @@
-"""TLS of the listeners: the server's contexts and the certificate of the demonstration.
+"""TLS of the listeners: versions and ciphers, a certificate per name, client certificates, reload.
 
-A :class:`ServerTLS` is made once from :class:`TLSSettings` and hands its context to every
-handshake, whichever transport makes it (``startTLS``, or TLS from the first octet).  What it
-promises: nothing below TLS 1.2, no compression (CRIME), no renegotiation, session tickets without
-a cache in memory, no buffers kept for idle connections, and, unless other ciphers are asked for,
-forward secrecy and authenticated ciphers alone.
+A :class:`ServerTLS` is made once from :class:`TLSSettings` and makes the connection of every
+handshake, whichever transport asks (``startTLS``, or TLS from the first octet).  What it promises:
+nothing below TLS 1.2, no compression (CRIME), no renegotiation, session tickets without a cache in
+memory, no buffers kept for idle connections, and, unless other ciphers are asked for, forward
+secrecy and authenticated ciphers alone.
 
-Files are read when the object is made, so before privileges are dropped and before any port opens.
-It fails with :class:`TLSMistake`, which names the setting and says in a sentence what is wrong;
-:func:`mistakes` finds all of them at once.
+A client that names the server (SNI, RFC 6066 3) gets the certificate of that name, and for a name
+that is not known the one of ``[tls]`` itself: that recommends to go on, and the client is the one
+who can tell whether it will do.  Choosing is one look into a dictionary, and is not even asked for
+where there are no names.
+
+Files are read when the object is made, so before privileges are dropped and before any port opens;
+it fails with :class:`TLSMistake`, and :func:`mistakes` finds all of them at once.  Later they are
+read again by ``reload`` and, when they have changed, by ``refresh``: a pair that is broken then is
+one line in the log, and the old one stays.  Connections that are there keep what they began with.
 """
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import os
-from collections.abc import Callable
+import re
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLContextFactory
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLContextFactory, IOpenSSLServerConnectionCreator
 from zope.interface import implementer
 
-Version = Literal["TLSv1.2", "TLSv1.3"]
-PrivateKey = (
-    rsa.RSAPrivateKey
-    | dsa.DSAPrivateKey
-    | ec.EllipticCurvePrivateKey
-    | ed25519.Ed25519PrivateKey
-    | ed448.Ed448PrivateKey
+from submitd import events
+from submitd.certificates import (
+    Identity,
+    Kept,
+    TLSMistake,
+    readCertificates,
+    readPrivateKey,
+    selfSigned,
 )
+from submitd.equality import sameDomain
+from submitd.transport import IConnectionsOverSockets
+from submitd.typed import Seconds
+from submitd.wire import abnf
+
+__all__ = [
+    "CertificateSettings",
+    "ServerTLS",
+    "TLSMistake",
+    "TLSSettings",
+    "isVerified",
+    "mistakes",
+    "selfSigned",
+]
+
+Version = Literal["TLSv1.2", "TLSv1.3"]
 
 VERSIONS: dict[str, int] = {"TLSv1.2": SSL.TLS1_2_VERSION, "TLSv1.3": SSL.TLS1_3_VERSION}
 
 # RFC 9325 4.2: ECDHE with an AEAD.  The suites of TLS 1.3 are all of that kind already.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+CIPHERSUITES = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 
 OPTIONS = (
     SSL.OP_NO_COMPRESSION
@@ -51,32 +70,42 @@ OPTIONS = (
     | SSL.OP_SINGLE_ECDH_USE
 )
 
-DEMO_LIFETIME = datetime.timedelta(days=365)
-DEMO_RENEWAL = datetime.timedelta(days=30)
+_SERVER_NAME = re.compile(rf"(?:\*\.)?{abnf.ASCII_DOMAIN}")
 
 
-class TLSMistake(ValueError):
-    """A setting that no context can be made of.
+@attrs.frozen(kw_only=True)
+class CertificateSettings:
+    """``[tls.sni."NAME"]``: the certificate for clients that ask for this name."""
 
-    :param key: the name of the setting, such as ``"certificate"``.
-    :param sentence: what is wrong with it.
-    """
-
-    def __init__(self, key: str, sentence: str) -> None:
-        super().__init__(f"{key}: {sentence}")
-        self.key = key
-        self.sentence = sentence
+    certificate: Path = attrs.field(
+        metadata={"help": "PEM file: the certificate for this name, then the chain up to the root."}
+    )
+    private_key: Path = attrs.field(
+        metadata={"help": "PEM file: the certificate's private key, without a passphrase."}
+    )
 
 
 @attrs.frozen(kw_only=True)
 class TLSSettings:
-    """``[tls]``: the certificate, and which versions and ciphers are spoken."""
+    """``[tls]``: certificates, and which versions and ciphers are spoken."""
 
     certificate: Path = attrs.field(
         metadata={"help": "PEM file: the server's certificate, then the chain up to the root."}
     )
     private_key: Path = attrs.field(
         metadata={"help": "PEM file: the certificate's private key, without a passphrase."}
+    )
+    client_certificate: Literal["no", "request", "require"] = attrs.field(
+        default="no",
+        metadata={
+            "help": 'Whether clients are asked for a certificate. "request": they may have one, '
+            "and policies see whether it was verified; sessions are not resumed then. "
+            '"require": without a good one the handshake fails.'
+        },
+    )
+    client_ca: Path | None = attrs.field(
+        default=None,
+        metadata={"help": "PEM file: the authorities that client certificates are verified with."},
     )
     minimum_version: Version = attrs.field(
         default="TLSv1.2",
@@ -92,9 +121,67 @@ class TLSSettings:
             "The default is forward secret and authenticated (RFC 9325)."
         },
     )
+    ciphersuites: str = attrs.field(
+        default=CIPHERSUITES,
+        metadata={"help": "The cipher suites of TLS 1.3, by their names; best first."},
+    )
+    reload_interval: Seconds = attrs.field(
+        default=Seconds(60.0),
+        metadata={
+            "help": "How often the files are looked at; changed ones serve the handshakes from "
+            "then on, and a broken one is logged and leaves the old one. 0 for never; SIGHUP "
+            "reads them in any case. The user that the service becomes must be able to read them."
+        },
+    )
+    sni: dict[str, CertificateSettings] = attrs.field(
+        factory=dict,
+        metadata={
+            "help": "Other certificates for clients that ask for other names (SNI, RFC 6066): a "
+            'section [tls.sni."NAME"] each, with certificate and private_key. NAME is a host name, '
+            'or one such as "*.example.com". For a name that is not here the certificate above '
+            "is used."
+        },
+    )
 
 
-@implementer(IOpenSSLContextFactory)
+# Connections whose client certificate was let in although it could not be verified.
+_unverified: weakref.WeakSet[SSL.Connection] = weakref.WeakSet()
+
+
+def isVerified(connection: SSL.Connection) -> bool:
+    """Whether a certificate that the client may have shown was verified."""
+    return connection not in _unverified
+
+
+def _letIn(
+    connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, good: int
+) -> bool:
+    if not good:
+        _unverified.add(connection)
+    return True
+
+
+class _Served:
+    """A certificate as it is served: what was read of its files, and the context made of it."""
+
+    def __init__(self, kept: Kept[Identity], make: Callable[[Identity], SSL.Context]) -> None:
+        self.kept = kept
+        self._make = make
+        self.remake()
+
+    def remake(self) -> None:
+        """Make a fresh context of what has been read."""
+        self.context = self._make(self.kept.value)
+
+    def refresh(self, always: bool) -> bool:
+        """See :meth:`Kept.refresh`."""
+        isNews = self.kept.refresh(always)
+        if isNews and self.kept.mistake is None:
+            self.remake()
+        return isNews
+
+
+@implementer(IOpenSSLContextFactory, IOpenSSLServerConnectionCreator, IConnectionsOverSockets)
 class ServerTLS:
     """The server's side of every handshake.
 
@@ -104,17 +191,131 @@ class ServerTLS:
 
     def __init__(self, settings: TLSSettings) -> None:
         self.settings = settings
-        self._context = _makeContext(settings)
+        for check in (_checkClients, _checkNames):
+            for mistake in check(settings):
+                raise mistake
+        authorities = [settings.client_ca] if settings.client_ca is not None else []
+        self._authorities = Kept(authorities, lambda: _readAuthorities(settings))
+        _checkedContext(settings)
+        self._default = self._serve(settings.certificate, settings.private_key, "")
+        self._named = {
+            serverName(name).encode("ascii"): self._serve(
+                each.certificate, each.private_key, _section(name)
+            )
+            for name, each in settings.sni.items()
+        }
+        # A context's ticket keys cannot be given to another: the one that they belong to begins
+        # all connections, and those that are presented from then on are put in its place.
+        self._tickets = self._default.context
+
+    def _serve(self, certificate: Path, key: Path, section: str) -> _Served:
+        def read() -> Identity:
+            return Identity.read(certificate, key, section, self.settings.ciphers)
+
+        return _Served(Kept([certificate, key], read), self._makeContext)
+
+    def _makeContext(self, identity: Identity) -> SSL.Context:
+        settings = self.settings
+        context = _checkedContext(settings)
+        context.set_options(OPTIONS)
+        # 34 KB less for each idle connection.
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        # Tickets hold the session at the client; a cache here would be memory that clients control.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Without it, resuming fails as soon as client certificates are asked for.
+        context.set_session_id(b"submitd")
+        if settings.client_certificate != "no":
+            _askForCertificate(context, settings.client_certificate, self._authorities.value)
+        if settings.sni:
+            context.set_tlsext_servername_callback(self._choose)
+        identity.put(context)
+        return context
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        name = (connection.get_servername() or b"").lower()
+        served = self._named.get(name) or self._named.get(b"*." + name.partition(b".")[2])
+        if served is not None:
+            connection.set_context(served.context)
 
     def getContext(self) -> SSL.Context:
-        """The context for the next handshake; the same one for all, so that sessions resume."""
-        return self._context
+        """The context of the certificate for no name; sessions of before a reload do not resume."""
+        return self._default.context
+
+    def connectionOver(self, socket: Any) -> SSL.Connection:
+        """See :class:`IConnectionsOverSockets`; with ``None`` for a socket it is in memory."""
+        connection = SSL.Connection(self._tickets, socket)
+        if self._tickets is not self._default.context:
+            connection.set_context(self._default.context)
+        return connection
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """See ``IOpenSSLServerConnectionCreator``: the same in memory, for Twisted's transports."""
+        return self.connectionOver(None)
+
+    def reload(self) -> list[TLSMistake]:
+        """Read all files again, and serve what is good in them from the next handshake on.
+
+        :return: what is wrong; it is logged too, and the old ones stay in its place.
+        """
+        self._read(always=True)
+        return [kept.mistake for kept in self._all() if kept.mistake is not None]
+
+    def refresh(self) -> None:
+        """Read again what has changed, and what was wrong the last time.
+
+        A mistake is logged when it is found, and not again for as long as it stays the same.
+        """
+        self._read(always=False)
+
+    def renewTickets(self) -> None:
+        """Have new keys for session tickets; those given so far no longer resume a session.
+
+        Whoever learns the keys can read all sessions that were resumed by them (RFC 9325 3.4).
+        """
+        self._default.remake()
+        self._tickets = self._default.context
+
+    def _all(self) -> Iterator[Kept[Any]]:
+        yield self._authorities
+        for served in self._served():
+            yield served.kept
+
+    def _served(self) -> Iterator[_Served]:
+        yield self._default
+        yield from self._named.values()
+
+    def _read(self, always: bool) -> None:
+        news: list[Kept[Any]] = []
+        if self._authorities.refresh(always) and self.settings.client_ca is not None:
+            news.append(self._authorities)
+        for served in self._served():
+            if served.refresh(always):
+                news.append(served.kept)
+        if self._authorities in news and self._authorities.mistake is None:
+            for served in self._served():
+                served.remake()
+            # A resumed session is not verified again, and the old authorities may be gone.
+            self._tickets = self._default.context
+        self._report(news)
+
+    def _report(self, news: list[Kept[Any]]) -> None:
+        good = [kept for kept in news if kept.mistake is None]
+        if good:
+            events.emit(
+                events.TLS_RELOADED,
+                files=len(good),
+                expires=f"{min(each.kept.value.expires for each in self._served()):%Y-%m-%d}",
+            )
+        for kept in news:
+            if kept.mistake is not None:
+                events.emit(events.TLS_NOT_RELOADED, problem=f"tls.{kept.mistake}")
 
 
 def mistakes(settings: TLSSettings) -> list[TLSMistake]:
     """All that is wrong with the settings, without changing or opening anything.
 
-    :return: the mistakes in the order of the keys; empty when a context can be made.
+    :return: the mistakes, those of other names behind those of ``[tls]`` itself; empty when a
+        :class:`ServerTLS` can be made.
     """
     found: list[TLSMistake] = []
 
@@ -126,68 +327,71 @@ def mistakes(settings: TLSSettings) -> list[TLSMistake]:
             return False
         return True
 
-    files = [
-        attempt(lambda: readCertificates(settings.certificate)),
-        attempt(lambda: readPrivateKey(settings.private_key)),
-    ]
-    if all(files):
-        attempt(lambda: _readPair(settings))
+    def attemptPair(certificate: Path, key: Path, section: str) -> None:
+        files = [
+            attempt(lambda: readCertificates(certificate, f"{section}certificate")),
+            attempt(lambda: readPrivateKey(key, f"{section}private_key")),
+        ]
+        if all(files):
+            attempt(lambda: Identity.read(certificate, key, section, ciphers))
+
+    good = attempt(lambda: _setCiphers(SSL.Context(SSL.TLS_SERVER_METHOD), settings))
+    ciphers = settings.ciphers if good else ""
+    ofCiphers, found = found, []
+    attemptPair(settings.certificate, settings.private_key, "")
+    found += _checkClients(settings)
+    attempt(lambda: _readAuthorities(settings))
     attempt(lambda: _setVersions(SSL.Context(SSL.TLS_SERVER_METHOD), settings))
-    attempt(lambda: _setCiphers(SSL.Context(SSL.TLS_SERVER_METHOD), settings))
-    if not found:
-        attempt(lambda: _makeContext(settings))
+    found += ofCiphers
+    attempt(lambda: _setCiphersuites(SSL.Context(SSL.TLS_SERVER_METHOD), settings))
+    found += _checkNames(settings)
+    for name, each in settings.sni.items():
+        attemptPair(each.certificate, each.private_key, _section(name))
     return found
 
 
-def readCertificates(path: Path) -> list[x509.Certificate]:
-    """Read a certificate and its chain.
-
-    :raise TLSMistake: when the file cannot be read or holds no certificate.
-    """
-    data = _readFile("certificate", path)
-    try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError:
-        raise TLSMistake("certificate", f"{path} holds no certificate in PEM form") from None
+def serverName(name: str) -> str:
+    """A name of ``[tls.sni]`` as clients send it: A-labels in lower case."""
+    return f"*.{sameDomain(name[2:])}" if name.startswith("*.") else sameDomain(name)
 
 
-def readPrivateKey(path: Path) -> PrivateKey:
-    """Read a private key.
-
-    :raise TLSMistake: when the file cannot be read, holds no key, or wants a passphrase.
-    """
-    data = _readFile("private_key", path)
-    try:
-        key = serialization.load_pem_private_key(data, password=None)
-    except TypeError:
-        # Left to OpenSSL, this would ask at the terminal and hang a daemon's start.
-        raise TLSMistake(
-            "private_key", f"the key in {path} has a passphrase; the service needs one without"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise TLSMistake("private_key", f"{path} holds no private key in PEM form") from None
-    if not isinstance(key, PrivateKey):
-        raise TLSMistake("private_key", f"the key in {path} is of a kind that cannot sign")
-    return key
+def _section(name: str) -> str:
+    return f'sni."{name}".'
 
 
-def _readFile(key: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TLSMistake(key, f"cannot read {path}: {error.strerror}") from None
+def _checkNames(settings: TLSSettings) -> Iterator[TLSMistake]:
+    seen: dict[str, str] = {}
+    for name in settings.sni:
+        asked = serverName(name)
+        if not _SERVER_NAME.fullmatch(asked):
+            said = 'must be a host name such as "mail.example.com" or "*.example.com"'
+            yield TLSMistake(f'sni."{name}"', said)
+        elif asked in seen:
+            yield TLSMistake(f'sni."{name}"', f'is the same name as "{seen[asked]}"')
+        seen[asked] = name
 
 
-def _readPair(settings: TLSSettings) -> tuple[list[x509.Certificate], PrivateKey]:
-    certificates = readCertificates(settings.certificate)
-    key = readPrivateKey(settings.private_key)
-    if certificates[0].public_key() != key.public_key():
-        raise TLSMistake(
-            "private_key",
-            f"the key in {settings.private_key} does not belong to the first certificate in"
-            f" {settings.certificate}",
+def _checkClients(settings: TLSSettings) -> Iterator[TLSMistake]:
+    if settings.client_certificate != "no" and settings.client_ca is None:
+        yield TLSMistake(
+            "client_ca",
+            f'is missing: with client_certificate = "{settings.client_certificate}" it must name'
+            " the authorities",
         )
-    return certificates, key
+
+
+def _readAuthorities(settings: TLSSettings) -> list[x509.Certificate]:
+    if settings.client_ca is None:
+        return []
+    return readCertificates(settings.client_ca, "client_ca")
+
+
+def _checkedContext(settings: TLSSettings) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    _setVersions(context, settings)
+    _setCiphers(context, settings)
+    _setCiphersuites(context, settings)
+    return context
 
 
 def _setVersions(context: SSL.Context, settings: TLSSettings) -> None:
@@ -209,95 +413,30 @@ def _setCiphers(context: SSL.Context, settings: TLSSettings) -> None:
         raise TLSMistake("ciphers", f'OpenSSL knows no cipher of "{settings.ciphers}"') from None
 
 
-def _makeContext(settings: TLSSettings) -> SSL.Context:
-    certificates, key = _readPair(settings)
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    _setVersions(context, settings)
-    _setCiphers(context, settings)
-    context.set_options(OPTIONS)
-    # 34 KB less for each idle connection.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    # Tickets hold the session at the client; a cache here would be memory that clients control.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # Without it, resuming fails as soon as client certificates are asked for.
-    context.set_session_id(b"submitd")
-    try:
-        context.use_certificate(certificates[0])
-        for issuer in certificates[1:]:
-            context.add_extra_chain_cert(issuer)
-        context.use_privatekey(key)
-    except SSL.Error as error:
-        # such as a key below the security level that the system sets for OpenSSL
-        reason = error.args[0][0][2] if error.args and error.args[0] else "no reason given"
-        raise TLSMistake("certificate", f"OpenSSL refuses it: {reason}") from None
-    return context
+def _setCiphersuites(context: SSL.Context, settings: TLSSettings) -> None:
+    # One by one first: a name that OpenSSL does not know among others is left out without a word,
+    # and no name at all leaves TLS 1.3 without a cipher.
+    for name in settings.ciphersuites.split(":"):
+        try:
+            if not name:
+                raise SSL.Error
+            context.set_tls13_ciphersuites(name.encode("utf-8"))
+        except SSL.Error:
+            said = f'OpenSSL knows no cipher suite "{name}" of TLS 1.3'
+            raise TLSMistake("ciphersuites", said) from None
+    context.set_tls13_ciphersuites(settings.ciphersuites.encode("utf-8"))
 
 
-def selfSigned(directory: Path, now: datetime.datetime) -> tuple[Path, Path]:
-    """A certificate for this machine's own names, made when there is none; for the demonstration.
-
-    :param directory: where it is kept, made if missing; the key can be read by its owner alone.
-    :param now: the time, with its zone; a certificate with less than 30 days left is replaced.
-    :return: the files of the certificate and of the key.
-    :raise OSError: when the directory cannot be written.
-    """
-    certificate, key = directory / "certificate.pem", directory / "private_key.pem"
-    if not _stillGood(certificate, key, now):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private = ec.generate_private_key(ec.SECP256R1())
-        _write(key, _pemOfKey(private))
-        _write(certificate, _sign(private, now).public_bytes(serialization.Encoding.PEM))
-    return certificate, key
-
-
-def _stillGood(certificate: Path, key: Path, now: datetime.datetime) -> bool:
-    settings = TLSSettings(certificate=certificate, private_key=key)
-    try:
-        found, _ = _readPair(settings)
-    except TLSMistake:
-        return False
-    return found[0].not_valid_before_utc <= now < found[0].not_valid_after_utc - DEMO_RENEWAL
-
-
-def _pemOfKey(private: ec.EllipticCurvePrivateKey) -> bytes:
-    return private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _sign(private: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName(
-        [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            x509.IPAddress(ipaddress.ip_address("::1")),
-        ]
-    )
-    public = private.public_key()
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + DEMO_LIFETIME)
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(private, hashes.SHA256())
-    )
-
-
-def _write(path: Path, data: bytes) -> None:
-    # Made readable for the owner alone and then renamed: nobody sees half a key, or reads one.
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-    fresh.rename(path)
+def _askForCertificate(context: SSL.Context, how: str, authorities: list[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+        context.add_client_ca(authority)
+    if how == "require":
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        return
+    context.set_verify(SSL.VERIFY_PEER, _letIn)
+    # Whether a certificate was verified is not kept in a ticket: a resumed session would have a
+    # stranger's look verified.
+    context.set_options(SSL.OP_NO_TICKET)

@@ -91,6 +91,16 @@ class ILookAhead(Interface):
         """
 
 
+class IConnectionsOverSockets(Interface):
+    """A TLS server that makes its connections itself, rather than to be asked for a context."""
+
+    def connectionOver(socket: socket.socket) -> SSL.Connection:
+        """What the next handshake is made with, and all that follows it.
+
+        :param socket: what it reads and writes.
+        """
+
+
 _NOTHING = SSL.Context(SSL.TLS_METHOD)
 
 
@@ -408,7 +418,8 @@ class Server(tcp.Server):
     def startTLS(self, contextFactory: IOpenSSLContextFactory, normal: bool = True) -> None:
         """Begin a handshake behind what has been written.
 
-        :param contextFactory: its ``getContext`` gives the ``OpenSSL.SSL.Context``.
+        :param contextFactory: its ``getContext`` gives the ``OpenSSL.SSL.Context``, unless it
+            provides :class:`IConnectionsOverSockets`.
         :param normal: whether this is the TLS server, as it is the TCP server.
         :raise TypeError: when it has no ``getContext``; connection creators are made for Twisted's
             memory BIOs.
@@ -418,10 +429,7 @@ class Server(tcp.Server):
             return
         if self._tls is not None:
             raise RuntimeError("TLS is on already")
-        getContext = getattr(contextFactory, "getContext", None)
-        if getContext is None:
-            raise TypeError(f"{contextFactory!r} has no getContext()")
-        tls = SSL.Connection(getContext(), self.socket)
+        tls = self._connectionOf(contextFactory, normal)
         if normal:
             tls.set_accept_state()
         else:
@@ -436,6 +444,15 @@ class Server(tcp.Server):
             self.startWriting()
         else:
             self.startReading()
+
+    def _connectionOf(self, contextFactory: Any, normal: bool) -> SSL.Connection:
+        if normal and IConnectionsOverSockets.providedBy(contextFactory):
+            made: SSL.Connection = contextFactory.connectionOver(self.socket)
+            return made
+        getContext = getattr(contextFactory, "getContext", None)
+        if getContext is None:
+            raise TypeError(f"{contextFactory!r} has no getContext()")
+        return SSL.Connection(getContext(), self.socket)
 
     def _handshake(self) -> Exception | None:
         assert self._tls is not None

@@ -28,7 +28,7 @@ from cattrs import (
     ForbiddenExtraKeysError,
     IterableValidationError,
 )
-from cattrs.cols import homogenous_tuple_structure_factory
+from cattrs.cols import homogenous_tuple_structure_factory, mapping_structure_factory
 from cattrs.errors import (
     AttributeValidationNote,
     IterableValidationNote,
@@ -203,6 +203,15 @@ def _list(kind: Any, converter: Converter) -> Hook:
     return hook
 
 
+def _named(kind: Any, converter: Converter) -> Hook:
+    structureItems = mapping_structure_factory(kind, converter)
+
+    def hook(value: Any, _: Any) -> Any:
+        return structureItems(_exactly(dict)(value, dict), kind)
+
+    return hook
+
+
 def _table(kind: Any, converter: Converter) -> Hook:
     structureFields = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
 
@@ -228,6 +237,10 @@ def _isOptional(kind: Any) -> bool:
 
 def _isTuple(kind: Any) -> bool:
     return typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,)
+
+
+def _isMapping(kind: Any) -> bool:
+    return typing.get_origin(kind) is dict
 
 
 def _isLiteral(kind: Any) -> bool:
@@ -256,6 +269,7 @@ def _converter(directory: Path) -> Converter:
     converter.register_structure_hook(Count, lambda value, _: parseCount(value))
     converter.register_structure_hook_func(_isLiteral, _oneOf)
     converter.register_structure_hook_factory(_isTuple, _list)
+    converter.register_structure_hook_factory(_isMapping, _named)
     converter.register_structure_hook_factory(_isOptional, _orNone)
     converter.register_structure_hook_factory(attrs.has, _table)
     converter.register_structure_hook_func(
@@ -283,7 +297,8 @@ def _deeper(error: BaseException, key: str) -> str:
         if isinstance(note, AttributeValidationNote):
             return _join(key, note.name)
         if isinstance(note, IterableValidationNote):
-            return f"{key}[{note.index}]"
+            isName = isinstance(note.index, str)
+            return _join(key, f'"{note.index}"') if isName else f"{key}[{note.index}]"
     return key
 
 

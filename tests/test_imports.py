@@ -20,11 +20,13 @@ PACKAGE = ROOT / "submitd"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"wire"}),
     frozenset({"equality", "envelope", "events", "interfaces", "session", "states", "submission"}),
-    frozenset({"reverselookup", "twistedmail"}),
+    frozenset({"reverselookup", "twistedmail", "typed"}),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
-    frozenset({"checkers", "connections", "deliveries", "realm", "spool", "transport"}),
-    frozenset({"protocol", "proxy", "relay", "tls", "typed"}),
+    frozenset(
+        {"certificates", "checkers", "connections", "deliveries", "realm", "spool", "transport"}
+    ),
+    frozenset({"protocol", "proxy", "relay", "tls"}),
     frozenset({"settings"}),
     frozenset({"preflight"}),
     frozenset({"config", "demo"}),

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from submitd import tls
+from submitd import certificates, tls
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -271,7 +271,7 @@ class MistakesTests(Files):
             .serial_number(1)
             .not_valid_before(NOW)
             .not_valid_after(NOW + datetime.timedelta(days=1))
-            .sign(key, tls.hashes.SHA256())
+            .sign(key, hashes.SHA256())
         )
         pem = self.put(certificate.public_bytes(serialization.Encoding.PEM))
         [said] = self.said(
@@ -286,7 +286,7 @@ class SelfSignedTests(SynchronousTestCase):
     def test_made(self) -> None:
         """It is P-256, for this machine's own names, and its key is for the owner alone."""
         certificate, key = tls.selfSigned(Path(self.mktemp()) / "deep", NOW)
-        [found] = tls.readCertificates(certificate)
+        [found] = certificates.readCertificates(certificate)
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         public = found.public_key()
         assert isinstance(public, ec.EllipticCurvePublicKey)
@@ -314,7 +314,7 @@ class SelfSignedTests(SynchronousTestCase):
         tls.selfSigned(directory, later)
         self.assertNotEqual(certificate.read_bytes(), before[0])
         self.assertNotEqual(key.read_bytes(), before[1])
-        self.assertGreater(tls.readCertificates(certificate)[0].not_valid_after_utc, later)
+        self.assertGreater(certificates.readCertificates(certificate)[0].not_valid_after_utc, later)
 
     def test_broken(self) -> None:
         """A damaged file is replaced as well: the demonstration always starts."""

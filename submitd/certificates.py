@@ -1,0 +1,276 @@
+"""Certificates and keys in files: read, held against each other, kept when a new one is bad.
+
+An :class:`Identity` is a certificate with its chain and its key, which have been seen to belong
+together and to be taken by OpenSSL.  :class:`Kept` is what has been read of some files, and what
+stays when they change to something that cannot be used.  :func:`selfSigned` makes the certificate
+of the demonstration.
+
+Everything that is wrong with a file is a :class:`TLSMistake`, which names the setting and says in a
+sentence what it is; nothing else is raised for a file, whatever stands in it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | dsa.DSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
+
+DEMO_LIFETIME = datetime.timedelta(days=365)
+DEMO_RENEWAL = datetime.timedelta(days=30)
+
+T = TypeVar("T")
+
+
+class TLSMistake(ValueError):
+    """A setting that no context can be made of.
+
+    :param key: the name of the setting, such as ``"certificate"``.
+    :param sentence: what is wrong with it.
+    """
+
+    def __init__(self, key: str, sentence: str) -> None:
+        super().__init__(f"{key}: {sentence}")
+        self.key = key
+        self.sentence = sentence
+
+
+@attrs.frozen
+class Identity:
+    """A certificate and its key.
+
+    :param certificates: the server's own, then the chain.
+    :param key: the key of the first.
+    """
+
+    certificates: Sequence[x509.Certificate]
+    key: PrivateKey = attrs.field(repr=False)
+
+    @classmethod
+    def read(
+        cls, certificate: Path, privateKey: Path, section: str = "", ciphers: str = ""
+    ) -> Identity:
+        """Read both files.
+
+        :param section: what stands before the names of the settings in a mistake.
+        :param ciphers: an OpenSSL cipher list, whose ``@SECLEVEL`` says how weak a key may be.
+        :raise TLSMistake: when one cannot be read, they do not belong together, or OpenSSL refuses
+            them.
+        """
+        certificates = readCertificates(certificate, f"{section}certificate")
+        key = readPrivateKey(privateKey, f"{section}private_key")
+        try:
+            public = certificates[0].public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            raise TLSMistake(
+                f"{section}certificate", f"the key of the certificate in {certificate} is no key"
+            ) from None
+        if public != key.public_key():
+            raise TLSMistake(
+                f"{section}private_key",
+                f"the key in {privateKey} does not belong to the first certificate in"
+                f" {certificate}",
+            )
+        identity = cls(certificates, key)
+        trial = SSL.Context(SSL.TLS_SERVER_METHOD)
+        try:
+            if ciphers:
+                trial.set_cipher_list(ciphers.encode("utf-8"))
+            identity.put(trial)
+        except SSL.Error as error:
+            # such as a key below the security level that the system sets for OpenSSL
+            reason = error.args[0][0][2] if error.args and error.args[0] else "no reason given"
+            raise TLSMistake(f"{section}certificate", f"OpenSSL refuses it: {reason}") from None
+        return identity
+
+    def put(self, context: SSL.Context) -> None:
+        """Have a context present it."""
+        context.use_certificate(self.certificates[0])
+        for issuer in self.certificates[1:]:
+            context.add_extra_chain_cert(issuer)
+        context.use_privatekey(self.key)
+
+    @property
+    def expires(self) -> datetime.datetime:
+        """When the first of its certificates expires."""
+        return min(each.not_valid_after_utc for each in self.certificates)
+
+
+class Kept(Generic[T]):
+    """What has been read of some files, for as long as they cannot be read better.
+
+    :param files: what is looked at for a change; one that is not there may come.
+    :param read: reads them, or raises :class:`TLSMistake`.
+    :raise TLSMistake: when they are bad from the beginning.
+    :ivar value: what was read when they were good the last time.
+    :ivar mistake: what is wrong with them now, or ``None``.
+    """
+
+    def __init__(self, files: Sequence[Path], read: Callable[[], T]) -> None:
+        self._files = files
+        self._read = read
+        self.mistake: TLSMistake | None = None
+        # Looked at before they are read: a change in between is then seen the next time.
+        self._seen = self._look()
+        self.value = read()
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_signature(file) for file in self._files]
+
+    def refresh(self, always: bool = False) -> bool:
+        """Read the files again if they have changed, or could not be used the last time.
+
+        A certificate and its key cannot be replaced in one step: between the two steps they do not
+        belong together, the old ones stay, and the next call tries again.
+
+        :param always: read them in any case.
+        :return: whether there is something new: another value, or another mistake.
+        """
+        seen = self._look()
+        if seen == self._seen and self.mistake is None and not always:
+            return False
+        self._seen = seen
+        before = self.mistake
+        try:
+            self.value = self._read()
+        except TLSMistake as mistake:
+            self.mistake = mistake
+            return before is None or str(before) != str(mistake)
+        self.mistake = None
+        return True
+
+
+def _signature(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def readCertificates(path: Path, key: str = "certificate") -> list[x509.Certificate]:
+    """Read a certificate and its chain, or a bundle of authorities.
+
+    :param key: the setting, for the mistake.
+    :raise TLSMistake: when the file cannot be read or holds no certificate.
+    """
+    data = _readFile(key, path)
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise TLSMistake(key, f"{path} holds no certificate in PEM form") from None
+
+
+def readPrivateKey(path: Path, key: str = "private_key") -> PrivateKey:
+    """Read a private key.
+
+    :param key: the setting, for the mistake.
+    :raise TLSMistake: when the file cannot be read, holds no key, or wants a passphrase.
+    """
+    data = _readFile(key, path)
+    try:
+        private = serialization.load_pem_private_key(data, password=None)
+    except TypeError:
+        # Left to OpenSSL, this would ask at the terminal and hang a daemon's start.
+        raise TLSMistake(
+            key, f"the key in {path} has a passphrase; the service needs one without"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise TLSMistake(key, f"{path} holds no private key in PEM form") from None
+    if not isinstance(private, PrivateKey):
+        raise TLSMistake(key, f"the key in {path} is of a kind that cannot sign")
+    return private
+
+
+def _readFile(key: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TLSMistake(key, f"cannot read {path}: {error.strerror}") from None
+
+
+def selfSigned(directory: Path, now: datetime.datetime) -> tuple[Path, Path]:
+    """A certificate for this machine's own names, made when there is none; for the demonstration.
+
+    :param directory: where it is kept, made if missing; the key can be read by its owner alone.
+    :param now: the time, with its zone; a certificate with less than 30 days left is replaced.
+    :return: the files of the certificate and of the key.
+    :raise OSError: when the directory cannot be written.
+    """
+    certificate, key = directory / "certificate.pem", directory / "private_key.pem"
+    if not _stillGood(certificate, key, now):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private = ec.generate_private_key(ec.SECP256R1())
+        _write(key, _pemOfKey(private))
+        _write(certificate, _sign(private, now).public_bytes(serialization.Encoding.PEM))
+    return certificate, key
+
+
+def _stillGood(certificate: Path, key: Path, now: datetime.datetime) -> bool:
+    try:
+        found = Identity.read(certificate, key).certificates[0]
+    except TLSMistake:
+        return False
+    return found.not_valid_before_utc <= now < found.not_valid_after_utc - DEMO_RENEWAL
+
+
+def _pemOfKey(private: ec.EllipticCurvePrivateKey) -> bytes:
+    return private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _sign(private: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    names = x509.SubjectAlternativeName(
+        [
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            x509.IPAddress(ipaddress.ip_address("::1")),
+        ]
+    )
+    public = private.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + DEMO_LIFETIME)
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Made readable for the owner alone and then renamed: nobody sees half a key, or reads one.
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+    fresh.rename(path)
