@@ -187,6 +187,7 @@ def _opened(
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0
     incoming = IncomingMessage(sink, limits.messageSize, headerLimit, now)
+    _transaction(dialogue).message = incoming
     dialogue.incoming = incoming
     waiting = incoming.trace(_traceField(dialogue, now))
     return dialogue.after(waiting, then, dialogue, incoming)

@@ -380,7 +380,9 @@ class Dialogue:
             incoming.abort()
         self.decoder = None
         self.refusedChunks = None
-        self.session.envelope = None
+        envelope, self.session.envelope = self.session.envelope, None
+        if envelope is not None:
+            envelope.message = None  # or message, delivery and envelope would hold each other
         if self.session.xforward:
             self.session.xforward = {}  # it was said of this transaction alone
         if self.state is not State.GREETED:

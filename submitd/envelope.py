@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from submitd.wire.address import Mailbox, ReversePath
+
+if TYPE_CHECKING:
+    from submitd.interfaces import IReceivedMessage
 
 
 @attrs.define(eq=False)
@@ -44,6 +47,8 @@ class Envelope:
         time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
         ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
         :class:`submitd.extensions.deliverby.DeliverBy` (RFC 2852).
+    :ivar message: the message as far as it has been received: its size so far, and whether it has
+        passed the limit; ``None`` before the first octet and behind the end of the transaction.
     """
 
     id: str
@@ -58,3 +63,4 @@ class Envelope:
     ret: str | None = None
     envid: str | None = None
     extensions: dict[str, Any] = attrs.field(factory=dict)
+    message: IReceivedMessage | None = attrs.field(default=None, repr=False)

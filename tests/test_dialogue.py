@@ -170,6 +170,27 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(talk.say("DATA")[:9], "451 4.3.0")
         self.flushLoggedErrors()
 
+    def test_growing(self) -> None:
+        """A delivery can see how large its message is while it grows, and that it is too large."""
+        seen: list[tuple[int, bool]] = []
+
+        def look(message: Any, chunk: bytes = b"") -> None:
+            growing = message.envelope.message
+            seen.append((growing.byteLength, growing.sizeExceeded))
+
+        delivery = MemoryDelivery(onChunk=look)
+        talk = self.begin(delivery, limits=Limits(messageSize=10))
+        talk.say("DATA")
+        talk.send(b"1234\r\n")
+        talk.send(b"12\r\n")
+        talk.send(b"12\r\n")
+        [message] = delivery.begun
+        self.assertEqual((message.state, seen), ("aborted", [(0, False), (6, False), (10, False)]))
+        look(message)
+        self.assertEqual(seen[-1], (14, True))
+        self.assertEqual(talk.say(".")[:9], "552 5.3.4")
+        self.assertIsNone(message.envelope.message)
+
     def test_outcomes(self) -> None:
         """SMTP has one reply: one failed recipient makes it a failure (nothing lost silently)."""
         yes, later = Reply(250, "2.1.5", "Yes"), Reply(450, "4.2.0", "Later")
