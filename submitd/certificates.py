@@ -24,7 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 PrivateKey = (
     rsa.RSAPrivateKey
@@ -33,6 +33,9 @@ PrivateKey = (
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
 )
+
+# What cryptography raises for a certificate or key that it cannot make sense of.
+UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 DEMO_LIFETIME = datetime.timedelta(days=365)
 DEMO_RENEWAL = datetime.timedelta(days=30)
@@ -59,10 +62,12 @@ class Identity:
 
     :param certificates: the server's own, then the chain.
     :param key: the key of the first.
+    :param expires: when the first of them to expire does.
     """
 
     certificates: Sequence[x509.Certificate]
     key: PrivateKey = attrs.field(repr=False)
+    expires: datetime.datetime
 
     @classmethod
     def read(
@@ -78,27 +83,26 @@ class Identity:
         certificates = readCertificates(certificate, f"{section}certificate")
         key = readPrivateKey(privateKey, f"{section}private_key")
         try:
-            public = certificates[0].public_key()
-        except (ValueError, UnsupportedAlgorithm):
-            raise TLSMistake(
-                f"{section}certificate", f"the key of the certificate in {certificate} is no key"
-            ) from None
+            # Only some of a certificate is looked at when it is loaded, the rest when it is asked.
+            public, expires = certificates[0].public_key(), _earliest(certificates)
+        except UNREADABLE:
+            said = f"the certificate in {certificate} cannot be read"
+            raise TLSMistake(f"{section}certificate", said) from None
         if public != key.public_key():
             raise TLSMistake(
                 f"{section}private_key",
                 f"the key in {privateKey} does not belong to the first certificate in"
                 f" {certificate}",
             )
-        identity = cls(certificates, key)
+        identity = cls(certificates, key, expires)
         trial = SSL.Context(SSL.TLS_SERVER_METHOD)
         try:
             if ciphers:
                 trial.set_cipher_list(ciphers.encode("utf-8"))
             identity.put(trial)
-        except SSL.Error as error:
+        except (SSL.Error, crypto.Error) as error:
             # such as a key below the security level that the system sets for OpenSSL
-            reason = error.args[0][0][2] if error.args and error.args[0] else "no reason given"
-            raise TLSMistake(f"{section}certificate", f"OpenSSL refuses it: {reason}") from None
+            raise TLSMistake(f"{section}certificate", _refused(error)) from None
         return identity
 
     def put(self, context: SSL.Context) -> None:
@@ -108,10 +112,14 @@ class Identity:
             context.add_extra_chain_cert(issuer)
         context.use_privatekey(self.key)
 
-    @property
-    def expires(self) -> datetime.datetime:
-        """When the first of its certificates expires."""
-        return min(each.not_valid_after_utc for each in self.certificates)
+
+def _earliest(certificates: Sequence[x509.Certificate]) -> datetime.datetime:
+    return min(each.not_valid_after_utc for each in certificates)
+
+
+def _refused(error: Exception) -> str:
+    reason = error.args[0][0][2] if error.args and error.args[0] else "no reason given"
+    return f"OpenSSL refuses it: {reason}"
 
 
 class Kept(Generic[T]):
@@ -175,8 +183,32 @@ def readCertificates(path: Path, key: str = "certificate") -> list[x509.Certific
     data = _readFile(key, path)
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except UNREADABLE:
         raise TLSMistake(key, f"{path} holds no certificate in PEM form") from None
+
+
+def readAuthorities(path: Path) -> list[x509.Certificate]:
+    """Read the bundle ``client_ca``.
+
+    :raise TLSMistake: when the file cannot be read, holds no certificate, or one that OpenSSL does
+        not take.
+    """
+    authorities = readCertificates(path, "client_ca")
+    trial = SSL.Context(SSL.TLS_SERVER_METHOD)
+    try:
+        trust(trial, authorities)
+    except (SSL.Error, crypto.Error) as error:
+        raise TLSMistake("client_ca", _refused(error)) from None
+    return authorities
+
+
+def trust(context: SSL.Context, authorities: Sequence[x509.Certificate]) -> None:
+    """Have a context verify clients with these authorities, and tell clients which they are."""
+    store = context.get_cert_store()
+    assert store is not None
+    for authority in authorities:
+        store.add_cert(crypto.X509.from_cryptography(authority))
+        context.add_client_ca(authority)
 
 
 def readPrivateKey(path: Path, key: str = "private_key") -> PrivateKey:
@@ -193,7 +225,7 @@ def readPrivateKey(path: Path, key: str = "private_key") -> PrivateKey:
         raise TLSMistake(
             key, f"the key in {path} has a passphrase; the service needs one without"
         ) from None
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise TLSMistake(key, f"{path} holds no private key in PEM form") from None
     if not isinstance(private, PrivateKey):
         raise TLSMistake(key, f"the key in {path} is of a kind that cannot sign")

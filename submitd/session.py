@@ -59,7 +59,7 @@ class TLSInfo:
             return None
         try:
             certificate: x509.Certificate = self.peerCertificate.to_cryptography()
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             return None
         return certificate
 

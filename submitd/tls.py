@@ -36,9 +36,11 @@ from submitd.certificates import (
     Identity,
     Kept,
     TLSMistake,
+    readAuthorities,
     readCertificates,
     readPrivateKey,
     selfSigned,
+    trust,
 )
 from submitd.equality import sameDomain
 from submitd.transport import IConnectionsOverSockets
@@ -383,7 +385,7 @@ def _checkClients(settings: TLSSettings) -> Iterator[TLSMistake]:
 def _readAuthorities(settings: TLSSettings) -> list[x509.Certificate]:
     if settings.client_ca is None:
         return []
-    return readCertificates(settings.client_ca, "client_ca")
+    return readAuthorities(settings.client_ca)
 
 
 def _checkedContext(settings: TLSSettings) -> SSL.Context:
@@ -428,11 +430,7 @@ def _setCiphersuites(context: SSL.Context, settings: TLSSettings) -> None:
 
 
 def _askForCertificate(context: SSL.Context, how: str, authorities: list[x509.Certificate]) -> None:
-    store = context.get_cert_store()
-    assert store is not None
-    for authority in authorities:
-        store.add_cert(crypto.X509.from_cryptography(authority))
-        context.add_client_ca(authority)
+    trust(context, authorities)
     if how == "require":
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
         return

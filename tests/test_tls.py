@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import ssl
-import stat
 import warnings
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from submitd import certificates, tls
+from submitd import tls
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -278,50 +276,3 @@ class MistakesTests(Files):
             certificate=pem, private_key=self.put(self.pem(key)), ciphers="DEFAULT:@SECLEVEL=2"
         )
         self.assertEqual(said, "certificate: OpenSSL refuses it: ee key too small")
-
-
-class SelfSignedTests(SynchronousTestCase):
-    """The demonstration's certificate."""
-
-    def test_made(self) -> None:
-        """It is P-256, for this machine's own names, and its key is for the owner alone."""
-        certificate, key = tls.selfSigned(Path(self.mktemp()) / "deep", NOW)
-        [found] = certificates.readCertificates(certificate)
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        public = found.public_key()
-        assert isinstance(public, ec.EllipticCurvePublicKey)
-        self.assertEqual(public.curve.name, "secp256r1")
-        self.assertEqual(names.get_values_for_type(x509.DNSName), ["localhost"])
-        addresses = names.get_values_for_type(x509.IPAddress)
-        self.assertEqual([str(address) for address in addresses], ["127.0.0.1", "::1"])
-        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
-        self.assertEqual(stat.S_IMODE(os.stat(key.parent).st_mode), 0o700)
-
-    def test_kept(self) -> None:
-        """The same certificate serves the next start, so that a client may pin it."""
-        directory = Path(self.mktemp())
-        certificate, _ = tls.selfSigned(directory, NOW)
-        before = certificate.read_bytes()
-        tls.selfSigned(directory, NOW + datetime.timedelta(days=300))
-        self.assertEqual(certificate.read_bytes(), before)
-
-    def test_renewed(self) -> None:
-        """A certificate about to expire is replaced, key and all."""
-        directory = Path(self.mktemp())
-        certificate, key = tls.selfSigned(directory, NOW)
-        before = certificate.read_bytes(), key.read_bytes()
-        later = NOW + datetime.timedelta(days=340)
-        tls.selfSigned(directory, later)
-        self.assertNotEqual(certificate.read_bytes(), before[0])
-        self.assertNotEqual(key.read_bytes(), before[1])
-        self.assertGreater(certificates.readCertificates(certificate)[0].not_valid_after_utc, later)
-
-    def test_broken(self) -> None:
-        """A damaged file is replaced as well: the demonstration always starts."""
-        directory = Path(self.mktemp())
-        certificate, key = tls.selfSigned(directory, NOW)
-        key.write_bytes(b"")
-        key.with_suffix(".new").write_bytes(b"left by a crash")
-        tls.selfSigned(directory, NOW)
-        settings = tls.TLSSettings(certificate=certificate, private_key=key)
-        self.assertEqual(tls.mistakes(settings), [])

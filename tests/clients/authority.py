@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -59,33 +60,56 @@ class Authority:
 
         :return: the files ``certificate.pem`` and ``private_key.pem``.
         """
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        certificate, key = self.sign("localhost", names, ExtendedKeyUsageOID.SERVER_AUTH)
+        return write(directory / "certificate.pem", directory / "private_key.pem", certificate, key)
+
+    def sign(
+        self,
+        common: str,
+        names: Sequence[x509.GeneralName],
+        usage: x509.ObjectIdentifier,
+        begin: datetime.timedelta = -_DAY,
+        end: datetime.timedelta = _DAY,
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """A certificate for a fresh key.
+
+        :param usage: SERVER_AUTH or CLIENT_AUTH.
+        :param begin: when it becomes valid, from now.
+        :param end: when it expires, from now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        names: list[x509.GeneralName] = [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        ]
         certificate = (
-            _builder(_name("localhost"), self._certificate.subject, key.public_key())
+            _builder(_name(common), self._certificate.subject, key.public_key(), begin, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
             )
             .sign(self._key, hashes.SHA256())
         )
-        files = directory / "certificate.pem", directory / "private_key.pem"
-        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
+        return certificate, key
+
+
+def write(
+    certificateFile: Path,
+    keyFile: Path,
+    certificate: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+) -> tuple[Path, Path]:
+    """Put both into PEM files, the key for its owner alone."""
+    certificateFile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    keyFile.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        files[1].chmod(0o600)
-        return files
+    )
+    keyFile.chmod(0o600)
+    return certificateFile, keyFile
 
 
 def _name(common: str) -> x509.Name:
@@ -93,7 +117,11 @@ def _name(common: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    begin: datetime.timedelta = -_DAY,
+    end: datetime.timedelta = _DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
@@ -102,7 +130,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY)
+        .not_valid_before(now + begin)
+        .not_valid_after(now + end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
