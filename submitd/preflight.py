@@ -50,6 +50,7 @@ STAGES = (
     interfaces.IHelloPolicy,
     interfaces.ISecurePolicy,
     interfaces.ILoginPolicy,
+    interfaces.IIdentityPolicy,
     interfaces.ISenderPolicy,
     interfaces.IRecipientPolicy,
     interfaces.IDataPolicy,
@@ -198,8 +199,10 @@ PROXY_KEYS = ("proxy_protocol_from", "xclient_from", "xforward_from")
 
 def _proxies(listener: ListenerSettings, path: str) -> Iterator[Finding]:
     for key in PROXY_KEYS:
+        # Behind a PROXY header, peers come from anywhere.
+        direct = key == "proxy_protocol_from" or not listener.proxy_protocol_from
         for at, name in enumerate(getattr(listener, key)):
-            yield from _network(listener, name, f"{path}.{key}[{at}]")
+            yield from _network(name, listener.endpoint if direct else "", f"{path}.{key}[{at}]")
     if listener.xclient_login and not listener.xclient_from:
         yield Finding(f"{path}.xclient_login", "needs xclient_from: nobody may say XCLIENT")
     kind = listener.endpoint.partition(":")[0]
@@ -216,7 +219,7 @@ def _proxies(listener: ListenerSettings, path: str) -> Iterator[Finding]:
         )
 
 
-def _network(listener: ListenerSettings, name: str, path: str) -> Iterator[Finding]:
+def _network(name: str, endpoint: str, path: str) -> Iterator[Finding]:
     try:
         networks = Networks.parse([name])
     except ValueError as error:
@@ -224,14 +227,11 @@ def _network(listener: ListenerSettings, name: str, path: str) -> Iterator[Findi
             path, f'must be a network such as "10.0.0.0/8", an address, or "unix" ({error})'
         )
         return
-    isUnix = listener.endpoint.startswith("unix:")
-    if networks.unix != isUnix and not listener.endpoint.startswith("systemd:"):
-        yield Finding(
-            path,
-            f'nobody comes from there on {listener.endpoint}; its peers are "unix"'
-            if isUnix
-            else f'nobody comes from "unix" on {listener.endpoint}',
-        )
+    kind = endpoint.partition(":")[0]
+    if kind == "unix" and not networks.unix:
+        yield Finding(path, f'nobody comes from there on {endpoint}; its peers are "unix"')
+    elif kind in ("tcp", "tcp4", "tcp6") and networks.unix:
+        yield Finding(path, f'nobody comes from "unix" on {endpoint}')
     if any(network.prefixlen == 0 for network in networks.networks):
         yield Finding(path, f"{name} is everybody, whatever they say is believed", isWarning=True)
 

@@ -12,9 +12,18 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
 from submitd import preflight
-from submitd.interfaces import IChecked, IDelivery, IHelloPolicy
+from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IReverseResolver
 from submitd.preflight import Address
-from submitd.settings import AuthSettings, Component, ListenerSettings, LogSettings, Settings
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    DNSSettings,
+    ListenerSettings,
+    LogSettings,
+    Settings,
+)
+
+DATA = Path(__file__).with_name("data")
 
 
 @implementer(IChecked, IDelivery, IHelloPolicy)
@@ -35,6 +44,19 @@ class Sick:
         if not self.problem:
             raise RuntimeError("cannot even look")
         return [self.problem]
+
+
+@implementer(IReverseResolver)
+class Names:
+    """A resolver of one's own."""
+
+    def namesOf(self, address: str) -> list[str]:
+        """Never called."""
+        return []
+
+    def addressesOf(self, name: str, version: int) -> list[str]:
+        """Never called."""
+        return []
 
 
 def sick(problem: str = "") -> Component:
@@ -119,6 +141,62 @@ class ExamineTests(SynchronousTestCase):
             endpoint="systemd:domain=INET:index=0", tls="off", require_tls=False
         )
         self.assertEqual(self.said(listener=(listener, listener)), [])
+
+    def test_proxies(self) -> None:
+        """Peers are networks where there are addresses, and "unix" where there are none."""
+
+        def found(endpoint: str, **keys: Any) -> list[str]:
+            listener = ListenerSettings(endpoint=endpoint, tls="off", require_tls=False, **keys)
+            return self.said(listener=(listener,))
+
+        networks, unix = ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1"), ("unix",)
+        socketPath = f"unix:{Path(self.mktemp()).absolute()}"
+        for key in preflight.PROXY_KEYS:
+            self.assertEqual(found("tcp:587", **{key: networks}), [])
+            self.assertEqual(found(socketPath, **{key: unix}), [])
+            self.assertEqual(found("systemd:domain=UNIX:index=0", **{key: networks + unix}), [])
+            self.assertEqual(len(found("tcp6:587", **{key: unix})), 1)
+            self.assertEqual(len(found(socketPath, **{key: networks})), 3)
+        self.assertEqual(
+            found(socketPath, proxy_protocol_from=unix, xclient_from=networks, xclient_login=True),
+            [],
+        )
+
+    def test_proxyBeforeTLS(self) -> None:
+        """No header can be read where the endpoint itself begins with TLS."""
+        listener = ListenerSettings(
+            endpoint=f"ssl:465:privateKey={DATA / 'private_key.pem'}"
+            f":certKey={DATA / 'certificate.pem'}",
+            tls="off",
+            require_tls=False,
+            proxy_protocol_from=("10.0.0.1",),
+        )
+        [said] = self.said(listener=(listener,))
+        self.assertIn("listener[0].proxy_protocol_from: cannot be with ssl:", said)
+
+    def test_loginByProxy(self) -> None:
+        """Where proxies vouch for everybody, no other checker is needed."""
+        listener = ListenerSettings(
+            endpoint="tcp:587",
+            tls="off",
+            require_tls=False,
+            xclient_from=("10.0.0.1",),
+            xclient_login=True,
+        )
+        self.assertEqual(self.said(listener=(listener,), auth=AuthSettings()), [])
+
+    def test_resolver(self) -> None:
+        """A resolver of one's own is made as it will be, and what fails then is said now."""
+        for name, said in (
+            ("submitd.checkers.nothing:Resolver", "cannot be imported"),
+            ("resolver", 'there is no "resolver"'),
+            (f"{__name__}:sick", "does not provide IReverseResolver"),
+            (f"{__name__}:Names", ""),
+        ):
+            found = self.said(dns=DNSSettings(reverse_lookup=True, resolver=name))
+            self.assertEqual(len(found), 1 if said else 0, found)
+            self.assertIn(said, "".join(found))
+            self.assertNotIn("dns.resolver.use", "".join(found))
 
     def test_log(self) -> None:
         """A log that is a directory is a mistake; standard output is none."""

@@ -25,9 +25,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from submitd import events, service
+from submitd.interfaces import ITrustedLogin
+from submitd.reverselookup import DNS
 from submitd.settings import (
     AuthSettings,
     Component,
+    DNSSettings,
     LimitSettings,
     ListenerSettings,
     LogSettings,
@@ -35,6 +38,8 @@ from submitd.settings import (
 )
 from submitd.submission import Limits
 from submitd.tls import TLSSettings
+from submitd.typed import Seconds
+from tests.test_preflight import Names
 
 DATA = Path(__file__).parent / "data"
 FREE = "tcp:0:interface=127.0.0.1"
@@ -245,6 +250,39 @@ class MakeServiceTests(SynchronousTestCase):
         )
         submission = self.submission(tls=tls, listener=(ListenerSettings(endpoint=FREE),))
         self.assertEqual((submission.startTLS, submission.requireTLS), (True, True))
+
+    def test_proxies(self) -> None:
+        """Whom a listener believes is its own; a proxy's login needs no other checker."""
+        listener = attrs.evolve(
+            LISTENER,
+            proxy_protocol_from=("10.0.0.1",),
+            xclient_from=("10.0.0.2",),
+            xclient_login=True,
+            xforward_from=("10.0.0.3",),
+        )
+        made = service.makeService(attrs.evolve(self.settings, listener=(listener,)), Clock())
+        [one] = [each for each in made if isinstance(each, service.ListenerService)]
+        submission = one.factory.rules.submission
+        for networks, member in (
+            (one.factory.proxies, "10.0.0.1"),
+            (submission.xclientFrom, "10.0.0.2"),
+            (submission.xforwardFrom, "10.0.0.3"),
+        ):
+            self.assertEqual([f"10.0.0.{at}" in networks for at in (1, 2, 3)].count(True), 1)
+            self.assertIn(member, networks)
+        self.assertTrue(submission.xclientLogin)
+        self.assertEqual(submission.portal.listCredentialsInterfaces(), [ITrustedLogin])
+        self.assertFalse(self.submission().xclientLogin)
+
+    def test_resolver(self) -> None:
+        """No look-up unless it is asked for; then name servers, or a resolver of one's own."""
+        self.assertIsNone(self.submission().resolver)
+        dns = DNSSettings(reverse_lookup=True, servers=("192.0.2.53",), timeout=Seconds(1.0))
+        submission = self.submission(dns=dns)
+        self.assertIsInstance(submission.resolver, DNS)
+        self.assertEqual(submission.lookupLimit, 1.0)
+        dns = DNSSettings(reverse_lookup=True, resolver="tests.test_preflight:Names")
+        self.assertIsInstance(self.submission(dns=dns).resolver, Names)
 
     def test_ownName(self) -> None:
         """Without a name in the configuration it is the system's."""
