@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
+from submitd.spool.prepared import Prepared
 from submitd.spool.records import (
     Damaged,
     LeaseLost,
@@ -76,30 +77,39 @@ class Accepted:
     isRepeat: bool = False
 
 
-_ADD_MESSAGE = sa.insert(message)
-_ADD_PART = sa.insert(part)
-_ADD_RECIPIENT = sa.insert(recipient)
-_ADD_SUBMISSION = sa.insert(submission)
-_ADD_HISTORY = sa.insert(history)
-_ADD_UPLOAD = sa.insert(upload)
-_TOUCH = sa.update(upload).where(upload.c.message == sa.bindparam("id"))
-_END_UPLOAD = sa.delete(upload).where(upload.c.message == sa.bindparam("id"))
-_DROP_PARTS = sa.delete(part).where(part.c.message == sa.bindparam("id"))
+_ADD_MESSAGE = Prepared(sa.insert(message))
+_ADD_PART = Prepared(sa.insert(part))
+_ADD_RECIPIENT = Prepared(sa.insert(recipient))
+_ADD_SUBMISSION = Prepared(
+    sa.text(
+        "INSERT INTO submission (digest, message, at) VALUES (:digest, :message, :at)"
+        " ON CONFLICT DO NOTHING"
+    )
+)
+_ADD_HISTORY = Prepared(sa.insert(history))
+_ADD_UPLOAD = Prepared(sa.insert(upload))
+_TOUCH = Prepared(
+    sa.update(upload)
+    .where(upload.c.message == sa.bindparam("id"))
+    .values(touched=sa.bindparam("now"))
+)
+_END_UPLOAD = Prepared(sa.delete(upload).where(upload.c.message == sa.bindparam("id")))
+_DROP_PARTS = Prepared(sa.delete(part).where(part.c.message == sa.bindparam("id")))
 _KNOWN = sa.select(submission).where(
     submission.c.digest.in_(sa.bindparam("digests", expanding=True))
 )
-_FORGET = sa.delete(submission).where(submission.c.digest == sa.bindparam("one"))
+_FORGET = Prepared(sa.delete(submission).where(submission.c.digest == sa.bindparam("one")))
 
 
 def add(connection: sa.Connection, uploads: list[Upload]) -> list[None]:
     """Keep chunks of messages that nobody sees yet."""
     for each in uploads:
         if each.sequence == 0:
-            connection.execute(_ADD_UPLOAD, {"message": each.id, "touched": each.now})
+            _ADD_UPLOAD.run(connection, {"message": each.id, "touched": each.now})
         else:
-            _expectOne(connection.execute(_TOUCH, {"id": each.id, "touched": each.now}))
-    connection.execute(
-        _ADD_PART,
+            _expectOne(_TOUCH.run(connection, {"id": each.id, "now": each.now}))
+    _ADD_PART.run(
+        connection,
         [{"message": each.id, "sequence": each.sequence, "data": each.data} for each in uploads],
     )
     return [None] * len(uploads)
@@ -113,20 +123,19 @@ def _expectOne(result: sa.CursorResult[Any]) -> None:
 def abandon(connection: sa.Connection, ids: list[str]) -> list[None]:
     """Drop the chunks of messages that will not be complete; a message that is stays."""
     for each in ids:
-        if connection.execute(_END_UPLOAD, {"id": each}).rowcount:
-            connection.execute(_DROP_PARTS, {"id": each})
+        if _END_UPLOAD.run(connection, {"id": each}).rowcount:
+            _DROP_PARTS.run(connection, {"id": each})
     return [None] * len(ids)
 
 
 def accept(connection: sa.Connection, acceptances: list[Acceptance]) -> list[Accepted]:
     """Keep messages, each under its own id, or find that one has been kept before."""
-    known = _submitted(connection, acceptances)
-    results, fresh = [], []
+    repeated = _repeated(connection, acceptances)
+    fresh, results = [], []
     for each in acceptances:
-        id, digest = each.message["id"], each.message["digest"]
-        first = id if digest is None else known.setdefault(digest, id)
-        results.append(Accepted(first, first != id))
-        if first == id:
+        id: str = each.message["id"]
+        results.append(Accepted(repeated.get(id) or id, id in repeated))
+        if id not in repeated:
             fresh.append(each)
         elif each.uploaded:
             abandon(connection, [id])
@@ -135,40 +144,44 @@ def accept(connection: sa.Connection, acceptances: list[Acceptance]) -> list[Acc
     return results
 
 
-def _submitted(connection: sa.Connection, acceptances: list[Acceptance]) -> dict[bytes, str]:
-    """What of this has been submitted a short while ago: digest -> id."""
-    oldest = {
-        each.message["digest"]: each.message["arrived"] - each.window
+def _repeated(connection: sa.Connection, acceptances: list[Acceptance]) -> dict[str, str]:
+    """Those that have been submitted a short while ago: id -> first id.  The others now have."""
+    rows = [
+        {"digest": digest, "message": each.message["id"], "at": each.message["arrived"]}
         for each in acceptances
-        if each.message["digest"] is not None
-    }
+        if (digest := each.message["digest"]) is not None
+    ]
+    if not rows or _ADD_SUBMISSION.run(connection, rows).rowcount == len(rows):
+        return {}
+    oldest = min(each.message["arrived"] - each.window for each in acceptances)
     known = {}
-    if oldest:
-        for row in connection.execute(_KNOWN, {"digests": list(oldest)}):
-            if row.at < oldest[row.digest]:
-                connection.execute(_FORGET, {"one": row.digest})
-            else:
-                known[row.digest] = row.message
-    return known
+    for row in connection.execute(_KNOWN, {"digests": [row["digest"] for row in rows]}):
+        if row.at >= oldest:
+            known[bytes(row.digest)] = row.message
+        else:
+            # Too old, and not cleared away yet: the first of ours takes its place.
+            _FORGET.run(connection, {"one": row.digest})
+    firsts = {}
+    for own in rows:
+        id, digest = own["message"], own["digest"]
+        if digest not in known:
+            known[digest] = id
+            _ADD_SUBMISSION.run(connection, own)
+        if known[digest] != id:
+            firsts[id] = known[digest]
+    return firsts
 
 
 def _insert(connection: sa.Connection, acceptances: list[Acceptance]) -> None:
     messages = [each.message for each in acceptances]
     for each in acceptances:
         if each.uploaded:
-            _expectOne(connection.execute(_END_UPLOAD, {"id": each.message["id"]}))
-    connection.execute(_ADD_MESSAGE, messages)
+            _expectOne(_END_UPLOAD.run(connection, {"id": each.message["id"]}))
+    _ADD_MESSAGE.run(connection, messages)
     parts = [row for each in acceptances for row in _partRows(each)]
     if parts:
-        connection.execute(_ADD_PART, parts)
-    connection.execute(_ADD_RECIPIENT, [row for each in acceptances for row in each.recipients])
-    digests = [
-        {"digest": row["digest"], "message": row["id"], "at": row["arrived"]}
-        for row in messages
-        if row["digest"] is not None
-    ]
-    if digests:
-        connection.execute(_ADD_SUBMISSION, digests)
+        _ADD_PART.run(connection, parts)
+    _ADD_RECIPIENT.run(connection, [row for each in acceptances for row in each.recipients])
 
 
 def _partRows(acceptance: Acceptance) -> Iterator[Row]:
@@ -214,16 +227,18 @@ class Leased:
 
 
 _HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
-_HIGHEST_BELOW = _HIGHEST.where(recipient.c.priority < sa.bindparam("below"))
-_DUE = (
+_HIGHEST_BELOW = Prepared(_HIGHEST.where(recipient.c.priority < sa.bindparam("below")))
+_DUE = Prepared(
     sa.select(recipient.c.message)
     .where(recipient.c.priority == sa.bindparam("priority"), recipient.c.due <= sa.bindparam("now"))
     .order_by(recipient.c.due)
     .limit(sa.bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-_EARLIEST = sa.select(sa.func.min(recipient.c.due)).where(
-    recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
+_EARLIEST = Prepared(
+    sa.select(sa.func.min(recipient.c.due)).where(
+        recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
+    )
 )
 _OF_MESSAGES = (
     sa.select(recipient)
@@ -240,18 +255,18 @@ _THIS = (
     recipient.c.position == sa.bindparam("at"),
 )
 _OURS = (*_THIS, recipient.c.token == sa.bindparam("held"))
-_TAKE = (
+_TAKE = Prepared(
     sa.update(recipient)
     .where(*_THIS)
     .values(state=State.LEASED.value, due=sa.bindparam("until"), token=sa.bindparam("held"))
 )
-_EXTEND = sa.update(recipient).where(*_OURS).values(due=sa.bindparam("until"))
-_GIVE_BACK = (
+_EXTEND = Prepared(sa.update(recipient).where(*_OURS).values(due=sa.bindparam("until")))
+_GIVE_BACK = Prepared(
     sa.update(recipient)
     .where(*_OURS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
 )
-_POSITIONS = (
+_POSITIONS = Prepared(
     sa.select(recipient.c.position)
     .where(recipient.c.message == sa.bindparam("id"), recipient.c.token == sa.bindparam("held"))
     .with_for_update()
@@ -263,7 +278,7 @@ def priorities(connection: sa.Connection) -> Iterator[int]:
     priority = connection.execute(_HIGHEST).scalar()
     while priority is not None:
         yield priority
-        priority = connection.execute(_HIGHEST_BELOW, {"below": priority}).scalar()
+        priority = _HIGHEST_BELOW.run(connection, {"below": priority}).scalar()
 
 
 def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
@@ -293,7 +308,7 @@ def _dueMessages(connection: sa.Connection, claim: Claim) -> list[str]:
     left = claim.limit
     for priority in priorities(connection):
         bound = {"priority": priority, "now": claim.now, "limit": left}
-        found = connection.execute(_DUE, bound).scalars().all()
+        found = _DUE.run(connection, bound).scalars().all()
         ids.update(dict.fromkeys(found))
         left -= len(found)
         if left <= 0:
@@ -325,7 +340,7 @@ def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leas
             for row in rows[id]
         ]
     if taken:
-        connection.execute(_TAKE, taken)
+        _TAKE.run(connection, taken)
 
 
 def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
@@ -371,15 +386,15 @@ def extend(connection: sa.Connection, works: list[Work]) -> list[None]:
     """
     for work in works:
         _checkHeld(connection, work, [each.position for each in work.recipients])
-        connection.execute(_EXTEND, [{**bound, "until": work.until} for bound in _bound(work)])
+        _EXTEND.run(connection, [{**bound, "until": work.until} for bound in _bound(work)])
     return [None] * len(works)
 
 
 def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
     """Put recipients back to where they stood; those that are not ours are left alone."""
     for work in works:
-        connection.execute(
-            _GIVE_BACK,
+        _GIVE_BACK.run(
+            connection,
             [
                 {**bound, "before": each.state.value, "was": each.due}
                 for bound, each in zip(_bound(work), work.recipients, strict=True)
@@ -396,7 +411,7 @@ def _bound(work: Work) -> list[Row]:
 
 def _checkHeld(connection: sa.Connection, work: Work, positions: Sequence[int]) -> None:
     bound = {"id": work.message.id, "held": work.token}
-    held = set(connection.execute(_POSITIONS, bound).scalars())
+    held = set(_POSITIONS.run(connection, bound).scalars())
     lost = [position for position in positions if position not in held]
     if lost:
         raise LeaseLost(work.message.id, lost)
@@ -405,7 +420,7 @@ def _checkHeld(connection: sa.Connection, work: Work, positions: Sequence[int]) 
 def nextDue(connection: sa.Connection) -> float | None:
     """When something is due next."""
     times = (
-        connection.execute(_EARLIEST, {"priority": priority}).scalar()
+        _EARLIEST.run(connection, {"priority": priority}).scalar()
         for priority in priorities(connection)
     )
     return min((time for time in times if time is not None), default=None)
@@ -431,11 +446,15 @@ class Settling:
 
 # The message's row is the lock: of two nodes that settle its last two recipients one must see the
 # other's, or the message would stay for ever.
-_LOCKED = sa.select(message.c.digest).where(message.c.id == sa.bindparam("id")).with_for_update()
-_STANDING = sa.select(recipient.c.position, recipient.c.state, recipient.c.token).where(
-    recipient.c.message == sa.bindparam("id")
+_LOCKED = Prepared(
+    sa.select(message.c.digest).where(message.c.id == sa.bindparam("id")).with_for_update()
 )
-_SETTLE = (
+_STANDING = Prepared(
+    sa.select(recipient.c.position, recipient.c.state, recipient.c.token).where(
+        recipient.c.message == sa.bindparam("id")
+    )
+)
+_SETTLE = Prepared(
     sa.update(recipient)
     .where(*_THIS)
     .values(
@@ -447,14 +466,14 @@ _SETTLE = (
         token=None,
     )
 )
-_FINISHED = (
+_FINISHED = Prepared(
     sa.update(message)
     .where(message.c.id == sa.bindparam("one"))
     .values(finished=sa.bindparam("when"), digest=None)
 )
-_DROP_MESSAGE = sa.delete(message).where(message.c.id == sa.bindparam("id"))
-_DROP_RECIPIENTS = sa.delete(recipient).where(recipient.c.message == sa.bindparam("id"))
-_DROP_HISTORY = sa.delete(history).where(history.c.message == sa.bindparam("id"))
+_DROP_MESSAGE = Prepared(sa.delete(message).where(message.c.id == sa.bindparam("id")))
+_DROP_RECIPIENTS = Prepared(sa.delete(recipient).where(recipient.c.message == sa.bindparam("id")))
+_DROP_HISTORY = Prepared(sa.delete(history).where(history.c.message == sa.bindparam("id")))
 
 
 def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
@@ -474,7 +493,7 @@ def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
 def _settle(connection: sa.Connection, settling: Settling) -> None:
     id, token = settling.work.message.id, settling.work.token
     digest = lock(connection, id)
-    standing = connection.execute(_STANDING, {"id": id}).all()
+    standing = _STANDING.run(connection, {"id": id}).all()
     held = {row.position for row in standing if row.token == token}
     ours = {each.position: each.state for each in settling.settlements}
     lost = [position for position in ours if position not in held]
@@ -482,7 +501,7 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
         raise LeaseLost(id, lost)
     if digest is not None and State.FAILED in ours.values():
         # Sent again after it was given up, it is not a repetition.
-        connection.execute(_FORGET, {"one": digest})
+        _FORGET.run(connection, {"one": digest})
     isFinished = all(ours.get(row.position, State(row.state)).isFinal for row in standing)
     if isFinished and not settling.keep:
         drop(connection, id)
@@ -494,8 +513,8 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
 
 def _record(connection: sa.Connection, settling: Settling) -> None:
     id = settling.work.message.id
-    connection.execute(
-        _SETTLE,
+    _SETTLE.run(
+        connection,
         [
             {
                 "id": id,
@@ -533,7 +552,7 @@ def historyRow(id: str, position: int | None, at: float, event: str, text: str, 
 def note(connection: sa.Connection, rows: list[Row]) -> None:
     """Put lines on record."""
     if rows:
-        connection.execute(_ADD_HISTORY, rows)
+        _ADD_HISTORY.run(connection, rows)
 
 
 def lock(connection: sa.Connection, id: str) -> bytes | None:
@@ -541,7 +560,7 @@ def lock(connection: sa.Connection, id: str) -> bytes | None:
 
     :return: its digest.
     """
-    digest: bytes | None = connection.execute(_LOCKED, {"id": id}).scalar()
+    digest: bytes | None = _LOCKED.run(connection, {"id": id}).scalar()
     return digest
 
 
@@ -549,19 +568,19 @@ def forget(connection: sa.Connection, id: str) -> None:
     """Have a message for this transaction alone; submitted again, it is not a repetition."""
     digest = lock(connection, id)
     if digest is not None:
-        connection.execute(_FORGET, {"one": digest})
+        _FORGET.run(connection, {"one": digest})
 
 
 def finish(connection: sa.Connection, id: str, now: float) -> None:
     """Drop the body of a message for which nothing is left to do, and keep the record."""
-    connection.execute(_DROP_PARTS, {"id": id})
-    connection.execute(_FINISHED, {"one": id, "when": now})
+    _DROP_PARTS.run(connection, {"id": id})
+    _FINISHED.run(connection, {"one": id, "when": now})
 
 
 def drop(connection: sa.Connection, id: str) -> None:
     """Drop all of a message."""
     for statement in (_DROP_PARTS, _DROP_RECIPIENTS, _DROP_HISTORY, _DROP_MESSAGE):
-        connection.execute(statement, {"id": id})
+        statement.run(connection, {"id": id})
 
 
 # Damage, and what is left behind.
@@ -581,14 +600,16 @@ _HOLD = (
     .where(recipient.c.message == sa.bindparam("id"), recipient.c.state.not_in(_FINAL))
     .values(state=State.HELD.value, due=None, token=None, reply=sa.bindparam("reason"))
 )
-_OLD_SUBMISSIONS = (
+_OLD_SUBMISSIONS = Prepared(
     sa.select(submission.c.digest)
     .where(submission.c.at < sa.bindparam("before"))
     .order_by(submission.c.at)
     .limit(MAX_TIDIED)
 )
-_OLD_UPLOADS = sa.select(upload.c.message).where(upload.c.touched < sa.bindparam("before"))
-_OLD_MESSAGES = (
+_OLD_UPLOADS = Prepared(
+    sa.select(upload.c.message).where(upload.c.touched < sa.bindparam("before"))
+)
+_OLD_MESSAGES = Prepared(
     sa.select(message.c.id)
     .where(message.c.finished < sa.bindparam("before"))
     .order_by(message.c.finished)
@@ -622,12 +643,12 @@ def tidy(connection: sa.Connection, tidyings: list[Tidying]) -> list[bool]:
 
 def _tidy(connection: sa.Connection, tidying: Tidying) -> bool:
     bound = {"before": tidying.submitted}
-    digests = connection.execute(_OLD_SUBMISSIONS, bound).scalars().all()
+    digests = _OLD_SUBMISSIONS.run(connection, bound).scalars().all()
     if digests:
-        connection.execute(_FORGET, [{"one": digest} for digest in digests])
-    uploads = connection.execute(_OLD_UPLOADS, {"before": tidying.touched}).scalars().all()
+        _FORGET.run(connection, [{"one": digest} for digest in digests])
+    uploads = _OLD_UPLOADS.run(connection, {"before": tidying.touched}).scalars().all()
     abandon(connection, list(uploads))
-    ids = connection.execute(_OLD_MESSAGES, {"before": tidying.finished}).scalars().all()
+    ids = _OLD_MESSAGES.run(connection, {"before": tidying.finished}).scalars().all()
     for id in ids:
         drop(connection, id)
     return len(digests) == MAX_TIDIED or len(ids) == MAX_TIDIED
@@ -636,23 +657,25 @@ def _tidy(connection: sa.Connection, tidying: Tidying) -> bool:
 # Reading.
 
 
-_FIRST = (
+_FIRST = Prepared(
     sa.select(message.c.size, message.c.fields, part.c.data)
     .outerjoin_from(message, part, sa.and_(part.c.message == message.c.id, part.c.sequence == 0))
     .where(message.c.id == sa.bindparam("id"))
 )
-_PART = sa.select(part.c.data).where(
-    part.c.message == sa.bindparam("id"), part.c.sequence == sa.bindparam("at")
+_PART = Prepared(
+    sa.select(part.c.data).where(
+        part.c.message == sa.bindparam("id"), part.c.sequence == sa.bindparam("at")
+    )
 )
 
 
 def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] | None:
     """A message's size, its fields and its first chunk."""
-    row = connection.execute(_FIRST, {"id": id}).one_or_none()
+    row = _FIRST.run(connection, {"id": id}).one_or_none()
     return None if row is None else (row.size, bytes(row.fields), bytes(row.data or b""))
 
 
 def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes | None:
     """A chunk of its body."""
-    data = connection.execute(_PART, {"id": id, "at": sequence}).scalar()
+    data = _PART.run(connection, {"id": id, "at": sequence}).scalar()
     return None if data is None else bytes(data)
