@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 
 
 def newId() -> str:
-    """A session's id: 10 characters of base32, 50 random bits; unique in the logs."""
-    return base64.b32encode(os.urandom(7))[:10].decode("ascii")
+    """A session's id: 13 characters of base32hex, the second and 30 random bits.
+
+    Unique in the logs; and they grow with time, so that a queue whose keys begin with them appends
+    its rows, whatever its length.
+    """
+    number = int(time.time()) << 30 | int.from_bytes(os.urandom(4), "big") >> 2
+    return base64.b32hexencode(number.to_bytes(8, "big"))[:13].decode("ascii")
 
 
 @attrs.frozen
