@@ -135,6 +135,20 @@ LEASE_TAKEN_OVER = Event(
     "lease-taken-over", "lease taken over", ("id", "recipients"), LogLevel.warn
 )
 MESSAGE_DAMAGED = Event("message-damaged", "message damaged", ("id", "problem"), LogLevel.error)
+# ``reply`` is what the next hop said, or what we say in its place.
+_RECIPIENT = ("id", "sender", "recipient", "host", "attempts", "reply")
+RECIPIENT_DELIVERED = Event("recipient-delivered", "delivered", _RECIPIENT)
+RECIPIENT_DELAYED = Event("recipient-delayed", "delayed", (*_RECIPIENT, "due"))
+RECIPIENT_FAILED = Event("recipient-failed", "failed", _RECIPIENT, LogLevel.warn)
+RECIPIENT_EXPIRED = Event("recipient-expired", "expired", _RECIPIENT, LogLevel.warn)
+DELIVERY_ATTEMPTED = Event(
+    "delivery-attempted",
+    "delivery attempted",
+    ("id", "recipient", "host", "result", "reply", "seconds"),
+    LogLevel.debug,
+)
+REPORTED = Event("reported", "reported", ("id", "report", "sender", "recipient", "action"))
+RELAY_PROBLEM = Event("relay-problem", "relay problem", ("id", "problem"), LogLevel.warn)
 QUEUE_CHANGED = Event("queue-changed", "queue changed", ("id", "action", "who", "recipients"))
 FILE_READ = Event("file-read", "file read", ("file", "entries"))
 FILE_PROBLEM = Event("file-problem", "file problem", ("file", "line", "problem"), LogLevel.warn)

@@ -16,7 +16,7 @@ import attrs
 from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -51,7 +51,7 @@ from submitd.relay.client import (
 )
 from submitd.relay.outgoing import Outcome, Outgoing
 from submitd.typed import Seconds
-from submitd.wire.reply import LOCAL_ERROR, Reply
+from submitd.wire.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 
 # States before the first message may be sent.
 _OPENING = frozenset(
@@ -215,11 +215,17 @@ async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -
     connection = Connection(host, clock, timeouts)
     try:
         await host.endpoint.connect(Factory.forProtocol(lambda: connection))
+    except CancelledError:
+        raise
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
         said = str(getattr(error, "osError", None) or error) or type(error).__name__
         raise HopFailed(Reply(451, "4.4.1", f"Cannot connect to {host.name}: {said}")) from None
-    await connection.opened
+    try:
+        await connection.opened
+    except CancelledError:
+        connection.abort()
+        raise
     return connection
 
 
@@ -268,10 +274,15 @@ class Connection(Protocol):
         self._client.send(message)
         self.messages += 1
         self._body = body
-        delivering: Deferred[tuple[Outcome, ...]] = Deferred()
+        delivering: Deferred[tuple[Outcome, ...]] = Deferred(lambda _: self.abort())
         self._delivering = delivering
         self._go()
         return delivering
+
+    def abort(self) -> None:
+        """End at once; a message on its way gets its outcomes all the same."""
+        self._client.connectionLost(SHUTTING_DOWN)
+        self._go()
 
     def quit(self) -> Deferred[None]:
         """End in order; fires when the connection is gone."""

@@ -24,8 +24,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from submitd.equality import sameDomain
 from submitd.interfaces import IBody
-from submitd.relay.capabilities import REQUIRETLS_UNVERIFIED
-from submitd.relay.client import Profile, State
+from submitd.relay.capabilities import REQUIRETLS_UNSUPPORTED, REQUIRETLS_UNVERIFIED
+from submitd.relay.client import TLS_NOT_OFFERED, Profile, State
 from submitd.relay.connection import ClientTLS, Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
@@ -163,6 +163,9 @@ class Destination:
         try:
             connection = await self._open()
         except (HopFailed, NoHosts) as failed:
+            if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
+                # RFC 8689 4.2.1: what cannot be had is not waited for.
+                return _all(message, REQUIRETLS_UNSUPPORTED)
             if isinstance(failed, HopFailed):
                 self._dead(failed.reply)
                 # Whatever a next hop says before MAIL, it bounces nobody's mail.
@@ -227,19 +230,16 @@ class Destination:
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
         reactor, limit = self._means.reactor, self._means.settings.timeouts.connect
-        endpoint: Any
         if port == 0:
-            endpoint = UNIXClientEndpoint(reactor, host, int(limit) or 1)
-        else:
-            endpoint = HostnameEndpoint(reactor, host, port, limit)
-        return endpoint
+            return UNIXClientEndpoint(reactor, host, int(limit) or 1)
+        return HostnameEndpoint(reactor, host, port, limit)
 
     def _addressed(self, address: str) -> IStreamClientEndpoint:
         reactor, port = self._means.reactor, self._means.settings.mx_port
         limit = int(self._means.settings.timeouts.connect) or 1
         kind: Any = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        endpoint: IStreamClientEndpoint = kind(reactor, address, port, limit)
-        return endpoint
+        made: IStreamClientEndpoint = kind(reactor, address, port, limit)
+        return made
 
     def _host(self, endpoint: IStreamClientEndpoint, name: str) -> Host:
         route = self._route

@@ -1,0 +1,682 @@
+"""The queue runner: work comes from the spool, goes to its next hops, and is settled.
+
+It is woken by the spool and by the time of the next attempt, and looks now and then by itself, for
+what other processes have added.  Recipients of one message at one next hop go in one transaction;
+as many messages are on their way at one time as the settings allow, and a next hop that is slow
+cannot take all of these places.
+
+An outcome and the report about it are committed together.  A crash between a delivery and that
+commit repeats the delivery when the lease has ended, and the log has a line of that.  While the
+data base cannot be used, outcomes wait and are tried again until the lease is lost.
+
+At the end, work that has not begun is given back at once; what is on its way gets the time to
+drain, and is then broken off and given back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd import events
+from submitd.extensions.deliverby import KEYWORD as DELIVERBY
+from submitd.extensions.deliverby import DeliverBy
+from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
+from submitd.interfaces import IBody, ISpool
+from submitd.relay.destinations import Destinations, Hop
+from submitd.relay.outgoing import Outcome, Outgoing, Result
+from submitd.relay.reports import Action, Original, Reporter, Told, isWanted, returnsWhole
+from submitd.relay.routes import RelaySettings, Route, Routes
+from submitd.relay.schedule import Schedule
+from submitd.session import newId
+from submitd.spool.records import (
+    Damaged,
+    LeaseLost,
+    NewMessage,
+    QueuedMessage,
+    QueuedRecipient,
+    Settlement,
+    State,
+    Work,
+)
+from submitd.wire.errors import Refused
+from submitd.wire.reply import Reply
+
+POLL = 30.0
+"""Seconds after which the spool is asked anyway: other processes add to it too."""
+
+PATIENCE = 5.0
+"""Seconds between two attempts to reach the data base, and for which work for a full hop waits."""
+
+MAX_HEADER = 64 * 1024
+"""Octets of a header section that a report gives back."""
+
+NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
+LOOP = Reply(554, "5.4.6", "Message is in a loop: it has too many Received fields")
+EXPIRED = "Message could not be delivered in time"
+
+Key = tuple[str, str, bool]
+
+
+@attrs.define(eq=False)
+class Lease:
+    """One work, and what of it is under way.
+
+    :param work: as it is now; extended from time to time.
+    :ivar open: parts of it that have not ended.
+    :ivar isBroken: whether one of them was broken off, so that there is something to give back.
+    """
+
+    work: Work
+    open: int = 0
+    isBroken: bool = False
+
+
+@attrs.define(eq=False)
+class Part:
+    """Recipients of one message that go to one next hop in one transaction.
+
+    :param key: of the next hop.
+    :param hop: the next hop; ``None`` when there is no route.
+    :param recipients: with the lease of each.
+    :ivar isBegun: whether the message has begun to go out.
+    """
+
+    key: Key
+    hop: Hop | None
+    recipients: list[tuple[Lease, QueuedRecipient]]
+    isBegun: bool = False
+    running: Deferred[None] | None = None
+
+    @property
+    def message(self) -> QueuedMessage:
+        """Which message."""
+        return self.recipients[0][0].work.message
+
+    @property
+    def leases(self) -> list[Lease]:
+        """The leases, each once."""
+        return list(dict.fromkeys(lease for lease, _ in self.recipients))
+
+
+@implementer(IBody)
+class Peeked:
+    """A body whose first chunk has been looked at.
+
+    :param first: that chunk.
+    :param rest: what follows.
+    """
+
+    def __init__(self, first: bytes, rest: IBody) -> None:
+        self._first: bytes | None = first
+        self._rest = rest
+
+    def next(self) -> Deferred[bytes]:
+        """See :meth:`submitd.interfaces.IBody.next`."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return succeed(first)
+        return self._rest.next()
+
+
+@attrs.frozen
+class Verdict:
+    """What came of one recipient, as the queue has it.
+
+    :param state: ``DELIVERED``, ``DELAYED`` or ``FAILED``.
+    :param isExpired: whether it has failed because its time was over.
+    """
+
+    recipient: QueuedRecipient
+    outcome: Outcome
+    state: State
+    due: float | None = None
+    isExpired: bool = False
+    attempted: bool = True
+    expiry: float = 0.0
+
+
+class Runner:
+    """Runs the queue.
+
+    :param spool: where the work is.
+    :param routes: where it goes.
+    :param destinations: the next hops.
+    :param settings: of ``[relay]``.
+    :param hostname: our own name, for reports.
+    :param clock: calls later.
+    :param now: the time of day.
+    """
+
+    def __init__(
+        self,
+        spool: ISpool,
+        routes: Routes,
+        destinations: Destinations,
+        settings: RelaySettings,
+        hostname: str,
+        clock: Any,
+        now: Callable[[], float],
+    ) -> None:
+        self.schedule = Schedule(
+            intervals=settings.retry,
+            jitter=settings.jitter,
+            expire=settings.expire,
+            notice=settings.delay_notice,
+        )
+        self._spool = spool
+        self._routes = routes
+        self._destinations = destinations
+        self._settings = settings
+        self._reporter = Reporter(hostname=hostname)
+        self._clock = clock
+        self._now = now
+        self._parts: dict[Part, None] = {}
+        self._perHop: dict[Key, int] = {}
+        self._leases: dict[Lease, None] = {}
+        self._timer: IDelayedCall | None = None
+        self._filling = False
+        self._again = False
+        self._running = False
+        self._extending = LoopingCall(self._extend)
+        self._extending.clock = clock
+        self._listening = False
+        self._isMore = False
+
+    # From the start to the end.
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._running = True
+        if not self._listening:
+            self._listening = True
+            self._spool.whenDue(self._told)
+        self._extending.start(self._settings.lease / 3, now=False).addErrback(self._unexpected)
+        self._wakeAt(self._now())
+
+    async def stop(self, drain: float) -> None:
+        """End the work.
+
+        :param drain: seconds for what is on its way.
+        """
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        for part in list(self._parts):
+            if not part.isBegun and part.running is not None:
+                part.running.cancel()
+        await self._ended(drain)
+        for part in list(self._parts):
+            if part.running is not None:
+                part.running.cancel()
+        await self._ended(PATIENCE)
+        if self._extending.running:
+            self._extending.stop()
+        await self._destinations.close()
+
+    async def _ended(self, seconds: float) -> None:
+        until = self._clock.seconds() + seconds
+        while (self._parts or self._filling) and self._clock.seconds() < until:
+            await deferLater(self._clock, min(0.05, seconds), lambda: None)
+
+    # Taking work.
+
+    def _told(self, due: float) -> None:
+        """The spool has something to do."""
+        if self._running:
+            self._wakeAt(due)
+
+    def _wakeAt(self, due: float) -> None:
+        wait = max(0.0, due - self._now())
+        if self._timer is not None and self._timer.active():
+            if self._timer.getTime() <= self._clock.seconds() + wait:
+                return
+            self._timer.cancel()
+        self._timer = self._clock.callLater(wait, self._wake)
+
+    def _wake(self) -> None:
+        self._again = True
+        if not self._filling and self._running:
+            self._filling = True
+            self._spawn(self._fill())
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
+        return Deferred.fromCoroutine(coroutine).addErrback(self._unexpected)
+
+    def _unexpected(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            problem = "the relay met an error of its own"
+            events.emit(events.SERVICE_PROBLEM, problem=problem, failure=failure)
+
+    async def _fill(self) -> None:
+        due: float | None = None
+        try:
+            while self._again and self._running:
+                self._again = False
+                due = await self._take()
+        except Refused as refused:
+            events.emit(events.RELAY_PROBLEM, problem=str(refused))
+            due = self._now() + PATIENCE
+        finally:
+            self._filling = False
+        if self._running:
+            latest = self._now() + POLL
+            self._wakeAt(latest if due is None else min(due, latest))
+
+    async def _take(self) -> float | None:
+        """Take what is due, as much as there is room for.
+
+        :return: when there will be more; ``None`` for when something ends.
+        """
+        self._isMore = True
+        while self._isRunning() and self._room > 0:
+            room = self._room
+            works = await self._spool.lease(room, self._settings.lease)
+            if not self._isRunning():
+                for work in works:
+                    await self._spool.giveBack(work)
+                return None
+            for part in self._parted(works):
+                self._begin(part)
+            if sum(len(work.recipients) for work in works) < room:
+                self._isMore = False
+                return await self._spool.nextDue()
+        return None
+
+    def _isRunning(self) -> bool:
+        return self._running
+
+    @property
+    def _room(self) -> int:
+        return max(1, self._settings.deliveries) - len(self._parts)
+
+    def _parted(self, works: Iterable[Work]) -> Iterator[Part]:
+        """Works become parts: by message, then by next hop, none with too many recipients."""
+        for _, group in itertools.groupby(works, lambda work: work.message.id):
+            parts: dict[Key, Part] = {}
+            for work in group:
+                lease = Lease(work)
+                for recipient in work.recipients:
+                    key, hop = self._hopFor(work, recipient)
+                    part = parts.setdefault(key, Part(key, hop, []))
+                    part.recipients.append((lease, recipient))
+            for part in parts.values():
+                yield from self._cut(part)
+
+    def _cut(self, part: Part) -> Iterator[Part]:
+        most = self._settings.recipients_per_message or len(part.recipients)
+        for at in range(0, len(part.recipients), most):
+            yield Part(part.key, part.hop, part.recipients[at : at + most])
+
+    def _hopFor(self, work: Work, recipient: QueuedRecipient) -> tuple[Key, Hop | None]:
+        message = work.message
+        route: Route | None = self._routes.find(
+            message.login, message.envelope.reversePath, recipient.mailbox
+        )
+        if route is None:
+            return ("", "", False), None
+        return self._destinations.find(route, work.domain, message.envelope.requireTLS)
+
+    def _begin(self, part: Part) -> None:
+        self._parts[part] = None
+        self._perHop[part.key] = self._perHop.get(part.key, 0) + 1
+        for lease in part.leases:
+            lease.open += 1
+            self._leases[lease] = None
+        part.running = Deferred.fromCoroutine(self._run(part))
+        part.running.addErrback(self._broken, part)
+        part.running.addBoth(lambda _: self._spawn(self._end(part)))
+
+    def _broken(self, failure: Failure, part: Part) -> None:
+        for lease in part.leases:
+            lease.isBroken = True
+        self._unexpected(failure)
+
+    async def _end(self, part: Part) -> None:
+        try:
+            for lease in part.leases:
+                lease.open -= 1
+                if lease.open == 0:
+                    self._leases.pop(lease, None)
+                    if lease.isBroken:
+                        await self._spool.giveBack(lease.work)
+        except Refused as refused:
+            # The lease ends by itself.
+            events.emit(events.RELAY_PROBLEM, problem=str(refused))
+        finally:
+            self._parts.pop(part, None)
+            self._perHop[part.key] -= 1
+            if not self._perHop[part.key]:
+                del self._perHop[part.key]
+            self._wakeAfter()
+
+    def _wakeAfter(self) -> None:
+        # Not each time: one question of the data base for a few places that are free.
+        if (
+            self._isMore
+            and self._running
+            and self._room >= min(10, max(1, self._settings.deliveries // 2))
+        ):
+            self._wakeAt(self._now())
+
+    async def _extend(self) -> None:
+        for lease in list(self._leases):
+            try:
+                lease.work = await self._spool.extend(lease.work, self._settings.lease)
+            except LeaseLost:
+                self._leases.pop(lease, None)
+            except Refused as refused:
+                events.emit(events.RELAY_PROBLEM, problem=str(refused))
+
+    # One part.
+
+    async def _run(self, part: Part) -> None:
+        verdicts = await self._verdicts(part)
+        for lease in part.leases:
+            own = [
+                verdicts[at]
+                for at, (each, _) in enumerate(part.recipients)
+                if each is lease and verdicts[at] is not None
+            ]
+            if own:
+                await self._settle(lease, [each for each in own if each is not None])
+
+    async def _verdicts(self, part: Part) -> list[Verdict | None]:
+        now = self._now()
+        verdicts: list[Verdict | None] = [None] * len(part.recipients)
+        live: list[int] = []
+        for at, (_, recipient) in enumerate(part.recipients):
+            verdicts[at] = self._beforehand(part, recipient, now)
+            if verdicts[at] is None:
+                live.append(at)
+        if live and self._isCrowded(part):
+            for at in live:
+                verdicts[at] = self._postponed(part.recipients[at][1], now)
+        elif live:
+            recipients = [part.recipients[at][1] for at in live]
+            outcomes = await self._deliver(part, recipients)
+            for at, outcome in zip(live, outcomes, strict=False):
+                verdicts[at] = self._judge(part.message, part.recipients[at][1], outcome)
+        return verdicts
+
+    def _beforehand(self, part: Part, recipient: QueuedRecipient, now: float) -> Verdict | None:
+        """The verdict on a recipient that is not to be tried."""
+        if part.hop is None:
+            outcome = Outcome(Result.FAILED, NO_ROUTE, isRemote=False)
+            return Verdict(recipient, outcome, State.FAILED)
+        expiry = self.schedule.expiry(part.message.arrived, recipient.expires)
+        # A service that was down for days tries once at least; an operator's or a sender's own
+        # limit holds in any case.
+        if now < expiry or (recipient.attempts == 0 and (recipient.expires or now) >= now):
+            return None
+        last = Reply(451, "4.4.7", recipient.reply or "never tried")
+        outcome = Outcome(Result.DELAYED, last, isRemote=False)
+        return self._expired(recipient, outcome, attempted=False)
+
+    def _expired(
+        self, recipient: QueuedRecipient, outcome: Outcome, attempted: bool = True
+    ) -> Verdict:
+        lines = (EXPIRED, *outcome.reply.lines)
+        reply = Reply(550, "5.4.7", "; ".join(lines))
+        given = attrs.evolve(outcome, result=Result.FAILED, reply=reply, isRemote=False)
+        return Verdict(recipient, given, State.FAILED, isExpired=True, attempted=attempted)
+
+    def _isCrowded(self, part: Part) -> bool:
+        """Whether a next hop has taken so many places that others would have none."""
+        if len(self._perHop) < 2:
+            return False
+        return self._perHop[part.key] > max(
+            self._settings.connections, self._settings.deliveries // 2
+        )
+
+    def _postponed(self, recipient: QueuedRecipient, now: float) -> Verdict:
+        reply = Reply(451, "4.3.2", recipient.reply or "Waits for its turn at the next hop")
+        outcome = Outcome(Result.DELAYED, reply, isRemote=False)
+        return Verdict(recipient, outcome, State.DELAYED, due=now + PATIENCE, attempted=False)
+
+    async def _deliver(
+        self, part: Part, recipients: Sequence[QueuedRecipient]
+    ) -> Sequence[Outcome]:
+        message = part.message
+        body = self._spool.read(message.id)
+        try:
+            first = await body.next()
+        except (Damaged, LookupError):
+            # On hold by now, with a line in the log; or an operator has deleted it.
+            return ()
+        except Refused as refused:
+            return _delayed(recipients, refused.reply)
+        if _hops(first) >= self._settings.hops > 0:
+            return [Outcome(Result.FAILED, LOOP, isRemote=False)] * len(recipients)
+        peeked: list[IBody] = [Peeked(first, body)]
+
+        def read() -> IBody:
+            part.isBegun = True
+            return peeked.pop() if peeked else self._spool.read(message.id)
+
+        assert part.hop is not None, "there is a route"
+        begun = self._clock.seconds()
+        try:
+            outcomes = await part.hop.deliver(self._outgoing(message, recipients), read)
+        except CancelledError:
+            raise
+        except Exception:
+            # Given back it would be due at once, and fail at once, for ever.
+            self._unexpected(Failure())
+            outcomes = _delayed(recipients, LOCAL_ERROR)
+        for recipient, outcome in zip(recipients, outcomes, strict=True):
+            _logAttempt(message, recipient, outcome, self._clock.seconds() - begun)
+        return outcomes
+
+    def _outgoing(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Outgoing:
+        envelope = message.envelope
+        parameters: dict[str, str] = {}
+        deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
+        if deliverBy is not None:
+            left = max(int(deliverBy.deadline - self._now()), -999999999)
+            trace = "T" if deliverBy.trace else ""
+            parameters["BY"] = f"{left};{deliverBy.mode}{trace}"
+        if MT_PRIORITY in envelope.extensions:
+            parameters["MT-PRIORITY"] = str(message.priority)
+        return Outgoing(
+            id=message.id,
+            reversePath=envelope.reversePath,
+            recipients=tuple(each.recipient for each in recipients),
+            size=message.size,
+            bodyType=envelope.bodyType,
+            eightBit=message.eightBit,
+            smtpUtf8=envelope.smtpUtf8,
+            requireTLS=envelope.requireTLS,
+            ret=envelope.ret,
+            envid=envelope.envid,
+            parameters=parameters,
+        )
+
+    def _judge(
+        self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome
+    ) -> Verdict:
+        if outcome.result is Result.DELIVERED:
+            return Verdict(recipient, outcome, State.DELIVERED)
+        if outcome.result is Result.FAILED:
+            return Verdict(recipient, outcome, State.FAILED)
+        now = self._now()
+        expiry = self.schedule.expiry(message.arrived, recipient.expires)
+        if now >= expiry:
+            return self._expired(recipient, outcome)
+        due = self.schedule.next(now, recipient.attempts + 1, expiry)
+        deadline = _noticeBy(message)
+        if deadline is not None and recipient.notified is None and now < deadline < due:
+            due = deadline
+        return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
+
+    # Settling.
+
+    async def _settle(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
+        settlements, reports = await self._settlements(lease.work.message, verdicts)
+        while True:
+            try:
+                await self._spool.settle(lease.work, settlements, reports)
+                break
+            except LeaseLost as lost:
+                events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
+                return
+            except Refused as refused:
+                # What was delivered is not to be delivered again: the data base may come back.
+                events.emit(events.RELAY_PROBLEM, id=lease.work.message.id, problem=str(refused))
+                await deferLater(self._clock, PATIENCE, lambda: None)
+                if lease not in self._leases:
+                    return
+        for verdict in verdicts:
+            _logVerdict(lease.work.message, verdict)
+
+    async def _settlements(
+        self, message: QueuedMessage, verdicts: Sequence[Verdict]
+    ) -> tuple[list[Settlement], list[NewMessage]]:
+        now = self._now()
+        told: dict[Action, list[Told]] = {}
+        settlements: list[Settlement] = []
+        for verdict in verdicts:
+            action = self._actionOf(message, verdict, now)
+            if action is not None:
+                told.setdefault(action, []).append(
+                    Told(
+                        recipient=verdict.recipient.recipient,
+                        action=action,
+                        outcome=verdict.outcome,
+                        retryUntil=verdict.expiry or None,
+                    )
+                )
+            settlements.append(
+                Settlement(
+                    position=verdict.recipient.position,
+                    state=verdict.state,
+                    reply=_said(verdict.outcome.reply),
+                    due=verdict.due,
+                    notified=now if action is Action.DELAYED else None,
+                    attempted=verdict.attempted,
+                )
+            )
+        reports = [await self._report(message, each, now) for each in told.values()]
+        return settlements, reports
+
+    def _actionOf(self, message: QueuedMessage, verdict: Verdict, now: float) -> Action | None:
+        """What the sender is to be told of a recipient; ``None`` for nothing."""
+        outcome, recipient = verdict.outcome, verdict.recipient
+        if verdict.state is State.FAILED:
+            action = Action.FAILED
+        elif verdict.state is State.DELIVERED:
+            if outcome.dsn:
+                return None  # the next hop will (RFC 3461 5.2.2)
+            action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
+        else:
+            deadline = _noticeBy(message)
+            late = deadline is not None and now >= deadline and recipient.notified is None
+            if not verdict.attempted or not (
+                late or self.schedule.isNoticeDue(now, message.arrived, recipient.notified)
+            ):
+                return None
+            action = Action.DELAYED
+        return action if isWanted(action, recipient.recipient, message.envelope) else None
+
+    async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> NewMessage:
+        whole = told[0].action is Action.FAILED and returnsWhole(
+            message.envelope, message.size, self._settings.report_size
+        )
+        content = await self._content(message.id, whole)
+        original = Original(
+            envelope=message.envelope, arrived=message.arrived, content=content, isWhole=whole
+        )
+        envelope, octets = self._reporter.report(newId(), original, told, now)
+        for each in told:
+            events.emit(
+                events.REPORTED,
+                id=message.id,
+                report=envelope.id,
+                sender=message.envelope.reversePath,
+                recipient=each.recipient.mailbox,
+                action=each.action.value,
+            )
+        return NewMessage(envelope=envelope, content=octets)
+
+    async def _content(self, messageId: str, whole: bool) -> bytes:
+        """The header section, or all of a message."""
+        content = b""
+        body = self._spool.read(messageId)
+        try:
+            while chunk := await body.next():
+                content += chunk
+                if not whole and (b"\r\n\r\n" in content or len(content) > MAX_HEADER):
+                    break
+        except (Damaged, LookupError, Refused):
+            # A report without it is better than none.
+            return b"\r\n"
+        if whole:
+            return content
+        head = content.partition(b"\r\n\r\n")[0][:MAX_HEADER]
+        return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
+
+
+def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> Sequence[Outcome]:
+    return [Outcome(Result.DELAYED, reply, isRemote=False)] * len(recipients)
+
+
+def _noticeBy(message: QueuedMessage) -> float | None:
+    """When the sender is to be told that it is late (RFC 2852, by-mode N)."""
+    deliverBy: DeliverBy | None = message.envelope.extensions.get(DELIVERBY)
+    return deliverBy.deadline if deliverBy is not None and deliverBy.mode == "N" else None
+
+
+def _hops(head: bytes) -> int:
+    """The Received fields at the beginning of a message."""
+    header = b"\r\n" + head.partition(b"\r\n\r\n")[0]
+    return header.lower().count(b"\r\nreceived:")
+
+
+def _said(reply: Reply) -> str:
+    return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))
+
+
+def _logAttempt(
+    message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, seconds: float
+) -> None:
+    events.emit(
+        events.DELIVERY_ATTEMPTED,
+        id=message.id,
+        recipient=recipient.mailbox,
+        host=outcome.host,
+        result=outcome.result.value,
+        reply=_said(outcome.reply),
+        seconds=round(seconds, 3),
+    )
+
+
+_LOGGED = {
+    State.DELIVERED: events.RECIPIENT_DELIVERED,
+    State.DELAYED: events.RECIPIENT_DELAYED,
+    State.FAILED: events.RECIPIENT_FAILED,
+}
+
+
+def _logVerdict(message: QueuedMessage, verdict: Verdict) -> None:
+    if verdict.state is State.DELAYED and not verdict.attempted:
+        return
+    event = events.RECIPIENT_EXPIRED if verdict.isExpired else _LOGGED[verdict.state]
+    fields: dict[str, Any] = {"due": verdict.due} if verdict.state is State.DELAYED else {}
+    events.emit(
+        event,
+        id=message.id,
+        sender=message.envelope.reversePath,
+        recipient=verdict.recipient.mailbox,
+        host=verdict.outcome.host,
+        attempts=verdict.recipient.attempts + verdict.attempted,
+        reply=_said(verdict.outcome.reply),
+        **fields,
+    )
