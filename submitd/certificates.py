@@ -150,7 +150,8 @@ class Kept(Generic[T]):
         belong together, the old ones stay, and the next call tries again.
 
         :param always: read them in any case.
-        :return: whether there is something new: another value, or another mistake.
+        :return: whether there is something to say: another value, another mistake, or the same one
+            to whoever has asked.
         """
         seen = self._look()
         if seen == self._seen and self.mistake is None and not always:
@@ -161,7 +162,7 @@ class Kept(Generic[T]):
             self.value = self._read()
         except TLSMistake as mistake:
             self.mistake = mistake
-            return before is None or str(before) != str(mistake)
+            return always or str(before) != str(mistake)
         self.mistake = None
         return True
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = datetime.timedelta(days=1)
@@ -97,7 +97,7 @@ def write(
     certificateFile: Path,
     keyFile: Path,
     certificate: x509.Certificate,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
 ) -> tuple[Path, Path]:
     """Put both into PEM files, the key for its owner alone."""
     certificateFile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
