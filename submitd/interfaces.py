@@ -201,6 +201,21 @@ class IMessage(Interface):
         """Abort: leave nothing behind.  The client went, or the message was refused."""
 
 
+class IRunning(Interface):
+    """A delivery that has something of its own running beside the connections."""
+
+    def start(reactor: Any) -> Deferred[None]:
+        """Begin, once the process has become who it will be; the ports are open by then.
+
+        When this fails, it is logged, and the service runs on: the delivery refuses for itself.
+
+        :param reactor: the service's, with clock and threads.
+        """
+
+    def stop() -> Deferred[None]:
+        """End, after the last connection."""
+
+
 class IChecked(Interface):
     """An object of the configuration that can say beforehand whether it will work."""
 
@@ -393,8 +408,14 @@ class ISpool(Interface):
         have passed.  What other processes add is found by asking :meth:`lease` now and then.
         """
 
-    def start() -> Deferred[None]:
-        """Open the data base and bring its schema up to date; may be left out."""
+    def start(reactor: Any) -> Deferred[None]:
+        """Open the data base and bring its schema up to date.
+
+        Nothing else may be called before; when this fails, everything may be called all the same,
+        and opens the data base if it can by then.
+
+        :param reactor: what the threads tell their results to.
+        """
 
     def stop() -> Deferred[None]:
         """Finish what is under way and close the data base; leases stay."""

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 import attrs
@@ -46,7 +46,7 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.extensions import extensions
-from submitd.interfaces import IReverseResolver
+from submitd.interfaces import IReverseResolver, IRunning
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.reverselookup import DNS, parseServer
@@ -153,6 +153,7 @@ class SubmissionService(MultiService):
     :param drainSeconds: what transactions under way get at the end.
     :param tls: the certificates; ``None`` for none that can be read again.
     :param log: is opened before everything else and closed behind it.
+    :param running: deliveries that have something running, and the reactor for them.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class SubmissionService(MultiService):
         drainSeconds: float = 30.0,
         log: JSONLog | None = None,
         tls: ServerTLS | None = None,
+        running: tuple[Sequence[IRunning], Any] = ((), None),
     ) -> None:
         super().__init__()
         self.hostname = hostname
@@ -169,6 +171,7 @@ class SubmissionService(MultiService):
         self.drainSeconds = drainSeconds
         self._log = log
         self._tls = tls
+        self._running, self._reactor = running
 
     def reload(self) -> None:
         """Read the certificates again; what is wrong with them is logged, and the old ones stay.
@@ -191,6 +194,8 @@ class SubmissionService(MultiService):
         :raise CannotStart: when one cannot be opened.
         """
         self._openAll(super().startService)
+        for each in self._running:
+            each.start(self._reactor).addErrback(self._notStarted)
         events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
 
     def _openAll(self, start: Callable[[], None]) -> None:
@@ -204,6 +209,10 @@ class SubmissionService(MultiService):
             self._closeLog()
             raise
 
+    def _notStarted(self, failure: Failure) -> None:
+        cause = getattr(failure.value, "cause", None) or failure.value
+        events.emit(events.SERVICE_PROBLEM, problem=f"not started: {cause}")
+
     def _closeLog(self) -> None:
         if self._log is not None:
             self._log.close()
@@ -211,6 +220,8 @@ class SubmissionService(MultiService):
     async def _end(self, closing: Deferred[Any]) -> None:
         await closing
         await self.connections.drain(self.drainSeconds)
+        for each in self._running:
+            await each.stop()
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
         self._closeLog()
 
@@ -384,7 +395,10 @@ def _listening(
 ) -> SubmissionService:
     connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
-    service = SubmissionService(common.hostname, connections, bounds.drain, log, renewable)
+    running = [common.delivery] if IRunning.providedBy(common.delivery) else []
+    service = SubmissionService(
+        common.hostname, connections, bounds.drain, log, renewable, (running, reactor)
+    )
     if renewable is not None:
         Renewal(renewable, reactor).setServiceParent(service)
     for listener in listeners:

@@ -20,6 +20,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -29,7 +30,7 @@ from zope.interface import implementer
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
-from submitd.interfaces import IChecked, IExtendedDelivery, IMessage
+from submitd.interfaces import IChecked, IExtendedDelivery, IMessage, IRunning
 from submitd.session import Session
 from submitd.spool.database import Database
 from submitd.spool.queue import Queue
@@ -51,7 +52,7 @@ _MESSAGE_ID = re.compile(
 _RECEIVED = re.compile(rb"Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
 
-@implementer(IExtendedDelivery, IChecked)
+@implementer(IExtendedDelivery, IRunning, IChecked)
 @attrs.define(eq=False)
 class Spool:
     """Delivers into the queue.
@@ -98,6 +99,14 @@ class Spool:
     def __attrs_post_init__(self) -> None:
         path = None if self.path is None else Path(self.path)
         self.queue = Queue(Database(path, self.url), keep=self.keep, window=self.window)
+
+    def start(self, reactor: Any) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.IRunning.start`."""
+        return self.queue.start(reactor)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.IRunning.stop`."""
+        return self.queue.stop()
 
     def begin(self, session: Session, envelope: Envelope) -> SpooledMessage:
         """See :meth:`submitd.interfaces.IDelivery.begin`; nothing touches the disk yet."""

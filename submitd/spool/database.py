@@ -205,6 +205,11 @@ class Link:
         self._database = database
         self._connection: sa.Connection | None = None
 
+    @property
+    def isOpen(self) -> bool:
+        """Whether there is a connection to close."""
+        return self._connection is not None
+
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something in a transaction that has been committed when this returns.
 

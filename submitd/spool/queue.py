@@ -1,7 +1,7 @@
 """The durable queue as the rest of the service sees it: Deferreds in front, two threads behind.
 
 One thread writes, by group commit; the other reads bodies and lists, and waits for nobody who
-writes.  Both begin with the first call, so that twistd may fork and change its user before.
+writes.  Both begin with :meth:`Queue.start`, for twistd may fork and change its user before.
 
 What the data base cannot do is a ``Refused``: 452 4.3.1 when there is no room, 451 4.3.0 for all
 else, with the cause for the log.  Damaged messages are put on hold and named in the log.
@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 import sqlalchemy as sa
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,8 +56,6 @@ class Queue:
     :param keep: seconds for which the record of a finished message is kept, without its body.
     :param window: seconds for which a submission is known again.
     :param now: what tells the time, in seconds since 1970.
-    :param writing: runs what writes in a thread, one call at a time; ``None`` for one of our own.
-    :param reading: the same for what reads.
     """
 
     def __init__(
@@ -66,17 +64,15 @@ class Queue:
         keep: float = 0.0,
         window: float = 3600.0,
         now: Callable[[], float] = time.time,
-        writing: Run | None = None,
-        reading: Run | None = None,
     ) -> None:
         self.database = database
         self.keep = keep
         self.window = window
         self.now = now
-        self._threads = (WorkThread("spool writer"), WorkThread("spool reader"))
+        self._threads: list[WorkThread] = []
         self._links = (Link(database), Link(database))
-        self._runs = (writing or self._threads[0].run, reading or self._threads[1].run)
-        self._writer = GroupCommit(self._links[0], self._runs[0])
+        self._runs: tuple[Run, Run] = (_notStarted, _notStarted)
+        self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
         self._owner = ""
         self._serial = 0
@@ -171,8 +167,21 @@ class Queue:
         _logDamage(damaged)
         return self._write(store.quarantine, (damaged, self.now()))
 
-    def start(self) -> Deferred[None]:
+    def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.start`."""
+        self._threads = [
+            WorkThread(f"spool {name}", reactor.callFromThread) for name in ("writer", "reader")
+        ]
+        return self.runIn(self._threads[0].run, self._threads[1].run)
+
+    def runIn(self, writing: Run, reading: Run) -> Deferred[None]:
+        """Begin, in somebody else's threads.
+
+        :param writing: runs a call in a thread, one at a time, and gives a Deferred.
+        :param reading: the same, beside it.
+        """
+        self._runs = (writing, reading)
+        self._writer = GroupCommit(self._links[0], writing)
         self._tidied = self.now()
         return self._tidy()
 
@@ -181,7 +190,11 @@ class Queue:
         return self._writer.idle().addCallback(self._closeLinks)
 
     def _closeLinks(self, _: object) -> Deferred[None]:
-        closing = [run(link.close) for run, link in zip(self._runs, self._links, strict=True)]
+        closing = [
+            run(link.close)
+            for run, link in zip(self._runs, self._links, strict=True)
+            if link.isOpen
+        ]
         return gatherResults(closing).addCallback(self._stopped)
 
     def _stopped(self, _: object) -> None:
@@ -255,6 +268,10 @@ class Queue:
         if isinstance(error, (sa.exc.SQLAlchemyError, OSError, Unusable)):
             return Failure(asRefused(error, self.database.name))
         return failure
+
+
+def _notStarted(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    return fail(RuntimeError("the queue has not been started"))
 
 
 def _firstDue(acceptances: Sequence[store.Acceptance]) -> float:

@@ -38,38 +38,34 @@ class WorkThread:
     """Runs one call after the other in a thread of its own, which begins with the first call.
 
     :param name: the thread's, for whoever looks at the process.
+    :param callFromThread: the reactor's.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, callFromThread: Callable[..., object]) -> None:
         self._name = name
+        self._callFromThread = callFromThread
         self._calls: queue.SimpleQueue[tuple[Deferred[Any], Callable[[], Any]] | None]
         self._calls = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def run(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """Run a call; from the reactor's thread."""
-        # Importing it installs a reactor, which is the service's to choose; and a thread that
-        # begins before twistd forks would be gone after it.
-        from twisted.internet import reactor
-
         if self._thread is None:
             # A daemon: what has not been committed when the process ends, nobody was told about.
-            self._thread = threading.Thread(
-                target=self._work, args=(reactor,), name=self._name, daemon=True
-            )
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         result: Deferred[Any] = Deferred()
         self._calls.put((result, lambda: call(*arguments)))
         return result
 
-    def _work(self, reactor: Any) -> None:
+    def _work(self) -> None:
         while (item := self._calls.get()) is not None:
             result, call = item
             try:
                 value = call()
             except Exception:
                 value = Failure()
-            reactor.callFromThread(_fire, result, value)
+            self._callFromThread(_fire, result, value)
 
     def stop(self) -> None:
         """End the thread behind all calls that were made, and wait for that."""
