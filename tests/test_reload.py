@@ -1,0 +1,197 @@
+"""Tests of the services that reload: by the clock, by SIGHUP, and asked by a program."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd import service
+from submitd.deliveries.discard import Discard
+from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.tls import ServerTLS, TLSSettings, selfSigned
+from submitd.typed import Seconds
+
+PLAIN = ListenerSettings(endpoint="unix:/nowhere", tls="off", require_tls=False)
+
+
+class ReactorClock(Clock):
+    """A clock that takes calls from signals and threads, and makes them when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fromThread: list[Callable[[], object]] = []
+
+    def callFromThread(self, call: Callable[[], object]) -> None:
+        """Note the call."""
+        self.fromThread.append(call)
+
+
+class Files(SynchronousTestCase):
+    """A certificate, and a clock."""
+
+    def setUp(self) -> None:
+        self.clock = ReactorClock()
+        self.directory = Path(self.mktemp())
+        certificate, key = selfSigned(self.directory, datetime.datetime.now(datetime.UTC))
+        self.settings = TLSSettings(certificate=certificate, private_key=key)
+        self.tls = ServerTLS(self.settings)
+
+    def change(self) -> None:
+        """Put another certificate in the place of the one that is there."""
+        for file in self.directory.iterdir():
+            file.unlink()
+        selfSigned(self.directory, datetime.datetime.now(datetime.UTC))
+
+
+class RenewalTests(Files):
+    """The clock."""
+
+    def started(self, **changes: Any) -> service.Renewal:
+        """The service, running."""
+        self.tls = ServerTLS(attrs.evolve(self.settings, **changes))
+        renewal = service.Renewal(self.tls, self.clock)  # type: ignore[arg-type]
+        renewal.startService()
+        self.addCleanup(renewal.stopService)
+        return renewal
+
+    def test_changed(self) -> None:
+        """A changed certificate is in use after one interval, and not before."""
+        self.started(reload_interval=Seconds(60.0))
+        before = self.tls.getContext()
+        self.change()
+        self.clock.advance(59)
+        self.assertIs(self.tls.getContext(), before)
+        self.clock.advance(1)
+        self.assertIsNot(self.tls.getContext(), before)
+
+    def test_never(self) -> None:
+        """With an interval of 0 the files are left alone."""
+        self.started(reload_interval=Seconds(0.0))
+        before = self.tls.getContext()
+        self.change()
+        self.clock.advance(3600)
+        self.assertIs(self.tls.getContext(), before)
+
+    def test_tickets(self) -> None:
+        """The keys of session tickets live for a day."""
+        self.started(reload_interval=Seconds(0.0))
+        before = self.tls.connectionOver(None).get_context()
+        self.clock.advance(service.TICKET_KEYS)
+        self.assertIsNot(self.tls.connectionOver(None).get_context(), before)
+
+    def test_stopped(self) -> None:
+        """A service that has stopped leaves nothing behind that would be called."""
+        renewal = self.started()
+        renewal.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        renewal.startService()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
+
+    def test_fails(self) -> None:
+        """Should looking ever fail in an unforeseen way, the log says that nobody looks now."""
+        said: list[str] = []
+        self.patch(service.events, "emit", lambda event, **fields: said.append(fields["problem"]))
+        self.started()
+        self.patch(self.tls, "_report", lambda news: 1 / 0)
+        self.change()
+        self.clock.advance(60)
+        self.assertEqual(said, ["certificates are no longer looked at"])
+
+
+class HangUpTests(Files):
+    """SIGHUP."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reloads = 0
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.hangUp = service.HangUp(self.clock, self.reload)  # type: ignore[arg-type]
+
+    def reload(self) -> None:
+        """Count."""
+        self.reloads += 1
+
+    def test_signal(self) -> None:
+        """The signal is taken, and the work is done by the reactor on its next turn."""
+        self.hangUp.startService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(self.reloads, 0)
+        [call] = self.clock.fromThread
+        call()
+        self.assertEqual(self.reloads, 1)
+
+    def test_stopped(self) -> None:
+        """What was there before is put back, unless somebody else has taken the signal."""
+        self.hangUp.startService()
+        self.hangUp.stopService()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+        self.hangUp.startService()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self.hangUp.stopService()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    def test_notStarted(self) -> None:
+        """A service that never started has nothing to put back."""
+        self.hangUp.stopService()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+
+    def test_otherThread(self) -> None:
+        """Started in another thread, which may take no signals, it leaves them alone."""
+        thread = threading.Thread(target=self.hangUp.startService)
+        thread.start()
+        thread.join()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+
+
+class ReloadTests(Files):
+    """The service as a whole."""
+
+    def made(self, tls: TLSSettings | None) -> Any:
+        """What a configuration makes."""
+        settings = Settings(
+            hostname="mail.example.com",
+            listener=(PLAIN,),
+            tls=tls,
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+        )
+        return service.makeService(settings, self.clock)
+
+    def kinds(self, made: Any) -> list[type]:
+        """The services that are part of it."""
+        return [type(each) for each in made]
+
+    def test_makeService(self) -> None:
+        """A configured service looks at its files and takes SIGHUP."""
+        made = self.made(self.settings)
+        self.assertIn(service.Renewal, self.kinds(made))
+        self.assertIn(service.HangUp, self.kinds(made))
+        made.reload()
+
+    def test_withoutTLS(self) -> None:
+        """Without TLS there is nothing to look at, and SIGHUP does no harm."""
+        made = self.made(None)
+        self.assertNotIn(service.Renewal, self.kinds(made))
+        self.assertIn(service.HangUp, self.kinds(made))
+        made.reload()
+
+    def test_submissionService(self) -> None:
+        """A program's service looks at the files too, leaves signals alone, and can be asked."""
+        made = service.submissionService(self.clock, [PLAIN], self.tls, delivery=Discard())
+        self.assertIn(service.Renewal, self.kinds(made))
+        self.assertNotIn(service.HangUp, self.kinds(made))
+        before = self.tls.getContext()
+        self.change()
+        made.reload()
+        self.assertIsNot(self.tls.getContext(), before)
