@@ -43,6 +43,8 @@ log = Logger(namespace="submitd")
 _SECRET = re.compile(r"passw|secret|credential|token|response|challenge|private", re.IGNORECASE)
 # What twisted.logger and twisted.python.log keep for themselves in an event.
 _TAKEN = frozenset({"event", "time", "system", "message", "format", "isError", "why", "level"})
+# What is shown as it is: printable ASCII without space, quote, backslash and equals sign.
+_PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}").fullmatch
 _NEEDS_QUOTES = re.compile(r'[\s"=]')
 
 
@@ -169,30 +171,33 @@ def emit(event: Event, **fields: Any) -> None:
         ``str()``; ``failure`` is a ``Failure``.
     :raise TypeError: for a field the event does not name.
     """
-    published: dict[str, Any] = {}
-    names = []
-    words = []
-    for name in event.fields:
-        if name in fields:
-            value = fields.pop(name)
-            if name == "failure":
-                published["log_failure"] = value
-                continue
-            published[name] = value = _clean(value)
-            names.append(name)
-            words.append(f"{name}={_quoted(value)}")
-    if fields:
-        raise TypeError(f"{event.name} has no field {', '.join(sorted(fields))}")
-    published["event"] = event.name
+    published: dict[str, Any] = {
+        "event": event.name,
+        # One field is the cheapest format, and braces in a value mean nothing in it.
+        "log_format": "{log_text}",
+        "log_logger": log,
+        "log_level": event.level,
+        "log_namespace": log.namespace,
+        "log_source": None,
+        "log_time": time.time(),
+    }
+    names = [name for name in event.fields if name in fields]
+    if len(names) != len(fields):
+        raise TypeError(f"{event.name} has no field {', '.join(sorted({*fields} - {*names}))}")
+    if "failure" in fields:
+        names.remove("failure")
+        published["log_failure"] = fields["failure"]
+    text = f"{event.text}:" if names else event.text
+    for name in names:
+        value = fields[name]
+        if type(value) is int or (type(value) is str and _PLAIN(value)):
+            text += f" {name}={value}"
+        else:
+            value = _clean(value)
+            text += f" {name}={_quoted(value)}"
+        published[name] = value
     published["log_fields"] = names
-    published["log_text"] = f"{event.text}: {' '.join(words)}" if words else event.text
-    # One field is the cheapest format, and braces in a value mean nothing in it.
-    published["log_format"] = "{log_text}"
-    published["log_logger"] = log
-    published["log_level"] = event.level
-    published["log_namespace"] = log.namespace
-    published["log_source"] = None
-    published["log_time"] = time.time()
+    published["log_text"] = text
     log.observer(published)
 
 
