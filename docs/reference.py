@@ -91,8 +91,17 @@ def fieldsOf(section: type) -> Iterator[tuple[attrs.Attribute[Any], Any]]:
     """The keys of a section with their types; what has a section of its own is no key."""
     kinds = typing.get_type_hints(section)
     for field in attrs.fields(section):
-        if field.init and sectionOf(kinds[field.name]) is None:
-            yield field, kinds[field.name]
+        kind = kinds[field.name]
+        if field.init and sectionOf(kind) is None and typing.get_origin(kind) is not dict:
+            yield field, kind
+
+
+def namedSections(section: type) -> Iterator[tuple[attrs.Attribute[Any], type]]:
+    """The keys that are sections themselves, one for each name, with the class of these."""
+    kinds = typing.get_type_hints(section)
+    for field in attrs.fields(section):
+        if typing.get_origin(kinds[field.name]) is dict:
+            yield field, typing.get_args(kinds[field.name])[1]
 
 
 def sectionOf(kind: Any) -> type | None:
@@ -178,6 +187,18 @@ class SettingsDirective(Reference):
                 yield summary(section)
                 yield ""
                 yield from describeKeys(section)
+                for inner, each in typing.get_type_hints(section).items():
+                    within = sectionOf(each)
+                    if within is not None:
+                        yield from heading(f"[{name}.{inner}]", "~")
+                        yield summary(within)
+                        yield ""
+                        yield from describeKeys(within)
+                for field, each in namedSections(section):
+                    yield from heading(f'[{name}.{field.name}."NAME"]', "~")
+                    yield prose(field.metadata["help"])
+                    yield ""
+                    yield from describeKeys(each)
 
     def components(self, name: str) -> Iterator[str]:
         """What a section may ``use``."""

@@ -139,9 +139,8 @@ class TLSSettings:
         factory=dict,
         metadata={
             "help": "Other certificates for clients that ask for other names (SNI, RFC 6066): a "
-            'section [tls.sni."NAME"] each, with certificate and private_key. NAME is a host name, '
-            'or one such as "*.example.com". For a name that is not here the certificate above '
-            "is used."
+            'section for each. NAME is a host name, or one such as "*.example.com"; for any other '
+            "name the certificate above is used."
         },
     )
 
