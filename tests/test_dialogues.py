@@ -29,7 +29,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd.checkers.trusted import TrustedProxy
 from submitd.submission import Limits
 from submitd.wire.network import Networks
-from tests.fixtures import Conversation, MemoryDelivery, makePortal, makeSubmission
+from submitd.wire.reply import Reply
+from tests.fixtures import (
+    Conversation,
+    MemoryDelivery,
+    MemoryMessage,
+    makePortal,
+    makeSubmission,
+)
 
 DIALOGUES = Path(__file__).with_name("dialogues")
 
@@ -82,12 +89,24 @@ def trustedLogin(settings: Settings, value: str) -> None:
     settings["xclientLogin"] = True
 
 
+def outcomes(settings: Settings, value: str) -> None:
+    """A delivery that has an outcome of its own for each recipient."""
+    replies = [Reply(int(code), f"{code[0]}.0.0", "outcome") for code in value.split(",")]
+
+    def end(message: MemoryMessage) -> list[Reply]:
+        message.delivery.messages.append(message)
+        return replies[: len(message.envelope.recipients)]
+
+    settings["delivery"] = MemoryDelivery(onEnd=end)
+
+
 SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "login": flag("loginRequired"),
     "tls": flag("requireTLS"),
     "starttls": flag("startTLS"),
     "insecure": flag("insecureLogin"),
     "lmtp": flag("lmtp"),
+    "outcomes": outcomes,
     "users": portal,
     "size": limit("messageSize"),
     "recipients": limit("recipients"),
