@@ -18,6 +18,8 @@ from typing import Any
 import attrs
 
 from submitd.preflight import examine
+from submitd.relay.connection import TimeoutSettings
+from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.settings import (
     AuthSettings,
     LimitSettings,
@@ -38,6 +40,9 @@ SECTIONS: tuple[type, ...] = (
     AuthSettings,
     LimitSettings,
     SMTPSettings,
+    RelaySettings,
+    TimeoutSettings,
+    RouteSettings,
     LogSettings,
 )
 

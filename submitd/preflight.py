@@ -31,6 +31,8 @@ from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, interfaces, policies, sasl, tls
 from submitd.interfaces import IChecked, IDelivery, IReverseResolver
+from submitd.relay import routes
+from submitd.relay.routes import RelaySettings
 from submitd.reverselookup import parseServer
 from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
 from submitd.states import VERBS
@@ -402,6 +404,19 @@ def _dns(settings: Settings) -> Iterator[Finding]:
             yield Finding("dns.servers", "cannot be with dns.resolver, which asks whom it likes")
 
 
+def _relay(settings: Settings) -> Iterator[Finding]:
+    isSpool = settings.delivery is not None and settings.delivery.use == "spool"
+    if settings.relay is None and not settings.route:
+        if isSpool:
+            said = "messages stay in the spool: there is neither [relay] nor [[route]]"
+            yield Finding("delivery", said, isWarning=True)
+        return
+    yield from routes.mistakes(settings.relay or RelaySettings(), settings.route)
+    if not isSpool:
+        key = "relay" if settings.relay is not None else "route"
+        yield Finding(key, 'needs [delivery] use = "spool", from which it takes the messages')
+
+
 def _log(settings: Settings) -> Iterator[Finding]:
     target = settings.log.json
     if target in ("", "-"):
@@ -421,6 +436,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"delivery"}), _delivery),
+    (frozenset({"delivery", "relay", "route"}), _relay),
     (frozenset({"dns"}), _dns),
     (frozenset({"log"}), _log),
 )

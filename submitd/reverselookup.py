@@ -126,8 +126,11 @@ class DNS:
             reactor=self._reactor,
         )
 
-    def _current(self) -> Resolver:
-        """The resolver.  Twisted's own watch of the file is a delayed call that never ends."""
+    def current(self) -> Resolver:
+        """The resolver of twisted.names.
+
+        Twisted's own watch of the file is a delayed call that never ends.
+        """
         if self._file is not None:
             stamp = _stamp(self._file)
             if stamp != self._stamp:
@@ -137,12 +140,12 @@ class DNS:
     async def namesOf(self, address: str) -> list[str]:
         """PTR of an address."""
         pointer = ipaddress.ip_address(address).reverse_pointer
-        records = await _answers(self._current().lookupPointer(pointer), dns.PTR)
+        records = await _answers(self.current().lookupPointer(pointer), dns.PTR)
         return [str(record.name) for record in records]
 
     async def addressesOf(self, name: str, version: int) -> list[str]:
         """A or AAAA of a name."""
-        resolver = self._current()
+        resolver = self.current()
         if version == 4:
             records = await _answers(resolver.lookupAddress(name), dns.A)
         else:

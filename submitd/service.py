@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
@@ -46,9 +47,14 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.extensions import extensions
-from submitd.interfaces import IReverseResolver, IRunning
+from submitd.interfaces import IReverseResolver, IRunning, ISpool
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
+from submitd.relay.connection import ClientTLS
+from submitd.relay.destinations import Destinations, Means
+from submitd.relay.mx import MailExchangers
+from submitd.relay.routes import RelaySettings, makeRoutes
+from submitd.relay.runner import Runner
 from submitd.reverselookup import DNS, parseServer
 from submitd.settings import (
     AuthSettings,
@@ -65,6 +71,9 @@ from submitd.wire.network import Networks
 
 # Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.
 TICKET_KEYS = 86400.0
+
+# Seconds for one question about a next hop; nobody waits for the answer as a client does.
+MX_LOOKUP = 15.0
 
 
 class CannotStart(SystemExit, Exception):
@@ -300,6 +309,30 @@ class HangUp(Service):
         self._before = None
 
 
+class RelayService(Service):
+    """The queue runner as a child of the service.
+
+    :param runner: what runs.
+    :param drainSeconds: what deliveries under way get at the end.
+    """
+
+    def __init__(self, runner: Runner, drainSeconds: float) -> None:
+        self.runner = runner
+        self.drainSeconds = drainSeconds
+
+    def startService(self) -> None:
+        """Begin to deliver."""
+        super().startService()
+        self.runner.start()
+
+    def stopService(self) -> Deferred[None] | None:
+        """Finish what is on its way, and give the rest back."""
+        if not self.running:
+            return None
+        super().stopService()
+        return Deferred.fromCoroutine(self.runner.stop(self.drainSeconds))
+
+
 class JSONLog:
     """Appends every event to a file, a line of JSON each.
 
@@ -352,6 +385,9 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     tls = _tls(settings)
     service = _listening(common, settings.listener, tls, settings.limits, reactor, log)
     HangUp(reactor, service.reload).setServiceParent(service)
+    relay = _relay(settings, common, reactor)
+    if relay is not None:
+        relay.setServiceParent(service)
     return service
 
 
@@ -420,6 +456,36 @@ def _listening(
         endpoint = _endpoint(listener, reactor)
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
+
+
+def _relay(settings: Settings, common: Submission, reactor: Any) -> RelayService | None:
+    """What delivers the spool's messages; ``None`` where nothing is said of it."""
+    queue = getattr(common.delivery, "queue", None)
+    if not ISpool.providedBy(queue) or (settings.relay is None and not settings.route):
+        return None
+    relay = settings.relay or RelaySettings()
+    routes, findings = makeRoutes(relay, settings.route)
+    wrong = [finding for finding in findings if not finding.isWarning]
+    if wrong:
+        raise CannotStart("; ".join(map(str, wrong)))
+    servers = [parseServer(server) for server in settings.dns.servers]
+    resolver = DNS(reactor, servers, MX_LOOKUP)
+    means = Means(
+        reactor=reactor,
+        hostname=common.hostname,
+        settings=relay,
+        tls=_clientTLS(relay),
+        exchangers=MailExchangers(resolver.current, common.hostname),
+    )
+    runner = Runner(queue, routes, Destinations(means), relay, common.hostname, reactor, time.time)
+    return RelayService(runner, settings.limits.drain)
+
+
+def _clientTLS(relay: RelaySettings) -> ClientTLS:
+    try:
+        return ClientTLS(relay.ca_file)
+    except ValueError as error:
+        raise CannotStart(f"relay.ca_file: {error}") from None
 
 
 def _tls(settings: Settings) -> ServerTLS | None:

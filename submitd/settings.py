@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import attrs
 
+from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.tls import TLSSettings
 from submitd.typed import Count, Finding, Seconds, Size, nearest, structure
 from submitd.wire.reply import LOGIN_REQUIRED
@@ -400,6 +401,12 @@ class Settings:
         metadata={"help": "The policies, in the order they are asked."}, default=()
     )
     delivery: Component | None = attrs.field(metadata={"help": "Where messages go."}, default=None)
+    relay: RelaySettings | None = attrs.field(
+        metadata={"help": "Where the spool's messages go on to."}, default=None
+    )
+    route: tuple[RouteSettings, ...] = attrs.field(
+        metadata={"help": "Next hops for some of them."}, default=()
+    )
     smtp: SMTPSettings = attrs.field(
         metadata={"help": "What is said and offered."}, factory=SMTPSettings
     )

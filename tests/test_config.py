@@ -14,6 +14,8 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import config, deliveries, policies, typed
+from submitd.relay.connection import TimeoutSettings
+from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.settings import (
     AuthSettings,
     Component,
@@ -282,7 +284,9 @@ class SampleTests(SynchronousTestCase):
         text = (HERE.parent / "etc" / "submitd.toml").read_text("utf-8")
         self.sample = tomllib.loads(text)
         # A key that is left at its default has "#" directly before it.
-        self.full = tomllib.loads(re.sub(r"^#(?=[a-z_]+ = |\[tls)", "", text, flags=re.MULTILINE))
+        self.full = tomllib.loads(
+            re.sub(r"^#(?=[a-z_]+ = |\[tls|\[\[route)", "", text, flags=re.MULTILINE)
+        )
 
     def sections(self) -> Iterator[tuple[type, dict[str, Any]]]:
         """Each settings class with what the sample says, defaults spelled out."""
@@ -292,6 +296,9 @@ class SampleTests(SynchronousTestCase):
         yield AuthSettings, self.full["auth"]
         yield LimitSettings, self.full["limits"]
         yield SMTPSettings, self.full["smtp"]
+        yield RelaySettings, self.full["relay"]
+        yield TimeoutSettings, self.full["relay"]["timeouts"]
+        yield RouteSettings, self.full["route"][0]
         yield LogSettings, self.full["log"]
         yield Settings, {**top, **{key: self.full[key] for key in self.full if key not in top}}
 
@@ -317,7 +324,7 @@ class SampleTests(SynchronousTestCase):
             for field in attrs.fields(cls):
                 # What is none, or none at all, by default is shown with a value.
                 has = isinstance(field.default, str | bool | int | float | tuple)
-                if has and field.name != "checkers":
+                if has and field.name not in ("checkers", "smarthost"):
                     self.assertEqual(getattr(made, field.name), field.default, field.name)
 
     def test_components(self) -> None:

@@ -133,7 +133,7 @@ class ReactorTests(SynchronousTestCase):
             for node in ast.walk(source)
             if isinstance(node, ast.Attribute) and node.attr == "transport"
         }
-        self.assertEqual(holding - {"protocol", "proxy", "transport"}, set())
+        self.assertEqual(holding - {"protocol", "proxy", "relay.connection", "transport"}, set())
 
 
 class PluginTests(SynchronousTestCase):

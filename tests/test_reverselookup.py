@@ -216,7 +216,7 @@ class ServerTests(SynchronousTestCase):
         self.assertTrue(verifyObject(IReverseResolver, resolver))
 
         def servers() -> Any:
-            return resolver._current().servers
+            return resolver.current().servers
 
         self.assertEqual(servers(), [("127.0.0.1", 53)])
         file.write_text(
@@ -224,7 +224,7 @@ class ServerTests(SynchronousTestCase):
             "nameserver fe80::1%eth0\nnameserver nonsense\n"
         )
         self.assertEqual(servers(), [("192.0.2.53", 53), ("fe80::1", 53)])
-        self.assertIs(resolver._current(), resolver._current())
+        self.assertIs(resolver.current(), resolver.current())
         file.write_text("nameserver 192.0.2.54\n")
         os.utime(file, (1, 1))
         self.assertEqual(servers(), [("192.0.2.54", 53)])
@@ -236,7 +236,7 @@ class ServerTests(SynchronousTestCase):
     def test_given(self) -> None:
         """Servers that are named are asked, whatever the file says."""
         resolver = DNS(Clock(), [("192.0.2.53", 5353)], file=Path("/etc/passwd"))
-        self.assertEqual(resolver._current().servers, [("192.0.2.53", 5353)])
+        self.assertEqual(resolver.current().servers, [("192.0.2.53", 5353)])
 
 
 class Zone(FileAuthority):

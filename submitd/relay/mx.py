@@ -55,12 +55,12 @@ class Exchanger:
 class MailExchangers:
     """Looks hosts up.
 
-    :param resolver: of twisted.names (``IResolver``).
+    :param resolver: gives a resolver of twisted.names (``IResolver``).
     :param hostname: our own name, to know a loop by.
     :param shuffle: puts a list in random order, in place.
     """
 
-    resolver: Any
+    resolver: Callable[[], Any]
     hostname: str
     shuffle: Callable[[list[Any]], None] = random.shuffle
 
@@ -89,7 +89,7 @@ class MailExchangers:
         return found
 
     async def _names(self, domain: str) -> list[str]:
-        records = await self._records(self.resolver.lookupMailExchange, domain, dns.MX)
+        records = await self._records(self.resolver().lookupMailExchange, domain, dns.MX)
         exchangers = [(each.preference, _text(each.name).lower()) for each in records]
         if not exchangers:
             return [domain]
@@ -111,11 +111,12 @@ class MailExchangers:
 
         :raise NoHosts: when DNS does not answer.
         """
+        resolver = self.resolver()
         found: list[str] = []
         troubled: NoHosts | None = None
         for lookup, record in (
-            (self.resolver.lookupIPV6Address, dns.AAAA),
-            (self.resolver.lookupAddress, dns.A),
+            (resolver.lookupIPV6Address, dns.AAAA),
+            (resolver.lookupAddress, dns.A),
         ):
             try:
                 for each in await self._records(lookup, host, record):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import attrs
 
 from submitd.equality import sameAddress, sameDomain, sameLocalPart
-from submitd.relay.connection import TimeoutSettings
+from submitd.relay.connection import ClientTLS, TimeoutSettings
 from submitd.relay.login import MECHANISMS, Account
 from submitd.typed import Count, Finding, Seconds, Size
 from submitd.wire.address import Mailbox, ReversePath
@@ -148,12 +148,6 @@ class RelaySettings(TargetSettings):
         metadata={"help": "The most of a message that a report gives back."},
         default=Size(64 * 1024),
     )
-    resolvers: tuple[str, ...] = attrs.field(
-        metadata={
-            "help": 'DNS servers for mx, "ADDRESS" or "ADDRESS:PORT"; empty for the system\'s.'
-        },
-        default=(),
-    )
     mx_port: Count = attrs.field(
         metadata={"help": "The port that hosts of mx are spoken to at."}, default=Count(25)
     )
@@ -269,6 +263,28 @@ class Routes:
             if route.matches(login, sender, recipient):
                 return route
         return None
+
+
+def mistakes(relay: RelaySettings, routes: Iterable[RouteSettings] = ()) -> list[Finding]:
+    """All that is wrong or unwise in the sections ``[relay]`` and ``[[route]]``."""
+    return [*makeRoutes(relay, routes)[1], *_numbers(relay)]
+
+
+def _numbers(relay: RelaySettings) -> Iterator[Finding]:
+    if not relay.retry or min(relay.retry) <= 0:
+        yield Finding("relay.retry", "needs one time at least, and none may be 0")
+    if not 0 <= relay.jitter < 1:
+        yield Finding("relay.jitter", "must be from 0 to less than 1")
+    for key in ("lease", "deliveries", "connections", "expire"):
+        if not getattr(relay, key):
+            yield Finding(f"relay.{key}", "must be more than 0")
+    if not 0 < relay.mx_port < 65536:
+        yield Finding("relay.mx_port", "must be from 1 to 65535")
+    if relay.ca_file is not None:
+        try:
+            ClientTLS(relay.ca_file)
+        except ValueError as error:
+            yield Finding("relay.ca_file", str(error))
 
 
 def makeRoutes(

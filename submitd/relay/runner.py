@@ -48,7 +48,7 @@ from submitd.spool.records import (
     Work,
 )
 from submitd.wire.errors import Refused
-from submitd.wire.reply import Reply
+from submitd.wire.reply import LOCAL_ERROR, Reply
 
 POLL = 30.0
 """Seconds after which the spool is asked anyway: other processes add to it too."""
@@ -624,8 +624,8 @@ class Runner:
         return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
 
 
-def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> Sequence[Outcome]:
-    return [Outcome(Result.DELAYED, reply, isRemote=False)] * len(recipients)
+def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> tuple[Outcome, ...]:
+    return (Outcome(Result.DELAYED, reply, isRemote=False),) * len(recipients)
 
 
 def _noticeBy(message: QueuedMessage) -> float | None:
