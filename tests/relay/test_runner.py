@@ -1,0 +1,646 @@
+"""The queue runner: what comes of recipients, when, and who is told."""
+
+from __future__ import annotations
+
+import email
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from submitd.extensions.deliverby import DeliverBy
+from submitd.interfaces import IBody
+from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.relay.routes import RelaySettings, Route, Routes
+from submitd.relay.runner import Runner
+from submitd.spool.records import Action, Filter
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR, Reply
+from tests.spool.support import NOW, SpoolCase
+
+OK = Reply(250, "2.0.0", "taken")
+LATER = Reply(450, "4.2.1", "later")
+NO = Reply(550, "5.1.1", "no such user")
+
+
+class FakeHop:
+    """A next hop that says what the test wants.
+
+    :ivar said: address -> reply; ``OK`` for all others.
+    :ivar seen: what was sent, with its octets.
+    :ivar held: deliveries that wait for :meth:`release`.
+    """
+
+    def __init__(self) -> None:
+        self.said: dict[str, Reply] = {}
+        self.seen: list[tuple[Outgoing, bytes]] = []
+        self.dsn = False
+        self.isFinal = False
+        self.holding = False
+        self.queueing = False
+        self.held: list[Deferred[None]] = []
+        self.broken: Exception | None = None
+        self.closed = 0
+
+    async def deliver(self, message: Outgoing, read: Callable[[], IBody]) -> tuple[Outcome, ...]:
+        if self.broken is not None:
+            raise self.broken
+        if self.queueing:
+            await self._wait()
+        body, content = read(), b""
+        while chunk := await body.next():
+            content += chunk
+        if self.holding:
+            await self._wait()
+        self.seen.append((message, content))
+        return tuple(self._outcome(str(each.mailbox)) for each in message.recipients)
+
+    async def _wait(self) -> None:
+        self.held.append(Deferred())
+        await self.held[-1]
+
+    def release(self) -> None:
+        held, self.held = self.held, []
+        for each in held:
+            each.callback(None)
+
+    def _outcome(self, address: str) -> Outcome:
+        reply = self.said.get(address, OK)
+        result = judge(reply)
+        delivered = result is Result.DELIVERED
+        return Outcome(result, reply, True, self.dsn, "hop.example", self.isFinal and delivered)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    @property
+    def addresses(self) -> list[list[str]]:
+        """The recipients of each transaction."""
+        return [[str(each.mailbox) for each in message.recipients] for message, _ in self.seen]
+
+
+class FakeDestinations:
+    """One next hop for each route, and those of a domain apart where it is an mx."""
+
+    def __init__(self) -> None:
+        self.hops: dict[Any, FakeHop] = {}
+
+    def find(self, route: Route, domain: str, requireTLS: bool) -> Any:
+        key = (route.name, domain if route.kind == "mx" else "", requireTLS)
+        return key, self.hops.setdefault(key, FakeHop())
+
+    async def close(self) -> None:
+        for hop in self.hops.values():
+            await hop.close()
+
+
+class RunnerCase(SpoolCase):
+    """A runner on a real queue without threads, with a clock that stands."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.clock.rightNow = NOW
+        self.time.now = NOW
+        self.queue.now = self.clock.seconds
+        self.destinations = FakeDestinations()
+        self.make()
+
+    def make(self, *routes: Route, **changes: Any) -> Runner:
+        """A runner with these settings; the route is one smarthost."""
+        settings = attrs.evolve(RelaySettings(jitter=0.0), **changes)
+        self.routes = Routes(routes or (Route(name="relay", kind="smarthost", host="hop"),))
+        destinations: Any = self.destinations
+        self.runner = Runner(
+            self.queue,
+            self.routes,
+            destinations,
+            settings,
+            "mail.example.com",
+            self.clock,
+            self.clock.seconds,
+        )
+        self.hop = self.destinations.find(self.routes.routes[0], "", False)[1]
+        return self.runner
+
+    def run_(self, seconds: float = 0.0) -> None:
+        """Start, and let some time pass."""
+        if not self.runner._running:
+            self.runner.start()
+            self.addCleanup(self.stop)
+        self.clock.advance(0)
+        if seconds:
+            self.clock.advance(seconds)
+        for _ in range(5):
+            self.clock.advance(0)
+
+    def stop(self, drain: float = 1.0) -> None:
+        stopping = Deferred.fromCoroutine(self.runner.stop(drain))
+        for _ in range(300):
+            if stopping.called:
+                break
+            self.clock.advance(0.05)
+        self.successResultOf(stopping)
+
+    def states(self, id: str) -> list[tuple[str, int, str]]:
+        """State, attempts and reply of each recipient of a message that is still there."""
+        shown = self.successResultOf(self.queue.show(id))
+        if shown is None:
+            return []
+        return [(each.state.value, each.attempts, each.reply) for each in shown.recipients]
+
+    def due(self, id: str) -> float | None:
+        """When the first recipient is tried again, from the beginning of the test."""
+        shown = self.successResultOf(self.queue.show(id))
+        assert shown is not None
+        due = shown.recipients[0].due
+        return None if due is None else due - NOW
+
+    @property
+    def reports(self) -> list[tuple[Outgoing, Any]]:
+        """The reports that went to the next hop, parsed."""
+        return [
+            (message, email.message_from_bytes(content))
+            for message, content in self.hop.seen
+            if message.reversePath.isNull
+        ]
+
+
+class DeliveryTests(RunnerCase):
+    """What comes of a message."""
+
+    def test_delivered(self) -> None:
+        """A message goes out as it came in, its envelope with it, and leaves the queue."""
+        self.send("M1", "bob@example.net", text=b"Subject: x\r\n\r\nhello\r\n")
+        self.run_()
+        [(message, content)] = self.hop.seen
+        self.assertEqual(str(message.reversePath), "<alice@example.com>")
+        self.assertTrue(content.startswith(b"Received: "))
+        self.assertTrue(content.endswith(b"Subject: x\r\n\r\nhello\r\n"))
+        self.assertEqual(message.size, len(content))
+        self.assertEqual(self.states("M1"), [])
+
+    def test_woken(self) -> None:
+        """A message that comes while the runner runs goes out at once."""
+        self.run_()
+        self.send("M1")
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 1)
+
+    def test_oneTransaction(self) -> None:
+        """Recipients of several domains at one next hop go in one transaction."""
+        self.send("M1", "a@b.example", "c@d.example", "e@f.example")
+        self.run_()
+        self.assertEqual(self.hop.addresses, [["a@b.example", "c@d.example", "e@f.example"]])
+
+    def test_manyRecipients(self) -> None:
+        """No transaction has more recipients than the settings allow."""
+        self.make(recipients_per_message=2)
+        self.send("M1", *(f"{n}@b.example" for n in range(5)))
+        self.run_()
+        self.assertEqual([len(each) for each in self.hop.addresses], [2, 2, 1])
+        self.assertEqual(self.states("M1"), [])
+
+    def test_mixed(self) -> None:
+        """Each recipient has its own fate; the failed one alone is reported."""
+        self.hop.said = {"no@b.example": NO, "later@b.example": LATER}
+        self.send("M1", "yes@b.example", "no@b.example", "later@b.example")
+        self.run_()
+        self.assertEqual(
+            self.states("M1"),
+            [
+                ("delivered", 1, "250 2.0.0 taken"),
+                ("failed", 1, "550 5.1.1 no such user"),
+                ("delayed", 1, "450 4.2.1 later"),
+            ],
+        )
+        [(envelope, report)] = self.reports
+        self.assertEqual([str(each.mailbox) for each in envelope.recipients], ["alice@example.com"])
+        self.assertIn("no@b.example", report.as_string())
+        self.assertNotIn("later@b.example", report.as_string())
+
+    def test_retries(self) -> None:
+        """A delayed recipient is tried again when its time has come, and not before."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1")
+        self.run_()
+        self.assertEqual(self.due("M1"), 300.0)
+        self.run_(299.0)
+        self.assertEqual(len(self.hop.seen), 1)
+        self.hop.said = {}
+        self.run_(1.0)
+        self.assertEqual(len(self.hop.seen), 2)
+        self.assertEqual(self.states("M1"), [])
+
+    def test_expired(self) -> None:
+        """In the end it is given up, with the last reply in the report."""
+        self.make(expire=1000.0, delay_notice=0.0)
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1")
+        self.run_()
+        self.run_(300.0)
+        self.run_(700.0)
+        [(_, report)] = self.reports
+        self.assertIn("Status: 5.4.7", report.as_string())
+        self.assertIn("4.2.1 later", report.as_string())
+        self.assertEqual(self.states("M1"), [])
+
+    def test_triedOnce(self) -> None:
+        """What has waited too long while the service was down is tried once all the same."""
+        self.make(expire=1000.0)
+        self.send("M1")
+        self.clock.advance(2000.0)
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 1)
+        self.assertEqual(self.reports, [])
+
+    def test_operatorExpires(self) -> None:
+        """What an operator expires is failed without another attempt."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1")
+        self.run_()
+        self.hop.said = {}
+        self.clock.advance(10.0)
+        self.successResultOf(self.queue.change(Action.EXPIRE, Filter(ids=("M1",)), "root"))
+        self.run_(1.0)
+        [(_, report)] = self.reports
+        self.assertIn("Action: failed", report.as_string())
+        self.assertEqual(self.hop.addresses, [["bob@example.net"], ["alice@example.com"]])
+
+    def test_noRoute(self) -> None:
+        """An address without a route is failed with 5.4.4."""
+        self.make(Route(name="route[0]", kind="smarthost", recipients=("example.com",)))
+        self.send("M1", "bob@example.net")
+        self.run_()
+        [(_, report)] = self.reports
+        self.assertIn("Status: 5.4.4", report.as_string())
+
+    def test_loop(self) -> None:
+        """A message that has been on its way too often goes nowhere: 5.4.6."""
+        self.make(hops=3)
+        self.send("M1", text=b"Received: a\r\nReceived: b\r\n\r\nx\r\n")
+        self.run_()
+        [(_, report)] = self.reports
+        self.assertIn("Status: 5.4.6", report.as_string())
+        self.assertEqual(self.hop.addresses, [["alice@example.com"]])
+
+    def test_futureRelease(self) -> None:
+        """What is to wait waits (RFC 4865)."""
+        self.send("M1", FUTURERELEASE=NOW + 50.0)
+        self.run_()
+        self.assertEqual(self.hop.seen, [])
+        self.run_(50.0)
+        self.assertEqual(len(self.hop.seen), 1)
+
+    def test_priority(self) -> None:
+        """The urgent goes first (RFC 6710), and the next hop is told how urgent."""
+        self.make(deliveries=1)
+        self.send("M1")
+        self.send("M2", **{"MT-PRIORITY": 5})
+        self.run_()
+        self.assertEqual([message.id for message, _ in self.hop.seen], ["M2", "M1"])
+        self.assertEqual(self.hop.seen[0][0].parameters, {"MT-PRIORITY": "5"})
+
+    def test_deliverBy(self) -> None:
+        """By-mode R: the next hop is told the time that is left, and what is late is returned."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1", DELIVERBY=DeliverBy(NOW + 120.0, "R"))
+        self.run_()
+        self.assertEqual(self.hop.seen[0][0].parameters, {"BY": "120;R"})
+        self.assertEqual(self.due("M1"), 120.0)
+        self.run_(120.0)
+        [(_, report)] = self.reports
+        self.assertIn("Action: failed", report.as_string())
+
+    def test_deliverByNotify(self) -> None:
+        """By-mode N: the sender is told that it is late, once, and it goes on."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1", DELIVERBY=DeliverBy(NOW + 120.0, "N", True))
+        self.run_()
+        self.assertEqual(self.hop.seen[0][0].parameters, {"BY": "120;NT"})
+        self.run_(120.0)
+        self.run_(1000.0)
+        self.run_(1000.0)
+        [(_, report)] = self.reports
+        self.assertIn("Action: delayed", report.as_string())
+
+    def test_gone(self) -> None:
+        """A message that an operator deletes in between is nobody's problem."""
+        self.send("M1")
+        [work] = self.lease()
+        self.successResultOf(self.queue.giveBack(work))
+        read = self.queue.read
+
+        class Gone:
+            def next(self) -> Deferred[bytes]:
+                result: Deferred[bytes] = Deferred()
+                result.errback(LookupError("M1"))
+                return result
+
+        self.patch(self.queue, "read", lambda id: Gone())
+        self.run_()
+        self.assertEqual(self.hop.seen, [])
+        self.patch(self.queue, "read", read)
+
+    def test_bug(self) -> None:
+        """An error of our own delays the recipient; it does not spin, and it is in the log."""
+        self.hop.broken = RuntimeError("bug")
+        self.send("M1")
+        self.run_()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(self.states("M1")[0][:2], ("delayed", 1))
+
+
+class ReportTests(RunnerCase):
+    """Who is told what."""
+
+    def notify(self, *wishes: str, **changes: Any) -> None:
+        """Send a message with a NOTIFY, and run."""
+        message = self.begin("M1", "bob@example.net", **changes)
+        message._envelope.recipients[0].notify = wishes
+        message.dataReceived(b"Subject: x\r\n\r\nhello\r\n")
+        self.successResultOf(message.eomReceived())
+        self.run_()
+
+    def test_never(self) -> None:
+        """NOTIFY=NEVER: nothing is said of a failure."""
+        self.hop.said = {"bob@example.net": NO}
+        self.notify("NEVER")
+        self.assertEqual(self.reports, [])
+        self.assertEqual(self.states("M1"), [])
+
+    def test_noFailure(self) -> None:
+        """NOTIFY without FAILURE: the same."""
+        self.hop.said = {"bob@example.net": NO}
+        self.notify("SUCCESS", "DELAY")
+        self.assertEqual(self.reports, [])
+
+    def test_relayed(self) -> None:
+        """NOTIFY=SUCCESS at a next hop without DSN: it was passed on."""
+        self.notify("SUCCESS")
+        [(_, report)] = self.reports
+        self.assertIn("Action: relayed", report.as_string())
+
+    def test_final(self) -> None:
+        """NOTIFY=SUCCESS at the recipient's mailbox: it has been delivered."""
+        self.hop.isFinal = True
+        self.notify("SUCCESS")
+        [(_, report)] = self.reports
+        self.assertIn("Action: delivered", report.as_string())
+
+    def test_passedOn(self) -> None:
+        """NOTIFY=SUCCESS at a next hop with DSN: that one will say it."""
+        self.hop.dsn = True
+        self.notify("SUCCESS")
+        self.assertEqual(self.reports, [])
+
+    def test_nullSender(self) -> None:
+        """No report about a report."""
+        self.hop.said = {"bob@example.net": NO}
+        self.notify("SUCCESS", "FAILURE", sender="")
+        self.assertEqual(len(self.hop.seen), 1)
+
+    def test_reportFails(self) -> None:
+        """A report that cannot be delivered is dropped, and no other is made."""
+        self.hop.said = {"bob@example.net": NO, "alice@example.com": NO}
+        self.notify()
+        self.run_(1000.0)
+        self.assertEqual(len(self.hop.seen), 2)
+        self.assertEqual(self.successResultOf(self.queue.counts()), [])
+
+    def test_delay(self) -> None:
+        """The sender is told of a delay once, with the time at which it will be given up."""
+        self.make(delay_notice=1000.0)
+        self.hop.said = {"bob@example.net": LATER}
+        self.notify()
+        for _ in range(8):
+            self.run_(900.0)
+        [(_, report)] = self.reports
+        self.assertIn("Action: delayed", report.as_string())
+        self.assertIn("Will-Retry-Until:", report.as_string())
+
+    def test_content(self) -> None:
+        """A report gives back the header, or with RET=FULL the whole of a small message."""
+        self.hop.said = {"bob@example.net": NO}
+        self.notify()
+        [(_, report)] = self.reports
+        self.assertIn("Subject: x", report.as_string())
+        self.assertNotIn("hello", report.as_string())
+        self.stop()
+        self.hop.seen.clear()
+        for limit, has in ((1000, True), (10, False)):
+            self.make(report_size=limit)
+            message = self.begin(f"M{limit}")
+            message._envelope.ret = "FULL"
+            message.dataReceived(b"Subject: x\r\n\r\nhello\r\n")
+            self.successResultOf(message.eomReceived())
+            self.run_()
+            [(_, report)] = self.reports
+            self.assertEqual("hello" in report.as_string(), has)
+            self.hop.seen.clear()
+            self.stop()
+
+    def test_longHeader(self) -> None:
+        """A header without end is given back in part."""
+        self.hop.said = {"bob@example.net": NO}
+        self.send("M1", text=b"X: " + b"y" * 60 + b"\r\n" + b"Z: 1\r\n" * 20000 + b"\r\n\r\n")
+        self.run_()
+        [(_, report)] = self.reports
+        self.assertLess(len(report.as_string()), 100_000)
+
+
+class QueueTests(RunnerCase):
+    """Taking work, and giving it back."""
+
+    def test_room(self) -> None:
+        """No more messages are on their way than the settings allow; the rest follows."""
+        self.make(deliveries=3)
+        self.hop.holding = True
+        for n in range(7):
+            self.send(f"M{n}")
+        self.run_()
+        self.assertEqual(len(self.hop.held), 3)
+        while self.hop.held:
+            self.hop.release()
+            self.run_()
+        self.assertEqual(len(self.hop.seen), 7)
+
+    def test_crowded(self) -> None:
+        """A next hop that is slow does not keep the others from theirs."""
+        slow = Route(name="route[0]", kind="smarthost", recipients=("slow.example",))
+        fast = Route(name="relay", kind="smarthost")
+        self.make(slow, fast, deliveries=4, connections=1)
+        self.hop.holding = True
+        self.send("F0", "a@fast.example")
+        for n in range(8):
+            self.send(f"S{n}", "a@slow.example")
+        fastHop = self.destinations.find(fast, "", False)[1]
+        fastHop.holding = True
+        self.run_()
+        self.assertEqual((len(self.hop.held), len(fastHop.held)), (2, 1))
+        fastHop.holding = False
+        fastHop.release()
+        self.send("F1", "a@fast.example")
+        self.run_()
+        for _ in range(20):
+            self.run_(5.0)
+        self.assertEqual(len(fastHop.seen), 2)
+        self.hop.holding = False
+        self.hop.release()
+        for _ in range(20):
+            self.run_(5.0)
+        self.assertEqual(len(self.hop.seen), 8)
+
+    def test_extends(self) -> None:
+        """A lease is extended while its delivery takes long; nobody else gets the work."""
+        self.make(lease=30.0)
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        for _ in range(12):
+            self.run_(10.0)
+        self.assertEqual(self.lease(), [])
+        self.hop.release()
+        self.run_()
+        self.assertEqual(self.states("M1"), [])
+
+    def test_lost(self) -> None:
+        """A lease that is lost is not settled: whoever has it now will; the log has a line."""
+        self.make(lease=30.0)
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.time.now = NOW + 100.0
+        self.queue.now = self.time
+        [work] = self.lease()
+        self.queue.now = self.clock.seconds
+        self.hop.release()
+        self.run_()
+        self.assertEqual(self.states("M1")[0][0], "leased")
+        self.assertEqual(work.message.id, "M1")
+
+    def test_lostWhileExtending(self) -> None:
+        """The same, seen when the lease is to be extended."""
+        self.make(lease=30.0)
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.queue.now = lambda: NOW + 100.0
+        self.lease(seconds=1000.0)
+        self.queue.now = self.clock.seconds
+        self.run_(10.0)
+        self.assertEqual(len(self.runner._leases), 0)
+        self.hop.release()
+        self.run_()
+
+    def test_stop(self) -> None:
+        """At the end what is on its way is finished, and the rest is due again at once."""
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        queued = FakeHop()
+        queued.queueing = True
+        self.destinations.hops["relay", "", True] = queued
+        message = self.begin("M2")
+        message._envelope.requireTLS = True
+        message.dataReceived(b"\r\nx\r\n")
+        self.successResultOf(message.eomReceived())
+        self.run_()
+        self.assertEqual(len(queued.held), 1)
+        stopping = Deferred.fromCoroutine(self.runner.stop(30.0))
+        self.clock.advance(0.05)
+        self.assertNoResult(stopping)
+        self.hop.release()
+        self.clock.advance(0.05)
+        self.clock.advance(0.05)
+        self.successResultOf(stopping)
+        self.assertEqual(self.states("M1"), [])
+        self.assertEqual(self.states("M2")[0][:2], ("queued", 0))
+        self.assertEqual([work.message.id for work in self.lease()], ["M2"])
+        self.assertEqual(self.hop.closed, 1)
+
+    def test_stopBreaksOff(self) -> None:
+        """What is not finished when the time is over is broken off and given back."""
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.stop(0.2)
+        self.assertEqual([work.message.id for work in self.lease()], ["M1"])
+
+    def test_stopWhileTaking(self) -> None:
+        """Work that comes when nobody wants it any more goes back."""
+        self.send("M1")
+        lease = self.queue.lease
+        waiting: list[Deferred[Any]] = []
+
+        def slowly(limit: int, seconds: float) -> Deferred[Any]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        self.patch(self.queue, "lease", slowly)
+        self.run_()
+        stopping = Deferred.fromCoroutine(self.runner.stop(1.0))
+        self.patch(self.queue, "lease", lease)
+        waiting[0].callback(self.lease())
+        self.clock.advance(0.05)
+        self.clock.advance(0.05)
+        self.successResultOf(stopping)
+        self.assertEqual(len(self.lease()), 1)
+
+    def test_dataBaseGone(self) -> None:
+        """While the data base is away nothing is taken, and what was delivered is settled later."""
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        settle, calls = self.queue.settle, []
+
+        def fails(*arguments: Any) -> Deferred[Any]:
+            calls.append(arguments)
+            result: Deferred[Any] = Deferred()
+            result.errback(Refused(LOCAL_ERROR, "gone"))
+            return result
+
+        self.patch(self.queue, "settle", fails)
+        self.hop.release()
+        self.run_()
+        self.run_(5.0)
+        self.assertEqual(len(calls), 2)
+        self.patch(self.queue, "settle", settle)
+        self.run_(5.0)
+        self.assertEqual(self.states("M1"), [])
+        self.assertEqual(len(self.hop.seen), 1)
+        lease = self.queue.lease
+        self.patch(self.queue, "lease", fails)
+        self.send("M2")
+        self.run_()
+        self.patch(self.queue, "lease", lease)
+        self.hop.holding = False
+        self.run_(5.0)
+        self.assertEqual(len(self.hop.seen), 2)
+
+    def test_bodyUnreadable(self) -> None:
+        """A body that cannot be read now delays its message."""
+
+        class Unreadable:
+            def next(self) -> Deferred[bytes]:
+                result: Deferred[bytes] = Deferred()
+                result.errback(Refused(LOCAL_ERROR, "gone"))
+                return result
+
+        self.send("M1")
+        self.patch(self.queue, "read", lambda id: Unreadable())
+        self.run_()
+        self.assertEqual(self.states("M1")[0][0], "delayed")
+
+    def test_twoRunners(self) -> None:
+        """What another process has added is found without being told."""
+        self.run_()
+        other = self.makeSpool()
+        other.queue.now = self.clock.seconds
+        self.send("M1", spool=other)
+        self.run_()
+        self.assertEqual(self.hop.seen, [])
+        self.run_(30.0)
+        self.assertEqual(len(self.hop.seen), 1)
