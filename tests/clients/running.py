@@ -48,6 +48,7 @@ class RunningService:
     :param config: the configuration, with ``$directory`` and ``$NAME`` of the ports.
     :param ports: the names of the ports.
     :param arguments: more arguments behind ``submitd --config FILE``.
+    :param modules: more directories in which Python finds what the configuration names.
     :ivar ports: name -> number, from the start on.
     """
 
@@ -57,12 +58,14 @@ class RunningService:
         config: str,
         ports: Sequence[str] = ("starttls", "implicit"),
         arguments: Sequence[str] = (),
+        modules: Sequence[Path] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.ports: dict[str, int] = {}
         self._config = config
         self._names = tuple(ports)
         self._arguments = tuple(arguments)
+        self._modules = tuple(modules)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningService:
@@ -90,7 +93,8 @@ class RunningService:
     def _launch(self) -> None:
         command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "submitd"]
         command += ["--config", str(self._configFile), *self._arguments]
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        found = [str(ROOT), *map(str, self._modules), os.environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, found))
         with open(self._logFile, "ab") as log:
             self._process = subprocess.Popen(
                 command,

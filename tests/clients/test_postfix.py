@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 from unittest import SkipTest
 
 from tests.clients import messages
@@ -84,7 +85,12 @@ class Postfix:
     """One instance.
 
     :param directory: all that it has; users of the system can enter it.
+    :cvar main: its ``main.cf``, to be filled in.
+    :cvar master: its ``master.cf``.
     """
+
+    main: ClassVar[str] = MAIN
+    master: ClassVar[str] = MASTER
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -94,9 +100,9 @@ class Postfix:
         for name in ("config", "queue", "data"):
             (self.directory / name).mkdir()
         shutil.chown(self.directory / "data", "postfix")
-        main = MAIN.format(directory=self.directory, **values)
+        main = self.main.format(directory=self.directory, **values)
         self._config.joinpath("main.cf").write_text(main)
-        self._config.joinpath("master.cf").write_text(MASTER)
+        self._config.joinpath("master.cf").write_text(self.master)
         # A map with a password in it.
         self._config.joinpath("main.cf").chmod(0o600)
 
