@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -139,7 +139,7 @@ class SpooledMessage:
         self._digest = hashlib.blake2b(digest_size=32)
         self._hasMessageId = False
 
-    def dataReceived(self, chunk: bytes) -> Deferred[None] | None:
+    def dataReceived(self, chunk: bytes) -> Deferred[Any] | None:
         """See :meth:`submitd.interfaces.IMessage.dataReceived`."""
         if self._fields is None:
             # The first call is our own trace field: unlike the client's octets, it is another one
@@ -155,16 +155,16 @@ class SpooledMessage:
         self._waitingSize += len(chunk)
         return self._upload() if self._waitingSize >= CHUNK else None
 
-    def _upload(self) -> Deferred[None] | None:
-        uploading = None
+    def _upload(self) -> Deferred[Any]:
+        uploading = []
         for data in self._taken():
             upload = Upload(
                 id=self._envelope.id, sequence=self._uploaded, data=data, now=self._queue.now()
             )
             self._uploaded += 1
-            # In order, one behind the other; the last one is done when all are.
-            uploading = self._queue.add(upload)
-        return uploading
+            uploading.append(self._queue.add(upload))
+        # Every one of them counts, or there would be a hole.
+        return gatherResults(uploading, consumeErrors=True).addErrback(_first)
 
     def _taken(self) -> list[bytes]:
         """All that waits, in rows."""
@@ -238,6 +238,11 @@ class SpooledMessage:
         if self._uploaded:
             # When this fails as well, the chunks are cleared away after a day.
             self._queue.abandon(self._envelope.id).addErrback(lambda _: None)
+
+
+def _first(failure: Failure) -> Failure:
+    """What went wrong, without the wrapping of gatherResults."""
+    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure
 
 
 def hasMessageId(head: bytes) -> bool:

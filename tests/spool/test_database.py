@@ -1,0 +1,399 @@
+"""The data base: what is said before a start, full and broken disks, versions of the schema."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from twisted.internet.defer import maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd.deliveries.spool import Spool
+from submitd.spool import database, schema
+from submitd.spool.database import FILE, Database, Link, asRefused, isFull
+from submitd.spool.records import Filter
+from tests.spool import postgres
+from tests.spool.support import Gate, PostgresCase, SpoolCase
+
+
+class CheckTests(SpoolCase):
+    """Each thing that is wrong with a spool is a sentence, before a port opens."""
+
+    def check(self, path: Path | None = None) -> list[str]:
+        return Database(path or self.path).check()
+
+    def test_good(self) -> None:
+        """A spool in use, one that is still to be made, and an empty file are fine."""
+        self.assertEqual(self.check(), [])
+        self.assertEqual(self.check(Path(self.mktemp())), [])
+        path = Path(self.mktemp())
+        path.mkdir(0o700)
+        self.assertEqual(self.check(path), [])
+        (path / FILE).touch(0o600)
+        self.assertEqual(self.check(path), [])
+
+    def test_nothingMade(self) -> None:
+        """Looking makes nothing: who looks may be root, and who runs it somebody else."""
+        path = Path(self.mktemp())
+        self.check(path)
+        self.assertFalse(path.exists())
+
+    def test_missing(self) -> None:
+        """The directory above must be there."""
+        path = Path(self.mktemp()) / "deeper"
+        self.assertEqual(
+            self.check(path), [f"{path} cannot be made, for {path.parent} is not a directory"]
+        )
+
+    def test_notWritable(self) -> None:
+        """Whoever runs it must be able to make it, and to write to it."""
+        self.patch(os, "access", lambda path, mode: False)
+        path = Path(self.mktemp())
+        self.assertEqual(
+            self.check(path), [f"{path} cannot be made: no permission to write to {path.parent}"]
+        )
+        self.assertEqual(self.check(), [f"{self.path}: no permission to read and write it"])
+
+    def test_file(self) -> None:
+        """A file where the directory should be, a directory where the file should be."""
+        path = Path(self.mktemp())
+        path.touch()
+        self.assertEqual(self.check(path), [f"{path} is not a directory"])
+        path = Path(self.mktemp())
+        (path / FILE).mkdir(parents=True)
+        path.chmod(0o700)
+        self.assertEqual(self.check(path), [f"{path / FILE} is not a file"])
+
+    def test_open(self) -> None:
+        """The messages of many people are in there: nobody else may read them."""
+        self.path.chmod(0o755)
+        self.assertEqual(
+            self.check(), [f"{self.path} is open to others (mode 0755): chmod go= {self.path}"]
+        )
+        self.path.chmod(0o700)
+        file = self.path / FILE
+        file.chmod(0o640)
+        self.assertEqual(self.check(), [f"{file} is open to others (mode 0640): chmod go= {file}"])
+
+    def test_owner(self) -> None:
+        """Another user's spool is not ours; but root looks for whoever it will become."""
+        uid = os.stat(self.path).st_uid
+        self.patch(os, "geteuid", lambda: uid + 1)
+        expected = f"{self.path} belongs to another user (uid {uid}, we are {uid + 1})"
+        self.assertEqual(self.check(), [expected])
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertEqual(self.check(), [])
+
+    def test_fullDisk(self) -> None:
+        """A disk with next to nothing free is named."""
+        real = os.statvfs(self.path)
+
+        class Full:
+            f_bavail, f_frsize = 100, real.f_frsize
+
+        self.patch(os, "statvfs", lambda path: Full)
+        [sentence] = self.check()
+        self.assertIn("is on a full disk", sentence)
+
+    def test_notADatabase(self) -> None:
+        """Something else under its name is not touched."""
+        path = Path(self.mktemp())
+        path.mkdir(0o700)
+        (path / FILE).write_bytes(b"hello")
+        (path / FILE).chmod(0o600)
+        self.assertEqual(self.check(path), [f"{path / FILE} is not a data base"])
+        (path / FILE).write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+        [sentence] = self.check(path)
+        self.assertIn("cannot be opened: file is not a database", sentence)
+
+    def test_newer(self) -> None:
+        """A newer schema is refused, and the service refuses it as well."""
+        self.sql("UPDATE spool SET version = 99")
+        [sentence] = self.check()
+        self.assertIn("has schema version 99, and this submitd knows versions up to 1", sentence)
+        queue = Spool(self.path).queue
+        failure = self.failureResultOf(queue.runIn(maybeDeferred, maybeDeferred))
+        self.assertEqual(failure.value.reply.code, 451)
+        self.assertIn("has schema version 99", failure.value.cause)
+
+    def test_otherProgram(self) -> None:
+        """So is the data base of another program."""
+        for statement in ("CREATE TABLE message (x)", "CREATE TABLE spool (version)"):
+            path = Path(self.mktemp())
+            path.mkdir(0o700)
+            with sqlite3.connect(path / FILE) as connection:
+                connection.execute(statement)
+            connection.close()
+            (path / FILE).chmod(0o600)
+            self.assertEqual(self.check(path), [f"{path / FILE} is a data base of another program"])
+
+
+class FileTests(SpoolCase):
+    """What is on the disk."""
+
+    def test_modes(self) -> None:
+        """The directory is 0700, its files 0600, whatever the umask."""
+        self.send("A-1")
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o700)
+        files = {each.name: stat.S_IMODE(each.stat().st_mode) for each in self.path.iterdir()}
+        self.assertIn(f"{FILE}-wal", files)
+        self.assertEqual(set(files.values()), {0o600})
+
+    def test_synced(self) -> None:
+        """The log is synced at each commit."""
+        link = Link(Database(self.path))
+        self.addCleanup(link.close)
+
+        def look(connection: sa.Connection) -> tuple[Any, Any]:
+            return tuple(
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+                for name in ("journal_mode", "synchronous")
+            )
+
+        self.assertEqual(link.look(look), ("wal", 2))
+
+
+class TroubleTests(SpoolCase):
+    """452 or 451, nothing half kept, and all is well when the trouble is over."""
+
+    def refused(self, text: bytes = b"Subject: x\r\n\r\nx\r\n") -> Any:
+        message = self.begin("X-1")
+        waiting = message.dataReceived(text)
+        if waiting is not None:
+            failure = self.failureResultOf(waiting)
+            message.connectionLost()
+        else:
+            failure = self.failureResultOf(message.eomReceived())
+        return failure.value
+
+    def assertGoesOn(self) -> None:
+        """Nothing of the refused one is there, and the next one is kept."""
+        for table in ("message", "part", "recipient", "upload", "submission"):
+            self.assertEqual(self.sql(f"SELECT * FROM {table}"), [], table)
+        self.assertEqual(self.send("Y-1"), "Y-1")
+
+    def writer(self) -> Any:
+        """The connection that is written through."""
+        connection: Any = self.queue._links[0]._connection
+        return connection
+
+    def full(self, free: int) -> Any:
+        """From now on there is room for a few pages more."""
+        pages = self.sql("PRAGMA page_count")[0][0]
+        limit = f"PRAGMA max_page_count={pages + free}"
+        self.writer().close()
+        self.queue._links[0].close()
+        return self.patch(database, "_PRAGMAS", (*database._PRAGMAS, limit))
+
+    def test_full(self) -> None:
+        """A full disk is 452 4.3.1, for a small message and in the middle of a large one."""
+        patched = self.full(5)
+        for text in (b"x" * 100_000, b"x" * 300_000, b"x" * 600_000):
+            refused = self.refused(text)
+            self.assertEqual((refused.reply.code, refused.reply.status), (452, "4.3.1"))
+            self.assertIn("full", refused.cause)
+        patched.restore()
+        self.assertGoesOn()
+
+    def test_fullForOne(self) -> None:
+        """A message that does not fit does not take with it those that do."""
+        self.full(20)
+        gate = Gate()
+        self.patch(self.queue._writer, "_run", gate.run)
+        results = []
+        for at, size in enumerate((10, 10, 200_000, 10)):
+            message = self.begin(f"A-{at}")
+            message.dataReceived(b"x" * size)
+            results.append(message.eomReceived())
+        gate.open()
+        self.assertEqual(self.failureResultOf(results.pop(2)).value.reply.code, 452)
+        self.assertEqual([self.successResultOf(each) for each in results], ["A-0", "A-1", "A-3"])
+
+    def test_locked(self) -> None:
+        """Another process that holds the lock for too long is 451 4.3.0."""
+        self.patch(database, "LOCK_TIMEOUT", 0.01)
+        self.spool = self.makeSpool()
+        other = sqlite3.connect(self.path / FILE, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("PRAGMA busy_timeout=10")
+        other.execute("BEGIN IMMEDIATE")
+        refused = self.refused()
+        self.assertEqual((refused.reply.code, refused.reply.status), (451, "4.3.0"))
+        self.assertIn("locked", refused.cause)
+        other.execute("ROLLBACK")
+        self.assertGoesOn()
+
+    def test_readOnly(self) -> None:
+        """So is a data base that cannot be written."""
+        self.writer().exec_driver_sql("PRAGMA query_only=ON")
+        self.writer().commit()
+        refused = self.refused()
+        self.assertEqual(refused.reply.code, 451)
+        self.assertIn("readonly", refused.cause)
+        self.assertGoesOn()
+
+    def test_noDirectory(self) -> None:
+        """So is a directory that cannot be made; it is tried again for the next message."""
+        path = Path(self.mktemp())
+        path.touch()
+        self.path = path
+        self.spool = Spool(path)
+        self.failureResultOf(self.spool.queue.runIn(maybeDeferred, maybeDeferred))
+        self.assertEqual(self.refused().reply.code, 451)
+        path.unlink()
+        self.assertGoesOn()
+
+    def test_neverStarted(self) -> None:
+        """A queue that nobody has started says so."""
+        self.spool = Spool(Path(self.mktemp()))
+        message = self.begin("A-1")
+        self.failureResultOf(message.eomReceived(), RuntimeError)
+        self.successResultOf(self.spool.stop())
+
+    def test_corruptRow(self) -> None:
+        """Octets that are no text, in a row of one message, do not stop the others."""
+        for id in ("A-1", "B-1", "C-1"):
+            self.send(id)
+        self.sql("UPDATE message SET sender = CAST(x'ff' AS TEXT) WHERE id = 'B-1'")
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
+        state = self.sql("SELECT state, reply FROM recipient WHERE message = 'B-1'")
+        self.assertEqual(state[0][0], "held")
+        self.assertIn("cannot be read", state[0][1])
+        self.assertEqual(self.successResultOf(self.queue.counts())[0].recipients, 1)
+
+    def test_tidyFails(self) -> None:
+        """Clearing away that fails is nobody's trouble; it comes again."""
+        self.time.now += 3600
+        self.writer().exec_driver_sql("PRAGMA query_only=ON")
+        self.writer().commit()
+        self.queue._tidyNowAndThen()
+        self.assertEqual(self.send("A-1"), "A-1")
+
+    def test_tidyMuch(self) -> None:
+        """What is old goes in small lots, one after the other, until all of it has gone."""
+        self.send("A-1")
+        self.sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"
+            " INSERT INTO submission SELECT randomblob(32), 'x', i FROM n"
+        )
+        self.time.now += 61
+        self.send("B-1")
+        self.assertEqual(self.sql("SELECT count(*) FROM submission"), [(0,)])
+
+
+class SchemaTests(SpoolCase):
+    """Older data bases become this one."""
+
+    def test_migrated(self) -> None:
+        """What is missing is done step by step, once."""
+        steps: list[int] = []
+        self.send("A-1")
+        self.patch(schema, "VERSION", 3)
+        self.patch(
+            schema,
+            "MIGRATIONS",
+            {at: lambda connection, at=at: steps.append(at) for at in (1, 2)},
+        )
+        for _ in range(2):
+            self.makeSpool()
+        self.assertEqual(steps, [1, 2])
+        self.assertEqual(self.sql("SELECT version FROM spool"), [(3,)])
+        self.assertEqual(self.body("A-1")[:9], b"Received:")
+
+    def test_migrationFails(self) -> None:
+        """A step that fails leaves the old version whole."""
+
+        def fail(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("DROP TABLE message")
+            raise OSError(5, "broken")
+
+        self.send("A-1")
+        version = self.patch(schema, "VERSION", 2)
+        self.patch(schema, "MIGRATIONS", {1: fail})
+        with self.assertRaises(OSError):
+            Database(self.path).connect()
+        version.restore()
+        self.assertEqual(self.sql("SELECT version FROM spool"), [(1,)])
+        self.assertEqual(self.sql("SELECT id FROM message"), [("A-1",)])
+
+
+class UrlTests(SynchronousTestCase):
+    """Where it may be."""
+
+    def test_wrong(self) -> None:
+        """Exactly one of path and url, and the url one of PostgreSQL."""
+        for path, url in (
+            (None, ""),
+            (Path("x"), "postgresql:///x"),
+            (None, "nonsense"),
+            (None, "mysql://x/y"),
+        ):
+            with self.assertRaises(ValueError):
+                Database(path, url)
+
+    def test_noDriver(self) -> None:
+        """Without psycopg, it says what to install."""
+
+        def fail(*arguments: Any, **keywords: Any) -> None:
+            raise ImportError("psycopg")
+
+        self.patch(sa, "create_engine", fail)
+        with self.assertRaisesRegex(ValueError, r"submitd\[postgresql\]"):
+            Database(url="postgresql:///x")
+
+    def test_password(self) -> None:
+        """No sentence shows a password."""
+        name = Database(url="postgresql://me:secret@127.0.0.1:1/x").name
+        self.assertNotIn("secret", name)
+        self.assertIn("me:***@127.0.0.1:1/x", name)
+
+    def test_unreachable(self) -> None:
+        """A server that is not there is named before a port opens."""
+        [sentence] = Database(url="postgresql://me@127.0.0.1:1/x").check()
+        self.assertIn("cannot be opened: ", sentence)
+        self.assertNotIn("\n", sentence)
+
+    def test_full(self) -> None:
+        """What a full disk looks like in each of them."""
+
+        class Said(Exception):
+            sqlstate = "53100"
+
+        self.assertTrue(isFull(OSError(28, "x")))
+        self.assertFalse(isFull(OSError(5, "x")))
+        self.assertTrue(isFull(sa.exc.OperationalError("x", None, Said())))
+        self.assertFalse(isFull(ValueError()))
+        self.assertEqual(asRefused(Said(), "x").cause, "x: Said")
+
+
+class PostgresTests(PostgresCase):
+    """PostgreSQL's own."""
+
+    def test_check(self) -> None:
+        """A good server has nothing to be said about; an unsafe one has."""
+        base = Database(**self.options())
+        self.assertEqual(base.check(), [])
+        self.sql("ALTER ROLE submitd SET synchronous_commit = off")
+        self.addCleanup(self.sql, "ALTER ROLE submitd RESET synchronous_commit")
+        self.assertEqual(
+            base.check(),
+            ["PostgreSQL has synchronous_commit = off: a message could be lost after its 250"],
+        )
+
+    def test_restart(self) -> None:
+        """While the server is down it is 451; when it is back, all goes on."""
+        self.send("A-1")
+        postgres.server().stop()
+        message = self.begin("B-1")
+        failure = self.failureResultOf(message.eomReceived())
+        self.assertEqual((failure.value.reply.code, failure.value.reply.status), (451, "4.3.0"))
+        self.assertEqual(self.failureResultOf(self.queue.messages(Filter())).value.reply.code, 451)
+        postgres.server().start()
+        self.send("C-1")
+        found = self.successResultOf(self.queue.messages(Filter()))
+        self.assertEqual([each.id for each in found], ["A-1", "C-1"])
+        self.assertEqual(len(self.lease()), 2)

@@ -1,0 +1,149 @@
+"""However long the queue is, no statement of the service reads more than what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from submitd.spool import operations, store
+from submitd.spool.prepared import Prepared
+from submitd.spool.records import Filter
+from tests.spool.support import NOW, PostgresCase, SpoolCase
+
+ROWS = 20_000
+
+
+def fill(engine: str) -> Iterator[str]:
+    """Many messages with a recipient each, most of them delayed."""
+    numbers = (
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) "
+        if engine == "sqlite"
+        else ""
+    )
+    source = "n" if engine == "sqlite" else f"generate_series(1, {ROWS}) AS n(i)"
+    id = "'M' || (100000000 + i)"
+    false = "0" if engine == "sqlite" else "false"
+    yield (
+        f"INSERT INTO message {numbers if engine == 'sqlite' else ''}SELECT {id}, 'a@example.com',"
+        f" 'login' || i % 100, '', {NOW} + i, 100, {false}, 0, '', '', NULL, NULL FROM {source}"
+    )
+    yield (
+        f"INSERT INTO recipient {numbers}SELECT {id}, 0, 'b@d' || i % 500, 'd' || i % 500, '',"
+        f" 'delayed', 0, {NOW} + i, 1, NULL, NULL, NULL, '' FROM {source}"
+    )
+    yield f"INSERT INTO part {numbers}SELECT {id}, 0, '' FROM {source}"
+    yield f"INSERT INTO history (message, at, event, text, who) {numbers}SELECT {id}, 0, '', '', '' FROM {source}"
+    yield "ANALYZE"
+
+
+class PlanTests(SpoolCase):
+    """SQLite's plans, with many rows in the tables."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.said: list[str] = []
+        for statement in fill("sqlite"):
+            self.sql(statement)
+        engine = self.queue.database._engine
+
+        def note(connection: Any, cursor: Any, statement: str, *arguments: Any) -> None:
+            self.said.append(statement)
+
+        sa.event.listen(engine, "before_cursor_execute", note)
+
+    def plan(self, statement: str) -> list[str]:
+        """How SQLite goes about it."""
+        engine: Any = self.queue.database._engine
+        with engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            count = statement.count("?")
+            rows = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", (None,) * count).fetchall()
+        return [row[3] for row in rows]
+
+    def assertIndexed(self) -> None:
+        """All statements since the last look went by keys and indexes, and sorted little."""
+        statements, self.said = self.said, []
+        looked = 0
+        for statement in statements:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+                looked += 1
+                for step in self.plan(statement):
+                    # ``max`` and ``min`` of an index's column look at its end alone.
+                    isEnd = "max(" in statement or "min(" in statement
+                    if step.startswith("SCAN") and not (isEnd and "USING" in step):
+                        self.fail(f"{statement}\n{step}")
+                    self.assertNotIn("TEMP B-TREE", step, statement)
+        self.assertGreater(looked, 0)
+
+    def test_service(self) -> None:
+        """Accepting, leasing, settling, reading, clearing away."""
+        self.send("A-1", text=b"Message-ID: <1@x>\r\n\r\n" + b"x" * 300_000)
+        self.send("A-2", text=b"Message-ID: <1@x>\r\n\r\n" + b"x" * 300_000)
+        self.assertEqual(self.body("A-1")[:9], b"Received:")
+        [work] = self.lease()
+        self.successResultOf(self.queue.extend(work, 60))
+        self.successResultOf(self.queue.giveBack(work))
+        self.successResultOf(self.queue.nextDue())
+        from submitd.spool.records import State
+
+        [work] = self.lease()
+        self.settle(work, State.DELAYED)
+        self.time.now += 300
+        self.settle(self.lease(limit=1)[0], State.DELIVERED)
+        self.assertIndexed()
+
+    def test_due(self) -> None:
+        """What is due is found in the order of an index, whatever is not due yet."""
+        self.time.now += 1000
+        self.assertEqual(len(self.lease(limit=50)), 50)
+        self.assertIndexed()
+        plan = self.plan(store._DUE._compiled["sqlite"][0])
+        self.assertEqual(
+            plan, ["SEARCH recipient USING INDEX recipient_due (priority=? AND due<?)"]
+        )
+
+    def test_operators(self) -> None:
+        """Pages by id, by domain and by recipient, one message, and changes."""
+        from submitd.spool.records import Action
+
+        for which in (
+            Filter(),
+            Filter(domain="d7"),
+            Filter(recipient="b@d7"),
+            Filter(ids=("M100000007",)),
+        ):
+            self.successResultOf(self.queue.messages(which, limit=5, after="M100000005"))
+        self.successResultOf(self.queue.show("M100000007"))
+        for action in (Action.HOLD, Action.RELEASE, Action.RETRY, Action.DELETE):
+            which = Filter(ids=("M100000007", "M100000008"))
+            self.assertEqual(self.successResultOf(self.queue.change(action, which, "root")), 2)
+        self.assertIndexed()
+
+    def test_everyStatement(self) -> None:
+        """No prepared statement has been forgotten here."""
+        self.test_service()
+        known = {
+            name
+            for module in (store, operations)
+            for name, value in vars(module).items()
+            if isinstance(value, Prepared) and not value._compiled
+        }
+        self.assertLessEqual(known, {"_HIGHEST_BELOW", "_FINISHED", "_ADD_HISTORY"})
+
+
+class PostgresPlanTests(PostgresCase):
+    """PostgreSQL's plan of the one statement that is made all the time."""
+
+    def test_due(self) -> None:
+        """What is due comes from the index."""
+        for statement in fill("postgresql"):
+            self.sql(statement)
+        rows = self.sql(
+            f"EXPLAIN SELECT message FROM recipient WHERE priority = 0 AND due <= {NOW + 5}"
+            " ORDER BY due LIMIT 50 FOR UPDATE SKIP LOCKED"
+        )
+        plan = "\n".join(row[0] for row in rows)
+        self.assertIn("Index Scan using recipient_due", plan)
+        self.assertNotIn("Sort", plan)
