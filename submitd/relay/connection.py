@@ -39,6 +39,7 @@ from zope.interface import implementer
 
 from submitd.interfaces import IBody
 from submitd.relay.client import (
+    INJECTED,
     BodyWanted,
     Client,
     Done,
@@ -205,7 +206,9 @@ async def connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) ->
     try:
         return await _connect(host, clock, timeouts)
     except HopFailed as failed:
-        if failed.state is not State.HANDSHAKE or host.profile.tls != "opportunistic":
+        wish = host.profile.tls == "opportunistic" and failed.state is State.HANDSHAKE
+        # Who meddles with STARTTLS is not to have his way.
+        if not wish or failed.reply is INJECTED:
             raise
         bare = attrs.evolve(host, profile=attrs.evolve(host.profile, tls="off"))
         return await _connect(bare, clock, timeouts)

@@ -1,0 +1,501 @@
+"""Connections and destinations against next hops on loopback, honest and not."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from submitd.relay.connection import ClientTLS
+from submitd.relay.mx import Exchanger, NoHosts
+from submitd.relay.outgoing import Outcome
+from submitd.relay.routes import Password, Route
+from submitd.typed import Count, Seconds
+from submitd.wire.reply import Reply
+from tests.relay.hops import TEXT, outgoing
+from tests.relay.servers import Body, HopCase, Misbehaving, Scripted, Server, clock, send
+
+
+def result(outcomes: tuple[Outcome, ...]) -> tuple[str, int, str]:
+    """Verdict, code and status of the only recipient."""
+    [outcome] = outcomes
+    return outcome.result.value, outcome.reply.code, outcome.reply.status
+
+
+class DeliveryTests(HopCase):
+    """Messages over real connections."""
+
+    async def test_delivered(self) -> None:
+        """A message arrives with its dots stuffed, and the next hop's word is on record."""
+        outcomes = await send(self.destination(), outgoing())
+        self.assertEqual(result(outcomes), ("delivered", 250, "2.0.0"))
+        self.assertEqual(outcomes[0].host, "localhost")
+        self.assertEqual(self.server.text, TEXT.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+
+    async def test_reused(self) -> None:
+        """The next message goes over the same connection."""
+        hop = self.destination()
+        for _ in range(3):
+            await send(hop, outgoing())
+        self.assertEqual((len(self.server.connections), self.server.messages), (1, 3))
+        await hop.close()
+        self.assertEqual(self.server.heard[-1], "QUIT")
+
+    async def test_notForEver(self) -> None:
+        """A connection takes so many messages and no more."""
+        hop = self.destination(messages_per_connection=Count(2))
+        for _ in range(3):
+            await send(hop, outgoing())
+        self.assertEqual(len(self.server.connections), 2)
+
+    async def test_idle(self) -> None:
+        """A connection that nobody needs is closed."""
+        hop = self.destination(timeouts={"idle": Seconds(0.05)})
+        await send(hop, outgoing())
+        await deferLater(clock, 0.2, lambda: None)
+        self.assertEqual(self.server.heard[-1], "QUIT")
+        self.assertTrue(hop.isIdle)
+        await send(hop, outgoing())
+        self.assertEqual(len(self.server.connections), 2)
+
+    async def test_keptTooLong(self) -> None:
+        """A kept connection that the next hop has closed costs nobody an attempt."""
+        hop = self.destination()
+        await send(hop, outgoing())
+
+        def bye(protocol: Scripted, line: str) -> Any:
+            if protocol is self.server.connections[0] and line.startswith("MAIL"):
+                protocol.transport.abortConnection()
+                return ()
+            return None
+
+        self.server.answer = bye
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(len(self.server.connections), 2)
+
+    async def test_concurrency(self) -> None:
+        """No more connections at one time than the settings allow."""
+        hop = self.destination(connections=Count(2))
+        sending = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(9)]
+        await gatherResults(sending)
+        self.assertEqual(len(self.server.connections), 2)
+        self.assertEqual(self.server.messages, 9)
+
+    async def test_large(self) -> None:
+        """A message is pulled as fast as the next hop takes it, and no faster."""
+        paused: list[Scripted] = []
+
+        def slow(protocol: Scripted, line: str) -> Any:
+            if line == "DATA":
+                protocol.pauseProducing()
+                paused.append(protocol)
+            return None
+
+        self.server.answer = slow
+        body = Body(*[b"x" * 65534 + b"\r\n"] * 400)
+        hop = self.destination()
+        sending = Deferred.fromCoroutine(hop.deliver(outgoing(), lambda: body))
+        await deferLater(clock, 0.3, lambda: None)
+        self.assertLess(body.pulled, 200)
+        self.server.connections[0].MAX_LENGTH = 1 << 20
+        paused[0].resumeProducing()
+        self.assertEqual(result(await sending)[0], "delivered")
+        self.assertEqual(len(self.server.text), 400 * 65536 + 3)
+
+    async def test_unix(self) -> None:
+        """LMTP over a unix socket, one reply for each recipient."""
+        path = f"/tmp/_submitd_{self.server.port}.sock"
+        port = await UNIXServerEndpoint(clock, path).listen(self.server)
+        self.addCleanup(port.stopListening)
+        answers = iter([["250 2.1.5 one", "452 4.2.2 full"]])
+        self.server.answer = lambda protocol, line: next(answers) if line == "(end)" else None
+        hop = self.destination(kind="lmtp", host=path, port=0)
+        outcomes = await send(hop, outgoing("a@b.example", "c@d.example"))
+        self.assertEqual([each.reply.code for each in outcomes], [250, 452])
+        self.assertTrue(self.server.heard[0].startswith("LHLO"))
+
+    async def test_bodyBroken(self) -> None:
+        """A message that cannot be read to its end is never taken for a whole one."""
+
+        class Broken(Body):
+            def next(self) -> Any:
+                if self.chunks:
+                    return super().next()
+                broken: Deferred[bytes] = Deferred()
+                broken.errback(RuntimeError("disk"))
+                return broken
+
+        hop = self.destination()
+        outcomes = await hop.deliver(outgoing(), lambda: Broken(b"half\r\n"))
+        self.assertEqual(result(outcomes), ("delayed", 451, "4.3.0"))
+        self.assertEqual(self.server.messages, 0)
+
+    async def test_cancelled(self) -> None:
+        """A delivery that is broken off closes its connection before the message's end."""
+        self.server.answer = lambda protocol, line: () if line.startswith("RCPT") else None
+        hop = self.destination()
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await deferLater(clock, 0.1, lambda: None)
+        sending.addErrback(lambda failure: None)
+        sending.cancel()
+        await sending
+        await deferLater(clock, 0.1, lambda: None)
+        self.assertEqual(self.server.messages, 0)
+
+    async def test_cancelledEarly(self) -> None:
+        """The same while the connection is being opened."""
+        self.server.greeting = "220-wait"
+        hop = self.destination()
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await deferLater(clock, 0.1, lambda: None)
+        sending.addErrback(lambda failure: None)
+        sending.cancel()
+        await sending
+        await deferLater(clock, 0.1, lambda: None)
+        self.assertTrue(self.server.connections[0].lost)
+
+
+class TroubleTests(HopCase):
+    """Next hops that are not there, slow, or out of their mind."""
+
+    async def test_nobody(self) -> None:
+        """Nobody listens: delayed, and the next message does not even try for a while."""
+        hop = self.destination(port=1, backoff=Seconds(60.0))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.4.1"))
+        outcomes = await send(hop, outgoing())
+        self.assertEqual(result(outcomes), ("delayed", 451, "4.4.1"))
+        self.assertFalse(outcomes[0].isRemote)
+
+    async def test_refusesAll(self) -> None:
+        """554 in place of a greeting bounces nobody's mail, now or for the next one."""
+        self.server.greeting = "554 5.7.1 go away"
+        hop = self.destination(backoff=Seconds(60.0))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 554, "5.7.1"))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.4.0"))
+
+    async def test_dropsAtEachStep(self) -> None:
+        """A connection that is dropped delays, wherever it happens."""
+        for step in ("EHLO", "MAIL", "RCPT", "DATA", "(end)"):
+
+            def drop(protocol: Scripted, line: str, step: str = step) -> Any:
+                if line.startswith(step):
+                    protocol.transport.abortConnection()
+                    return ()
+                return None
+
+            self.server.answer = drop
+            outcomes = await send(self.destination(), outgoing())
+            self.assertEqual(result(outcomes), ("delayed", 451, "4.4.2"), step)
+
+    async def test_slowAtEachStep(self) -> None:
+        """A next hop that says nothing is given up in time, wherever it happens."""
+        limits = dict.fromkeys(
+            ("greeting", "hello", "envelope", "opening", "body", "end"), Seconds(0.1)
+        )
+        self.server.extensions = ()
+        for step in ("EHLO", "MAIL", "RCPT", "DATA", "(end)"):
+            self.server.answer = lambda protocol, line, step=step: (
+                () if line.startswith(step) else None
+            )
+            outcomes = await send(self.destination(timeouts=limits), outgoing())
+            self.assertEqual(result(outcomes), ("delayed", 451, "4.4.2"), step)
+            self.assertIn("timed out", outcomes[0].reply.lines[0])
+        self.server.greeting = "220-never ends"
+        outcomes = await send(self.destination(timeouts=limits), outgoing())
+        self.assertEqual(result(outcomes), ("delayed", 451, "4.4.2"))
+
+    async def test_slowQuit(self) -> None:
+        """A next hop that does not answer QUIT does not hold up the end."""
+        hop = self.destination(timeouts={"quit": Seconds(0.1)})
+        await send(hop, outgoing())
+        self.server.answer = lambda protocol, line: () if line == "QUIT" else None
+        await hop.close()
+
+    async def test_nonsense(self) -> None:
+        """What is no reply delays, with what was said on record."""
+        self.server.greeting = "SSH-2.0-OpenSSH"
+        outcomes = await send(self.destination(), outgoing())
+        self.assertEqual(result(outcomes), ("delayed", 451, "4.5.0"))
+        self.assertIn("SSH-2.0", outcomes[0].reply.lines[0])
+
+    async def test_drip(self) -> None:
+        """Octets that complete no reply do not keep a connection alive."""
+
+        def drip(protocol: Scripted, line: str) -> Any:
+            if line.startswith("MAIL"):
+                for at in range(25):
+                    clock.callLater(at / 50, protocol.transport.write, b"2")
+                return ()
+            return None
+
+        self.server.answer = drip
+        begun = clock.seconds()
+        hop = self.destination(timeouts={"envelope": Seconds(0.15)})
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delayed")
+        self.assertLess(clock.seconds() - begun, 0.4)
+        await deferLater(clock, 0.6, lambda: None)
+
+
+class TLSTests(HopCase):
+    """TLS with next hops."""
+
+    async def test_starttls(self) -> None:
+        """Required and verified."""
+        self.server.context = self.context()
+        outcomes = await send(self.destination(tls="starttls"), outgoing())
+        self.assertEqual(result(outcomes)[0], "delivered")
+        self.assertEqual(self.server.handshakes, 1)
+        self.assertEqual([each[:4] for each in self.server.heard[:3]], ["EHLO", "STAR", "EHLO"])
+
+    async def test_implicit(self) -> None:
+        """From the first octet."""
+        self.server.context, self.server.implicit = self.context(), True
+        outcomes = await send(self.destination(tls="implicit"), outgoing())
+        self.assertEqual(result(outcomes)[0], "delivered")
+
+    async def test_untrusted(self) -> None:
+        """An authority that we do not know: nothing is sent, and it is tried again later."""
+        for implicit, word in ((False, "starttls"), (True, "implicit")):
+            self.server.context, self.server.implicit = self.context(), implicit
+            outcomes = await send(self.destination(tls=word, trusted=False), outgoing())
+            self.assertEqual(result(outcomes), ("delayed", 451, "4.7.5"))
+            self.assertEqual(self.server.messages, 0)
+
+    async def test_otherName(self) -> None:
+        """A certificate for another name is none (RFC 9525)."""
+        self.server.context = self.context()
+        exchangers: Any = Exchangers([Exchanger("mx.example.net", ("127.0.0.1",))])
+        hop = self.destination(
+            kind="mx",
+            tls="starttls",
+            exchangers=exchangers,
+            mx_port=Count(self.server.port),
+        )
+        outcomes = await send(hop, outgoing())
+        self.assertEqual(result(outcomes), ("delayed", 451, "4.7.5"))
+        self.assertIn("not for that name", outcomes[0].reply.lines[0])
+
+    async def test_notVerified(self) -> None:
+        """verify = false takes any certificate; it is said to be unverified all the same."""
+        self.server.context = self.context()
+        hop = self.destination(tls="starttls", trusted=False, verify=False)
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+
+    async def test_opportunistic(self) -> None:
+        """Where it is offered, whoever it is."""
+        self.server.context = self.context()
+        hop = self.destination(tls="opportunistic", trusted=False)
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(self.server.handshakes, 1)
+        self.server.context = None
+        await hop.close()
+        hop = self.destination(tls="opportunistic")
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+
+    async def test_brokenHandshake(self) -> None:
+        """A handshake that fails: in the clear where TLS was only a wish, and nowhere else."""
+
+        def breaks(protocol: Scripted, line: str) -> Any:
+            if line.startswith("EHLO"):
+                return ["250-hop", "250 STARTTLS"]
+            if line == "STARTTLS":
+                protocol.setRawMode()
+                protocol.rawDataReceived = lambda data: protocol.transport.write(
+                    b"this is no TLS at all\r\n"
+                )
+                return ["220 go"]
+            return None
+
+        self.server.answer = breaks
+        self.assertEqual(
+            result(await send(self.destination(tls="opportunistic"), outgoing()))[0], "delivered"
+        )
+        self.assertEqual(
+            result(await send(self.destination(tls="starttls"), outgoing())),
+            ("delayed", 451, "4.7.5"),
+        )
+
+    async def test_injected(self) -> None:
+        """Capabilities together with the 220, in the clear: dropped, and nothing is sent."""
+
+        def injects(protocol: Scripted, line: str) -> Any:
+            if line == "STARTTLS":
+                return ["220 go", "250-evil", "250 AUTH PLAIN"]
+            return None
+
+        self.server.context, self.server.answer = self.context(), injects
+        for word in ("starttls", "opportunistic"):
+            outcomes = await send(self.destination(tls=word), outgoing())
+            self.assertEqual(result(outcomes), ("delayed", 451, "4.7.5"))
+        self.assertFalse(any(each.startswith(("AUTH", "MAIL")) for each in self.server.heard))
+
+    async def test_requireTLS(self) -> None:
+        """REQUIRETLS: verified TLS and a next hop that offers it, or 5.7.30."""
+        message = outgoing(requireTLS=True)
+        hop = self.destination(tls="opportunistic", requireTLS=True)
+        self.assertEqual(result(await send(hop, message)), ("failed", 550, "5.7.30"))
+        self.server.context = self.context()
+        hop = self.destination(tls="opportunistic", requireTLS=True)
+        self.assertEqual(result(await send(hop, message)), ("failed", 550, "5.7.30"))
+        self.server.extensions = ("REQUIRETLS",)
+        hop = self.destination(tls="opportunistic", requireTLS=True)
+        self.assertEqual(result(await send(hop, message)), ("delivered", 250, "2.0.0"))
+        hop = self.destination(tls="opportunistic", requireTLS=True, trusted=False)
+        self.assertEqual(result(await send(hop, message)), ("delayed", 451, "4.7.5"))
+        self.assertTrue(any("REQUIRETLS" in each for each in self.server.heard))
+
+    async def test_requireTLSByMX(self) -> None:
+        """MX records can be forged: only a host below the domain itself will do."""
+        exchangers: Any = Exchangers([Exchanger("mx.evil.example", ("127.0.0.1",))])
+        hop = self.destination(
+            kind="mx", tls="opportunistic", requireTLS=True, exchangers=exchangers
+        )
+        outcomes = await send(hop, outgoing(requireTLS=True))
+        self.assertEqual(result(outcomes), ("failed", 550, "5.7.30"))
+        self.assertEqual(self.server.connections, [])
+
+    async def test_login(self) -> None:
+        """The password goes out under TLS alone, in what it was changed to last."""
+        file = self.directory / "password"
+        file.write_text("first\n")
+        self.server.context, self.server.extensions = self.context(), ("AUTH PLAIN",)
+        account = {"user": "u", "password": Password(file), "mechanisms": ("PLAIN",)}
+        file.write_text("changed\n")
+        hop = self.destination(tls="starttls", **account)
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertIn("AUTH PLAIN AHUAY2hhbmdlZA==", self.server.heard)
+        self.server.heard.clear()
+        hop = self.destination(tls="off", **account)
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.7.11"))
+        self.assertFalse(any("AUTH" in each for each in self.server.heard))
+
+    async def test_badName(self) -> None:
+        """A name that no certificate can bear is a delay."""
+        hop = self.destination(host="x" * 70 + ".example", tls="starttls")
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.7.5"))
+
+    def test_authorities(self) -> None:
+        """A file without certificates is no authority."""
+        self.assertRaises(ValueError, ClientTLS, self.key)
+        self.assertRaises(ValueError, ClientTLS, Path("/does/not/exist"))
+
+    def test_creators(self) -> None:
+        """What makes connections is kept for each name, and for a bounded number of them."""
+        tls = ClientTLS(self.authority.file)
+        self.assertIs(tls.creator("a.example", True), tls.creator("a.example", True))
+        for n in range(70):
+            tls.creator(f"{n}.example", True)
+        self.assertLess(len(tls._verified), 65)
+
+
+class Exchangers:
+    """MX without DNS."""
+
+    def __init__(self, hosts: list[Exchanger] | NoHosts) -> None:
+        self.found = hosts
+
+    async def hosts(self, domain: str) -> list[Exchanger]:
+        if isinstance(self.found, NoHosts):
+            raise self.found
+        return self.found
+
+
+class MXTests(HopCase):
+    """Several hosts."""
+
+    def hop(self, hosts: list[Exchanger] | NoHosts) -> Any:
+        """A destination by MX."""
+        exchangers: Any = Exchangers(hosts)
+        return self.destination(
+            kind="mx",
+            tls="opportunistic",
+            exchangers=exchangers,
+            mx_port=Count(self.server.port),
+        )
+
+    async def test_fallback(self) -> None:
+        """The next host is tried when one does not take us."""
+        await self.listen(bad := Server())
+        bad.greeting = "421 4.3.2 not now"
+        hosts = [
+            Exchanger("a.example", ("127.0.0.2", "::1")),
+            Exchanger("b.example", ("127.0.0.1",)),
+        ]
+        outcomes = await send(self.hop(hosts), outgoing())
+        self.assertEqual(result(outcomes)[0], "delivered")
+        self.assertEqual(outcomes[0].host, "b.example")
+
+    async def test_none(self) -> None:
+        """A domain without hosts is failed or delayed as DNS said."""
+        for code, status, verdict in ((556, "5.1.10", "failed"), (451, "4.4.3", "delayed")):
+            outcomes = await send(self.hop(NoHosts(Reply(code, status, "x"))), outgoing())
+            self.assertEqual(result(outcomes), (verdict, code, status))
+
+
+class MisbehavingTests(HopCase):
+    """An aiosmtpd that misbehaves on demand."""
+
+    def start(self, said: dict[str, str], tls: bool = False) -> Misbehaving:
+        """Start one."""
+        context = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key)
+        made = Misbehaving(said, context)
+        self.addCleanup(made.stop)
+        return made
+
+    async def test_honest(self) -> None:
+        """It takes a message that it is given, under TLS."""
+        server = self.start({}, tls=True)
+        outcomes = await send(self.destination(port=server.port, tls="starttls"), outgoing())
+        self.assertEqual(result(outcomes)[0], "delivered")
+        self.assertEqual(server.contents, [TEXT])
+
+    async def test_refusals(self) -> None:
+        """4yz delays and 5yz fails at each step of the transaction."""
+        server = self.start({})
+        for step in ("EHLO", "MAIL", "RCPT", "DATA"):
+            for reply in ("451 4.3.0 not now", "554 5.7.1 never"):
+                server.said = {step: reply}
+                outcomes = await send(self.destination(port=server.port), outgoing())
+                expected = ("failed" if reply[0] == "5" else "delayed", int(reply[:3]))
+                if (step, reply[0]) == ("EHLO", "5"):
+                    expected = ("delivered", 250)  # it is greeted with HELO then
+                self.assertEqual(result(outcomes)[:2], expected, (step, reply))
+
+    async def test_drops(self) -> None:
+        """A dropped connection delays, at each step, and the next attempt is as good as new."""
+        server = self.start({})
+        for step in ("EHLO", "MAIL", "RCPT", "DATA"):
+            server.said = {step: "drop"}
+            hop = self.destination(port=server.port)
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delayed", step)
+            server.said = {}
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered", step)
+
+    async def test_slow(self) -> None:
+        """A slow one is given up in time."""
+        server = self.start({"RCPT": "slow"})
+        hop = self.destination(port=server.port, timeouts={"envelope": Seconds(0.2)})
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.4.2"))
+
+    async def test_wrongCertificate(self) -> None:
+        """Its certificate is not trusted by everybody."""
+        server = self.start({}, tls=True)
+        hop = self.destination(port=server.port, tls="starttls", trusted=False)
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.7.5"))
+        self.assertEqual(server.contents, [])
+
+
+class RouteTests(TestCase):
+    """What a destination is told by its route."""
+
+    def test_noAccount(self) -> None:
+        """Without a user there is no login."""
+        self.assertIsNone(Route(name="relay", kind="smarthost").account)
