@@ -139,7 +139,7 @@ class SpooledMessage:
         self._digest = hashlib.blake2b(digest_size=32)
         self._hasMessageId = False
 
-    def dataReceived(self, chunk: bytes) -> Deferred[Any] | None:
+    def dataReceived(self, chunk: bytes) -> Deferred[None] | None:
         """See :meth:`submitd.interfaces.IMessage.dataReceived`."""
         if self._fields is None:
             # The first call is our own trace field: unlike the client's octets, it is another one
@@ -155,7 +155,7 @@ class SpooledMessage:
         self._waitingSize += len(chunk)
         return self._upload() if self._waitingSize >= CHUNK else None
 
-    def _upload(self) -> Deferred[Any]:
+    def _upload(self) -> Deferred[None]:
         uploading = []
         for data in self._taken():
             upload = Upload(
@@ -164,7 +164,7 @@ class SpooledMessage:
             self._uploaded += 1
             uploading.append(self._queue.add(upload))
         # Every one of them counts, or there would be a hole.
-        return gatherResults(uploading, consumeErrors=True).addErrback(_first)
+        return gatherResults(uploading, consumeErrors=True).addCallbacks(_nothing, _first)
 
     def _taken(self) -> list[bytes]:
         """All that waits, in rows."""
@@ -238,6 +238,10 @@ class SpooledMessage:
         if self._uploaded:
             # When this fails as well, the chunks are cleared away after a day.
             self._queue.abandon(self._envelope.id).addErrback(lambda _: None)
+
+
+def _nothing(_: object) -> None:
+    """What the dialogue expects when there is time for more."""
 
 
 def _first(failure: Failure) -> Failure:

@@ -28,7 +28,7 @@ from submitd.spool.records import (
     Shown,
     State,
 )
-from submitd.spool.rows import messageFrom, recipientFrom
+from submitd.spool.rows import messageFrom, octets, recipientFrom
 from submitd.spool.schema import history, message, part, recipient
 
 _WAITING = tuple(state for state in State if not state.isFinal)
@@ -103,7 +103,7 @@ def messages(connection: sa.Connection, page: Page) -> list[Listed]:
         recipient.c.message.in_([row.id for row in rows]), *_ofRecipient(page.which)
     )
     byMessage: dict[str, list[Any]] = {}
-    for each in connection.execute(chosen.order_by(recipient.c.message, recipient.c.position)):
+    for each in connection.execute(chosen):
         byMessage.setdefault(each.message, []).append(each)
     return [_listed(row, byMessage.get(row.id, [])) for row in rows]
 
@@ -150,7 +150,7 @@ def _readable(
         queued = messageFrom(row)
     except Damaged as damaged:
         damages.append(damaged.reason)
-    for each in rows:
+    for each in sorted(rows, key=lambda one: one.position):
         try:
             recipients.append(recipientFrom(each))
         except Damaged as damaged:
@@ -163,7 +163,7 @@ def show(connection: sa.Connection, id: str) -> Shown | None:
     row = connection.execute(sa.select(message).where(message.c.id == id)).one_or_none()
     if row is None:
         return None
-    ofThis = sa.select(recipient).where(recipient.c.message == id).order_by(recipient.c.position)
+    ofThis = sa.select(recipient).where(recipient.c.message == id)
     queued, recipients, damage = _readable(row, connection.execute(ofThis).all())
     entries = sa.select(history).where(history.c.message == id).order_by(history.c.number)
     first = sa.select(part.c.data).where(part.c.message == id, part.c.sequence == 0)
@@ -177,17 +177,17 @@ def show(connection: sa.Connection, id: str) -> Shown | None:
             )
             for each in connection.execute(entries)
         ),
-        header=headerOf(bytes(row.fields) + bytes(connection.execute(first).scalar() or b"")),
+        header=headerOf(octets(row.fields) + octets(connection.execute(first).scalar())),
         damage=damage,
     )
 
 
-def headerOf(octets: bytes) -> bytes:
+def headerOf(content: bytes) -> bytes:
     """The header section of a message, as far as it stands in these octets."""
-    if octets.startswith(b"\r\n"):
+    if content.startswith(b"\r\n"):
         return b""
-    end = octets.find(b"\r\n\r\n")
-    return octets if end < 0 else octets[: end + 2]
+    end = content.find(b"\r\n\r\n")
+    return content if end < 0 else content[: end + 2]
 
 
 def change(connection: sa.Connection, changes: list[Change]) -> list[dict[str, int]]:

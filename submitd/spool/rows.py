@@ -24,7 +24,8 @@ Row = dict[str, Any]
 # Longest reply that is kept, in characters; one of many lines says nothing more in its hundredth.
 MAX_REPLY = 2000
 
-_OWN_COLUMNS = frozenset({"id", "reversePath", "recipients", "mailbox"})
+# ``message`` is there while the message comes in, and is what the spool is given.
+_OWN_COLUMNS = frozenset({"id", "reversePath", "recipients", "mailbox", "message"})
 
 
 def _defaults(kind: type) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def messageFrom(row: Any) -> QueuedMessage:
             size=int(row.size),
             eightBit=bool(row.eight_bit),
             priority=int(row.priority),
-            fields=bytes(row.fields),
+            fields=octets(row.fields),
         )
     except (ValueError, TypeError, AttributeError, Refused) as error:
         raise Damaged(row.id, f"its envelope cannot be read: {_said(error)}") from error
@@ -185,6 +186,11 @@ def recipientFrom(row: Any) -> QueuedRecipient:
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def octets(value: Any) -> bytes:
+    """What a column of octets holds, whatever it is."""
+    return value.encode("utf-8") if isinstance(value, str) else bytes(value or b"")
 
 
 def cutReply(reply: str) -> str:

@@ -23,7 +23,15 @@ from submitd.spool.records import (
     State,
     Work,
 )
-from submitd.spool.rows import Row, cutReply, messageFrom, messageRow, recipientFrom, recipientRows
+from submitd.spool.rows import (
+    Row,
+    cutReply,
+    messageFrom,
+    messageRow,
+    octets,
+    recipientFrom,
+    recipientRows,
+)
 from submitd.spool.schema import history, message, part, recipient, submission, upload
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
@@ -246,7 +254,6 @@ _OF_MESSAGES = (
         recipient.c.message.in_(sa.bindparam("ids", expanding=True)),
         recipient.c.due <= sa.bindparam("now"),
     )
-    .order_by(recipient.c.message, recipient.c.position)
     .with_for_update(skip_locked=True)
 )
 _MESSAGES = sa.select(message).where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
@@ -347,6 +354,7 @@ def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
     if not recipients:
         return []
     queued = messageFrom(row)
+    recipients.sort(key=lambda each: each.position)
     byDomain: dict[str, list[QueuedRecipient]] = {}
     for each in recipients:
         one = recipientFrom(each)
@@ -672,10 +680,10 @@ _PART = Prepared(
 def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] | None:
     """A message's size, its fields and its first chunk."""
     row = _FIRST.run(connection, {"id": id}).one_or_none()
-    return None if row is None else (row.size, bytes(row.fields), bytes(row.data or b""))
+    return None if row is None else (row.size, octets(row.fields), octets(row.data))
 
 
 def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes | None:
     """A chunk of its body."""
     data = _PART.run(connection, {"id": id, "at": sequence}).scalar()
-    return None if data is None else bytes(data)
+    return None if data is None else octets(data)

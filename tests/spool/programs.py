@@ -61,14 +61,12 @@ if __name__ == "__main__":
     loop: Any = reactor
     name, *arguments = sys.argv[1:]
     failed: list[Any] = []
-    ran = lambda: (
-        Deferred.fromCoroutine(  # noqa: E731
-            main({"accept": accept, "lease": lease}[name], *arguments)
-        )
-        .addErrback(failed.append)
-        .addBoth(lambda _: loop.stop())
-    )
-    loop.callWhenRunning(ran)
+
+    def begin() -> None:
+        done = Deferred.fromCoroutine(main({"accept": accept, "lease": lease}[name], *arguments))
+        done.addErrback(failed.append).addBoth(lambda _: loop.stop())
+
+    loop.callWhenRunning(begin)
     loop.run()
     if failed:
         sys.exit(failed[0].getTraceback())

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from submitd.spool import operations, store
 from submitd.spool.prepared import Prepared
-from submitd.spool.records import Filter
+from submitd.spool.records import Action, Filter, State
 from tests.spool.support import NOW, PostgresCase, SpoolCase
 
 ROWS = 20_000
@@ -17,24 +17,29 @@ ROWS = 20_000
 
 def fill(engine: str) -> Iterator[str]:
     """Many messages with a recipient each, most of them delayed."""
+    isSQLite = engine == "sqlite"
     numbers = (
-        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) "
-        if engine == "sqlite"
-        else ""
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})"
+        if isSQLite
+        else f"WITH n(i) AS (SELECT generate_series(1, {ROWS}))"
     )
-    source = "n" if engine == "sqlite" else f"generate_series(1, {ROWS}) AS n(i)"
     id = "'M' || (100000000 + i)"
-    false = "0" if engine == "sqlite" else "false"
-    yield (
-        f"INSERT INTO message {numbers if engine == 'sqlite' else ''}SELECT {id}, 'a@example.com',"
-        f" 'login' || i % 100, '', {NOW} + i, 100, {false}, 0, '', '', NULL, NULL FROM {source}"
-    )
-    yield (
-        f"INSERT INTO recipient {numbers}SELECT {id}, 0, 'b@d' || i % 500, 'd' || i % 500, '',"
-        f" 'delayed', 0, {NOW} + i, 1, NULL, NULL, NULL, '' FROM {source}"
-    )
-    yield f"INSERT INTO part {numbers}SELECT {id}, 0, '' FROM {source}"
-    yield f"INSERT INTO history (message, at, event, text, who) {numbers}SELECT {id}, 0, '', '', '' FROM {source}"
+    false, octets = ("0", "x''") if isSQLite else ("false", "''::bytea")
+    for table, values in (
+        (
+            "message",
+            f"{id}, 'a@example.com', 'login', '', {NOW} + i, 100, {false}, 0, '', {octets},"
+            " NULL, NULL",
+        ),
+        (
+            "recipient",
+            f"{id}, 0, 'b@d' || (i / 40), 'd' || (i / 40), '', 'delayed', 0, {NOW} + i, 1,"
+            " NULL, NULL, NULL, ''",
+        ),
+        ("part", f"{id}, 0, {octets}"),
+        ("history", f"i, {id}, 0, 0, '', '', ''"),
+    ):
+        yield f"INSERT INTO {table} {numbers} SELECT {values} FROM n"
     yield "ANALYZE"
 
 
@@ -72,7 +77,9 @@ class PlanTests(SpoolCase):
                 for step in self.plan(statement):
                     # ``max`` and ``min`` of an index's column look at its end alone.
                     isEnd = "max(" in statement or "min(" in statement
-                    if step.startswith("SCAN") and not (isEnd and "USING" in step):
+                    # ``upload`` has a row for each large message under way, and no more.
+                    isSmall = step == "SCAN upload"
+                    if step.startswith("SCAN") and not isSmall and not (isEnd and "USING" in step):
                         self.fail(f"{statement}\n{step}")
                     self.assertNotIn("TEMP B-TREE", step, statement)
         self.assertGreater(looked, 0)
@@ -86,8 +93,6 @@ class PlanTests(SpoolCase):
         self.successResultOf(self.queue.extend(work, 60))
         self.successResultOf(self.queue.giveBack(work))
         self.successResultOf(self.queue.nextDue())
-        from submitd.spool.records import State
-
         [work] = self.lease()
         self.settle(work, State.DELAYED)
         self.time.now += 300
@@ -106,8 +111,6 @@ class PlanTests(SpoolCase):
 
     def test_operators(self) -> None:
         """Pages by id, by domain and by recipient, one message, and changes."""
-        from submitd.spool.records import Action
-
         for which in (
             Filter(),
             Filter(domain="d7"),
