@@ -1,0 +1,440 @@
+"""``submitd-queue``: looks at the spool and changes it, while the service runs or not.
+
+It opens the data base itself; the service finds what was changed by itself.  A change that names
+messages by a filter first says how many it would touch, and asks; it goes through them page by
+page, says how far it is, and records who did it in each message's history.  Exit status: 0 done, 1
+not done (standard error says why), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+from twisted.internet.task import react
+
+import submitd
+from submitd import deliveries
+from submitd.deliveries.spool import Spool
+from submitd.interfaces import ISpool, ISpoolOperations
+from submitd.settings import Component
+from submitd.spool.records import Action, Damaged, Filter, Listed, QueuedRecipient, Shown, State
+from submitd.typed import WrongValue, parseSeconds
+from submitd.wire.errors import Refused
+
+DESCRIPTION = """\
+Look at the messages that wait in the queue of submitd, and change what becomes
+of them. Works while the service runs and while it does not.
+
+commands:
+  list           the messages that the filters mean, oldest first
+  show ID        one message: envelope, header fields, history with each reply
+  body ID        one message as it would be sent
+  counts         how many recipients each domain has in each state
+  retry [ID...]  try now, whatever the schedule says
+  hold [ID...]   try no more until it is released
+  release [ID...]  let what is on hold go
+  expire [ID...] give up now, and report that to the sender
+  delete [ID...] drop, and report to nobody
+"""
+
+EPILOG = """\
+A change needs queue ids, or filters, or --all. With filters or --all it says
+how many recipients it would touch and asks; --yes answers. What is being
+delivered at this moment is left alone.
+
+examples:
+  submitd-queue list --domain example.org --older-than 1h
+  submitd-queue show GEZDGNBVGY-1
+  submitd-queue hold --login alice@example.com --yes
+  submitd-queue --spool /var/spool/submitd counts --json
+
+exit status:
+  0  done
+  1  not done; standard error says why
+  2  wrong usage
+"""
+
+CONFIGURATION = Path("/etc/submitd/submitd.toml")
+
+# Messages that one look at the queue, and one change, comprises.
+PAGE = 200
+
+
+class Problem(Exception):
+    """Why it cannot be done; the text is one sentence."""
+
+
+def duration(text: str) -> float:
+    """A time such as ``90``, ``5min`` or ``2 h``, in seconds."""
+    try:
+        return float(parseSeconds(float(text) if text.replace(".", "", 1).isdigit() else text))
+    except WrongValue as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="submitd-queue",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"submitd {submitd.__version__}")
+    where = made.add_mutually_exclusive_group()
+    where.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        default=CONFIGURATION,
+        help=f"the configuration whose [delivery] is the queue (default: {CONFIGURATION})",
+    )
+    where.add_argument(
+        "--spool", metavar="PATH|URL", help="the queue itself: a directory or postgresql://..."
+    )
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in ("list", "counts", "show", "body", *(action.value for action in Action)):
+        command = commands.add_parser(name)
+        if name in ("list", "counts", "show"):
+            command.add_argument("--json", action="store_true", help="print JSON, not a table")
+        if name in ("show", "body"):
+            command.add_argument("ids", metavar="ID", nargs=1)
+        if name == "list":
+            command.add_argument("--limit", type=int, default=0, help="list no more than so many")
+            _addFilters(command)
+        if name in {action.value for action in Action}:
+            command.add_argument("ids", metavar="ID", nargs="*", help="a queue id")
+            command.add_argument("--all", action="store_true", help="everything in the queue")
+            command.add_argument("--yes", action="store_true", help="do not ask")
+            _addFilters(command)
+    return made
+
+
+def _addFilters(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sender", metavar="ADDRESS", help='the reverse-path; "" for the null one'
+    )
+    command.add_argument("--login", metavar="LOGIN", help="who sent it")
+    command.add_argument("--recipient", metavar="ADDRESS")
+    command.add_argument("--domain", metavar="DOMAIN", help="a recipient's domain")
+    command.add_argument(
+        "--state", action="append", default=[], choices=[state.value for state in State]
+    )
+    command.add_argument("--older-than", metavar="TIME", type=duration, help="such as 90s, 1h, 2d")
+    command.add_argument("--younger-than", metavar="TIME", type=duration)
+
+
+def filterOf(arguments: argparse.Namespace) -> Filter:
+    """The filter that the options mean, queue ids included."""
+    return Filter(
+        ids=tuple(getattr(arguments, "ids", ())) or None,
+        sender=arguments.sender,
+        login=arguments.login,
+        recipient=arguments.recipient,
+        domain=arguments.domain,
+        states=tuple(State(name) for name in arguments.state),
+        olderThan=arguments.older_than,
+        youngerThan=arguments.younger_than,
+    )
+
+
+def openSpool(arguments: argparse.Namespace) -> Spool:
+    """The delivery that holds the queue; nothing is opened yet.
+
+    :raise Problem: when the configuration cannot be read, or has no queue.
+    """
+    if arguments.spool:
+        isUrl = "://" in arguments.spool
+        return Spool(url=arguments.spool) if isUrl else Spool(path=Path(arguments.spool))
+    file: Path = arguments.config
+    try:
+        table = tomllib.loads(file.read_text("utf-8")).get("delivery", {})
+    except OSError as error:
+        raise Problem(f"{file}: {error.strerror}; name it with --config, or --spool") from None
+    except ValueError as error:
+        raise Problem(f"{file}: is not TOML: {error}") from None
+    component = Component.fromTable(table, file.absolute().parent)
+    made, findings = component.make(deliveries.REGISTRY, "delivery")
+    if findings:
+        raise Problem("; ".join(f"{file}: {finding}" for finding in findings))
+    if not isinstance(made, Spool):
+        raise Problem(f'{file}: delivery.use is "{component.use}", which has no queue')
+    return made
+
+
+@attrs.define
+class Command:
+    """What the command line wants, done on an open queue.
+
+    :param queue: the queue.
+    :param arguments: the command line.
+    :param out: where the answer goes.
+    :param err: where questions and progress go.
+    :param who: what the history says.
+    """
+
+    queue: Any
+    arguments: argparse.Namespace
+    out: TextIO
+    err: TextIO
+    who: str
+
+    async def run(self) -> None:
+        """Do what the command line says."""
+        command = self.arguments.command
+        if command in {action.value for action in Action}:
+            await self.change(Action(command))
+        else:
+            look = {"list": self.list, "show": self.show, "body": self.body, "counts": self.counts}
+            await look[command]()
+
+    async def list(self) -> None:
+        """Print the messages, page by page."""
+        which, limit, after, shown = filterOf(self.arguments), self.arguments.limit, "", 0
+        while True:
+            size = min(PAGE, limit - shown) if limit else PAGE
+            page = await self.queue.messages(which, size, after)
+            for listed in page:
+                self.say(json.dumps(asJson(listed)) if self.arguments.json else asLine(listed))
+            shown += len(page)
+            if len(page) < size or (limit and shown >= limit):
+                return
+            after = page[-1].id
+
+    async def show(self) -> None:
+        """Print all about one message."""
+        [id] = self.arguments.ids
+        shown = await self.queue.show(id)
+        if shown is None:
+            raise Problem(f"there is no message {id}")
+        self.say(json.dumps(asJson(shown), indent=2) if self.arguments.json else asText(shown))
+
+    async def body(self) -> None:
+        """Write one message as it would be sent."""
+        [id] = self.arguments.ids
+        content, raw = self.queue.read(id), getattr(self.out, "buffer", None)
+        while chunk := await content.next():
+            if raw is not None:
+                raw.write(chunk)
+            else:
+                self.out.write(chunk.decode("utf-8", "surrogateescape"))
+
+    async def counts(self) -> None:
+        """Print the numbers by domain and state."""
+        counts = await self.queue.counts()
+        if self.arguments.json:
+            found = [
+                {
+                    "domain": c.domain,
+                    "state": c.state.value,
+                    "recipients": c.recipients,
+                    "oldest": stamp(c.oldest),
+                }
+                for c in counts
+            ]
+            self.say(json.dumps(found, indent=2))
+            return
+        for count in counts:
+            self.say(
+                f"{count.recipients:8d}  {count.state.value:9s}  {stamp(count.oldest)}"
+                f"  {count.domain}"
+            )
+
+    async def change(self, action: Action) -> None:
+        """Do it to all that is meant, after asking where that was not named by id."""
+        which = filterOf(self.arguments)
+        if which == Filter() and not self.arguments.all:
+            raise Problem(f"{action.value} what? Name queue ids, filters, or --all")
+        messages = await self.meant(which)
+        if not messages:
+            raise Problem("no message is meant")
+        recipients = sum(messages.values())
+        what = f"{action.value} {recipients} recipient(s) of {len(messages)} message(s)"
+        if which.ids is None and not self.arguments.yes and not self.confirmed(what):
+            raise Problem("nothing was changed")
+        ids, changed = sorted(messages), 0
+        for at in range(0, len(ids), PAGE):
+            page = attrs.evolve(which, ids=tuple(ids[at : at + PAGE]))
+            changed += await self.queue.change(action, page, self.who)
+            self.progress(min(at + PAGE, len(ids)), len(ids))
+        self.say(f"{action.value}: {changed} recipient(s) changed")
+        if not changed:
+            raise Problem("what is meant is final, under way, or not in a state for this")
+
+    async def meant(self, which: Filter) -> dict[str, int]:
+        """The ids of the messages that are meant, each with its number of recipients."""
+        found: dict[str, int] = {}
+        after = ""
+        while True:
+            page = await self.queue.messages(which, PAGE, after)
+            found.update((listed.id, len(listed.recipients)) for listed in page)
+            if len(page) < PAGE:
+                return found
+            after = page[-1].id
+
+    def confirmed(self, what: str) -> bool:
+        """Whether a person says yes; nobody at the terminal is a no."""
+        self.err.write(f"{what}? [y/N] ")
+        self.err.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def progress(self, done: int, all: int) -> None:
+        """Say how far a change is, when it takes more than one page."""
+        if all > PAGE:
+            self.err.write(f"{done} of {all} messages\n")
+
+    def say(self, line: str) -> None:
+        """A line of the answer."""
+        self.out.write(line + "\n")
+
+
+def stamp(when: float | None) -> str:
+    """A time as people read it, in the local zone; ``-`` for none."""
+    if not when:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(when))
+
+
+def asLine(listed: Listed) -> str:
+    """One message of a list, and a line for each of its recipients."""
+    message = listed.message
+    if message is None:
+        return f"{listed.id}  damaged: {listed.damage}"
+    head = (
+        f"{listed.id}  {stamp(message.arrived)}  {message.size:9d}  "
+        f"{message.envelope.reversePath}  {message.login or '-'}"
+    )
+    return "\n".join([head, *(f"    {_line(recipient)}" for recipient in listed.recipients)])
+
+
+def _line(recipient: QueuedRecipient) -> str:
+    due = f" due {stamp(recipient.due)}" if recipient.due else ""
+    reply = f"  ({recipient.reply})" if recipient.reply else ""
+    return f"{recipient.state.value:9s} {recipient.mailbox}{due}{reply}"
+
+
+def asText(shown: Shown) -> str:
+    """All about one message, for a person."""
+    lines = [f"id          {shown.id}"]
+    if shown.damage:
+        lines.append(f"damage      {shown.damage}")
+    if shown.message is not None:
+        message, envelope = shown.message, shown.message.envelope
+        lines += [
+            f"arrived     {stamp(message.arrived)}",
+            f"login       {message.login or '-'}",
+            f"client      {message.client or '-'}",
+            f"size        {message.size}",
+            f"sender      {envelope.reversePath}",
+            f"parameters  {' '.join(_parameters(envelope.parameters)) or '-'}",
+        ]
+    lines += ["", "recipients:", *(f"  {_line(recipient)}" for recipient in shown.recipients)]
+    lines += ["", "history:"]
+    for entry in shown.history:
+        which = "-" if entry.position is None else str(entry.position)
+        lines.append(
+            f"  {stamp(entry.at)}  {which:>3s}  {entry.event}  {entry.text}  [{entry.who}]"
+        )
+    header = shown.header.decode("utf-8", "backslashreplace").splitlines()
+    return "\n".join([*lines, "", "header:", *(f"  {line}" for line in header)])
+
+
+def _parameters(parameters: dict[str, str | None]) -> list[str]:
+    return [name if value is None else f"{name}={value}" for name, value in parameters.items()]
+
+
+def asJson(item: Listed | Shown) -> dict[str, Any]:
+    """A message for a program; times are ISO 8601 or null."""
+    message = item.message
+    made: dict[str, Any] = {"id": item.id, "damage": item.damage or None}
+    if message is not None:
+        made.update(
+            arrived=stamp(message.arrived),
+            login=message.login,
+            client=message.client,
+            size=message.size,
+            sender=str(message.envelope.reversePath),
+            parameters=message.envelope.parameters,
+        )
+    made["recipients"] = [
+        {
+            "address": str(recipient.mailbox),
+            "state": recipient.state.value,
+            "attempts": recipient.attempts,
+            "due": stamp(recipient.due) if recipient.due else None,
+            "reply": recipient.reply,
+        }
+        for recipient in item.recipients
+    ]
+    if isinstance(item, Shown):
+        made["header"] = item.header.decode("utf-8", "backslashreplace")
+        made["history"] = [
+            {
+                "at": stamp(entry.at),
+                "recipient": entry.position,
+                "event": entry.event,
+                "text": entry.text,
+                "who": entry.who,
+            }
+            for entry in item.history
+        ]
+    return made
+
+
+def operator() -> str:
+    """Who is at it, for the record: the login, and behind sudo whose it was."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # no such user in a small container
+        name = f"uid {os.getuid()}"
+    behind = os.environ.get("SUDO_USER")
+    return f"operator {name} ({behind})" if behind else f"operator {name}"
+
+
+async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: TextIO) -> None:
+    """Open the queue, do what is wanted, and close it.
+
+    :raise Problem: when it cannot be done.
+    """
+    spool = openSpool(arguments)
+    mistakes = spool.check()
+    if not mistakes and spool.path is not None and not spool.path.is_dir():
+        # A new, empty queue in a mistyped place would look like good news.
+        mistakes = [f"{spool.path}: there is no queue"]
+    if mistakes:
+        raise Problem("; ".join(mistakes))
+    queue: Any = spool.queue
+    assert ISpool.providedBy(queue) and ISpoolOperations.providedBy(queue)
+    try:
+        await queue.start(reactor)
+        await Command(queue, arguments, out, err, operator()).run()
+    except Refused as refused:
+        raise Problem(f"the queue cannot be used: {refused.cause or refused}") from None
+    except (Damaged, LookupError) as error:
+        raise Problem(str(error.args[0] if error.args else error)) from None
+    finally:
+        await queue.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script; ends the process."""
+    parsed = parser().parse_args(arguments)
+
+    async def run(reactor: Any) -> None:
+        try:
+            await work(reactor, parsed, sys.stdout, sys.stderr)
+        except Problem as problem:
+            print(f"submitd-queue: {problem}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    react(run)

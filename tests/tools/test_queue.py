@@ -1,0 +1,234 @@
+"""submitd-queue, on a queue of its own and beside a running one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd.spool.records import Filter, State
+from submitd.tools import queue as tool
+from tests.spool.support import SpoolCase
+
+
+class CommandTests(SpoolCase):
+    """Each command on an open queue."""
+
+    def run_(self, *words: str, answer: str = "") -> str:
+        """What a command prints."""
+        arguments = tool.parser().parse_args(["--spool", str(self.path), *words])
+        self.out, self.err = io.StringIO(), io.StringIO()
+        command = tool.Command(self.queue, arguments, self.out, self.err, "operator test")
+        with patch.object(sys, "stdin", io.StringIO(answer)):
+            self.successResultOf(Deferred.fromCoroutine(command.run()))
+        return self.out.getvalue()
+
+    def refused(self, *words: str, answer: str = "") -> str:
+        """Why a command is not done."""
+        arguments = tool.parser().parse_args(["--spool", str(self.path), *words])
+        self.out, self.err = io.StringIO(), io.StringIO()
+        command = tool.Command(self.queue, arguments, self.out, self.err, "operator test")
+        with patch.object(sys, "stdin", io.StringIO(answer)):
+            failure = self.failureResultOf(Deferred.fromCoroutine(command.run()), tool.Problem)
+        return str(failure.value)
+
+    def states(self) -> dict[str, list[str]]:
+        """The states of all recipients that are not final, by queue id."""
+        page = self.successResultOf(self.queue.messages(Filter(states=tuple(State))))
+        return {listed.id: [each.state.value for each in listed.recipients] for listed in page}
+
+    def test_list(self) -> None:
+        """A line for each message, oldest first, and one for each recipient."""
+        self.send("A-1", "bob@example.net", "carol@example.org")
+        self.send("B-1", "dave@example.net", sender="")
+        lines = self.run_("list").splitlines()
+        self.assertEqual(len(lines), 5)
+        self.assertRegex(lines[0], r"^A-1  20\d\d-\S+ \S+ +\d+  <alice@example.com>  alice$")
+        self.assertRegex(lines[1], r"^    queued +bob@example.net due 20")
+        self.assertIn("<>", lines[3])
+
+    def test_filters(self) -> None:
+        """Each filter means what it says, and several at once all must hold."""
+        self.send("A-1", "bob@example.net", sender="alice@example.com")
+        self.time.now += 7200
+        self.send("B-1", "carol@example.org", sender="")
+        for words, expected in (
+            (["--domain", "example.org"], ["B-1"]),
+            (["--domain", "EXAMPLE.ORG"], ["B-1"]),
+            (["--recipient", "bob@example.net"], ["A-1"]),
+            (["--sender", "alice@example.com"], ["A-1"]),
+            (["--sender", ""], ["B-1"]),
+            (["--login", "alice"], ["A-1", "B-1"]),
+            (["--login", "mallory"], []),
+            (["--older-than", "1h"], ["A-1"]),
+            (["--younger-than", "1h"], ["B-1"]),
+            (["--state", "held"], []),
+            (["--state", "queued", "--older-than", "3600"], ["A-1"]),
+            (["--limit", "1"], ["A-1"]),
+        ):
+            found = [
+                json.loads(line)["id"]
+                for line in self.run_("list", "--json", *words).split("\n")
+                if line
+            ]
+            self.assertEqual(found, expected, words)
+
+    def test_pages(self) -> None:
+        """More messages than a page holds are all listed, and all changed with progress."""
+        with patch.object(tool, "PAGE", 2):
+            ids = [self.send(f"A-{number}") for number in range(5)]
+            found = [json.loads(line)["id"] for line in self.run_("list", "--json").splitlines()]
+            self.assertEqual(found, ids)
+            self.assertIn("5 recipient(s)", self.run_("hold", "--all", "--yes"))
+            self.assertEqual(self.err.getvalue().splitlines()[-1], "5 of 5 messages")
+            self.assertEqual(set(self.states()["A-4"]), {"held"})
+            self.assertEqual(self.run_("list", "--json", "--limit", "3").count("\n"), 3)
+
+    def test_show(self) -> None:
+        """Envelope, header and history with each reply, as text and as JSON."""
+        self.send("A-1", text=b"Subject: hello\r\n\r\nbody\r\n")
+        [work] = self.lease()
+        self.settle(work, State.DELAYED, "450 4.2.0 later")
+        text = self.run_("show", "A-1")
+        for part in ("<alice@example.com>", "bob@example.net", "Subject: hello", "450 4.2.0 later"):
+            self.assertIn(part, text)
+        self.assertNotIn("body", text)
+        shown = json.loads(self.run_("show", "A-1", "--json"))
+        self.assertEqual(shown["recipients"][0]["state"], "delayed")
+        self.assertEqual(shown["history"][-1]["text"], "450 4.2.0 later")
+        self.assertEqual(self.refused("show", "X-1"), "there is no message X-1")
+
+    def test_body(self) -> None:
+        """The message as it would be sent, our Received in front."""
+        self.send("A-1", text=b"Subject: hello\r\n\r\nbody\r\n")
+        self.assertTrue(self.run_("body", "A-1").endswith("Subject: hello\r\n\r\nbody\r\n"))
+
+    def test_counts(self) -> None:
+        """The numbers by domain and state."""
+        self.send("A-1", "bob@example.net", "carol@example.net", "dave@example.org")
+        self.assertRegex(self.run_("counts"), r"^ +2  queued +20\S+ \S+  example.net\n +1  queued")
+        counts = json.loads(self.run_("counts", "--json"))
+        self.assertEqual([each["recipients"] for each in counts], [2, 1])
+
+    def test_changes(self) -> None:
+        """Hold, release, retry, expire and delete do what they say, and are on record."""
+        self.send("A-1")
+        self.run_("hold", "A-1")
+        self.assertEqual(self.states(), {"A-1": ["held"]})
+        self.assertEqual(self.lease(), [])
+        self.run_("release", "A-1")
+        [work] = self.lease()
+        self.settle(work, State.DELAYED)
+        self.assertEqual(self.lease(), [])
+        self.run_("retry", "A-1")
+        [work] = self.lease()
+        self.settle(work, State.DELAYED)
+        self.run_("expire", "A-1")
+        [work] = self.lease()
+        self.assertIsNotNone(work.recipients[0].expires)
+        self.successResultOf(self.queue.giveBack(work))
+        history = json.loads(self.run_("show", "A-1", "--json"))["history"]
+        who = {entry["event"]: entry["who"] for entry in history}
+        for action in ("hold", "release", "retry", "expire"):
+            self.assertEqual(who[action], "operator test")
+        self.run_("delete", "A-1")
+        self.assertEqual(self.states(), {})
+
+    def test_asks(self) -> None:
+        """What is meant by a filter is asked about; without a yes nothing happens."""
+        self.send("A-1")
+        self.send("B-1")
+        said = self.refused("delete", "--login", "alice", answer="n\n")
+        self.assertEqual(said, "nothing was changed")
+        self.assertEqual(self.err.getvalue(), "delete 2 recipient(s) of 2 message(s)? [y/N] ")
+        self.assertEqual(self.refused("delete", "--all"), "nothing was changed")
+        self.assertEqual(len(self.states()), 2)
+        self.run_("delete", "--login", "alice", answer="y\n")
+        self.assertEqual(self.states(), {})
+
+    def test_nothingMeant(self) -> None:
+        """A change of nothing in particular is refused, and so is one that means nobody."""
+        self.assertIn("--all", self.refused("delete"))
+        self.assertEqual(self.refused("delete", "--all"), "no message is meant")
+        self.assertEqual(self.refused("hold", "X-1"), "no message is meant")
+
+    def test_underWay(self) -> None:
+        """What is being delivered right now is left alone, and that is said."""
+        self.send("A-1")
+        self.lease()
+        self.assertIn("under way", self.refused("delete", "A-1"))
+
+    def test_damaged(self) -> None:
+        """A damaged message is listed as such, and does not stop the rest."""
+        self.send("A-1")
+        self.send("B-1")
+        self.sql("UPDATE message SET envelope = 'nonsense' WHERE id = 'A-1'")
+        lines = self.run_("list").splitlines()
+        self.assertRegex(lines[0], "^A-1  damaged: ")
+        self.assertTrue(any(line.startswith("B-1") for line in lines))
+        self.assertIn("damage", self.run_("show", "A-1"))
+
+
+class CommandLineTests(SynchronousTestCase):
+    """The command as people run it."""
+
+    def run_(self, *words: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+        """A process of its own."""
+        root = Path(__file__).parents[2]
+        return subprocess.run(
+            [sys.executable, "-c", "from submitd.tools.queue import main; main()", *words],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **changes,
+        )
+
+    def test_help(self) -> None:
+        """--help explains every command."""
+        said = self.run_("--help").stdout
+        for command in ("list", "show", "body", "counts", "retry", "hold", "release", "delete"):
+            self.assertIn(f"\n  {command}", said)
+
+    def test_configuration(self) -> None:
+        """The queue is found by the configuration; what is wrong is one sentence, status 1."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        file = directory / "submitd.toml"
+        for text, said in (
+            ('[delivery]\nuse = "spool"\npath = "q"\n', "there is no queue"),
+            ('[delivery]\nuse = "discard"\n', 'delivery.use is "discard", which has no queue'),
+            ("[delivery]\n", "delivery.use: is missing"),
+            ("[", "is not TOML"),
+        ):
+            file.write_text(text)
+            done = self.run_("--config", str(file), "list")
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertIn(said, done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+        done = self.run_("--config", str(directory / "none.toml"), "list")
+        self.assertIn("No such file", done.stderr)
+
+    def test_realQueue(self) -> None:
+        """Beside nothing that runs: an empty queue lists nothing, and a change says so."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir(mode=0o700)
+        done = self.run_("--spool", str(directory), "list")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        done = self.run_("--spool", str(directory), "delete", "--all", "--yes")
+        self.assertEqual(
+            (done.returncode, done.stderr), (1, "submitd-queue: no message is meant\n")
+        )
+
+    def test_usage(self) -> None:
+        """Wrong usage is status 2."""
+        for words in ([], ["list", "--older-than", "soon"], ["list", "--state", "lost"], ["show"]):
+            self.assertEqual(self.run_(*words).returncode, 2)
