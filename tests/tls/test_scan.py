@@ -1,7 +1,8 @@
-"""sslscan against both listeners: what it finds is what is promised, and nothing that is weak."""
+"""sslscan and testssl.sh against both listeners: they find what is promised, and nothing weak."""
 
 from __future__ import annotations
 
+import json
 from xml.etree import ElementTree
 
 from tests.clients.running import HOST
@@ -78,3 +79,32 @@ class ScanTests(TLSTestCase):
         closed = self.logged.count("connection closed")
         self.assertGreater(closed, 10)
         self.assertLessEqual(self.logged.count("\n"), 2 * closed)
+
+
+class FindingTests(TLSTestCase):
+    """testssl.sh: protocols, ciphers, forward secrecy, and every flaw that it knows."""
+
+    program = "testssl"
+
+    def test_findings(self) -> None:
+        """Nothing is found that is more than information."""
+        for listener in LISTENERS:
+            report = self.directory / f"testssl-{listener}.json"
+            starttls = ["--starttls", "smtp"] if listener == "starttls" else []
+            ran = self.runProgram(
+                *("testssl", "--warnings", "batch", "--fast", "--color", "0", "--nodns", "none"),
+                *("--protocols", "--std", "--fs", "--vulnerable", "--jsonfile", str(report)),
+                *starttls,
+                f"{HOST}:{self.service.ports[listener]}",
+            )
+            found = json.loads(report.read_text("utf-8"))
+            self.assertGreater(len(found), 30, ran.stdout)
+            # "WARN" says that testssl could not look, as for RC4 with an OpenSSL that has none.
+            bad = [
+                f"{each['id']}: {each['finding']}"
+                for each in found
+                if each["severity"] in ("LOW", "MEDIUM", "HIGH", "CRITICAL", "FATAL")
+                # One of the tests has no known authority, no long life and no place for CRLs.
+                and not each["id"].startswith("cert_")
+            ]
+            self.assertEqual(bad, [])
