@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def newId() -> str:
-    """A session's id: 13 characters of base32hex, the second and 30 random bits.
+    """A session's id: 14 characters of base32hex, 53 bits of time (1.024 us) and 17 random ones.
 
     Unique in the logs; and they grow with time, so that a queue whose keys begin with them appends
     its rows, whatever its length.
     """
-    number = int(time.time()) << 30 | int.from_bytes(os.urandom(4), "big") >> 2
-    return base64.b32hexencode(number.to_bytes(8, "big"))[:13].decode("ascii")
+    number = time.time_ns() >> 10 << 17 | int.from_bytes(os.urandom(3), "big") >> 7
+    return base64.b32hexencode((number << 2).to_bytes(9, "big"))[:14].decode("ascii")
 
 
 @attrs.frozen

@@ -117,7 +117,7 @@ class MessageTests(SynchronousTestCase):
     def test_ownId(self) -> None:
         """Without one, the envelope's id is; a Deferred is waited for."""
         said = self.outcome(MemoryDelivery(onEnd=lambda message: succeed(None)))
-        self.assertRegex(said, r"^250 2.0.0 Ok: queued as [0-9A-V]{13}-1$")
+        self.assertRegex(said, r"^250 2.0.0 Ok: queued as [0-9A-V]{14}-1$")
 
     def test_notKept(self) -> None:
         """Rule 6: whatever way a delivery fails, it is never 250."""

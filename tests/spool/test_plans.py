@@ -106,7 +106,7 @@ class PlanTests(SpoolCase):
         self.assertIndexed()
         plan = self.plan(store._DUE._compiled["sqlite"][0])
         self.assertEqual(
-            plan, ["SEARCH recipient USING INDEX recipient_due (priority=? AND due<?)"]
+            plan, ["SEARCH recipient USING COVERING INDEX recipient_due (priority=? AND due<?)"]
         )
 
     def test_operators(self) -> None:
