@@ -133,7 +133,7 @@ class PlanTests(SpoolCase):
             for name, value in vars(module).items()
             if isinstance(value, Prepared) and not value._compiled
         }
-        self.assertLessEqual(known, {"_HIGHEST_BELOW", "_FINISHED", "_ADD_HISTORY"})
+        self.assertLessEqual(known, {"_FINISHED", "_FORGET"})
 
 
 class PostgresPlanTests(PostgresCase):
