@@ -146,6 +146,17 @@ class IdentityTests(SynchronousTestCase):
             Identity.read(self.certificate, self.key)
         self.assertIn("cannot be read", str(caught.exception))
 
+    def test_authorityRefused(self) -> None:
+        """An authority that OpenSSL does not take is a mistake, not a traceback."""
+        data = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(
+            certificates.serialization.Encoding.DER
+        )
+        # A name that says it is UTF-8 and is not.
+        self.certificate.write_text(_pem(data.replace(b"localhost", b"localhos\xff")))
+        with self.assertRaises(TLSMistake) as caught:
+            certificates.readAuthorities(self.certificate)
+        self.assertRegex(str(caught.exception), "^client_ca: OpenSSL refuses it: ")
+
     @settings(deadline=None, max_examples=150)
     @given(st.integers(0, 10_000), st.integers(1, 255), st.booleans())
     def test_damaged(self, at: int, change: int, inKey: bool) -> None:
