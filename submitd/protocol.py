@@ -181,8 +181,14 @@ class SubmissionProtocol(Protocol):
         """The connection is gone."""
         self._closing = True
         self._buffer = b""
-        self.factory.connections.remove(self)
-        self.dialogue.connectionLost(reason)
+        try:
+            self.dialogue.connectionLost(reason)
+            self._logClosed(reason)
+        finally:
+            # The last one to go lets the service end: by then observers and the log know of it.
+            self.factory.connections.remove(self)
+
+    def _logClosed(self, reason: Failure) -> None:
         session = self.dialogue.session
         if self._securing and not session.secure:
             events.emit(

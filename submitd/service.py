@@ -182,6 +182,12 @@ class SubmissionService(MultiService):
         self._tls = tls
         self._running, self._reactor = running
 
+    @property
+    def addresses(self) -> list[IAddress]:
+        """Where it listens now, in the listeners' order; empty before the start and at the end."""
+        found = (each.address for each in self if isinstance(each, ListenerService))
+        return [address for address in found if address is not None]
+
     def reload(self) -> None:
         """Read the certificates again; what is wrong with them is logged, and the old ones stay.
 
