@@ -8,6 +8,7 @@ signature and live in their own files.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from submitd import events
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import IMessage, ITraceField
-from submitd.message.incoming import IncomingMessage
+from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
 from submitd.pipeline import asDeferred
 from submitd.states import VERBS, State, Verb
@@ -185,12 +186,21 @@ def _opened(
         sink.connectionLost()
         raise Refused(LOCAL_ERROR, "the client is gone")
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
-    headerLimit = limits.headerSize if dialogue.pipeline.message else 0
-    incoming = IncomingMessage(sink, limits.messageSize, headerLimit, now)
+    headerLimit = limits.headerSize if dialogue.pipeline.message.isAsked(dialogue.session) else 0
+    incoming = IncomingMessage(
+        sink, limits.messageSize, headerLimit, now, _review(dialogue), limits.headerSize
+    )
     _transaction(dialogue).message = incoming
     dialogue.incoming = incoming
     waiting = incoming.trace(_traceField(dialogue, now))
     return dialogue.after(waiting, then, dialogue, incoming)
+
+
+def _review(dialogue: Dialogue) -> Review | None:
+    session, stage = dialogue.session, dialogue.pipeline.header
+    if not stage.isAsked(session):
+        return None
+    return functools.partial(stage.run, session, _transaction(dialogue))
 
 
 def _traceField(dialogue: Dialogue, now: float) -> bytes:
@@ -214,6 +224,13 @@ def _finish(dialogue: Dialogue, envelope: Envelope) -> Outcome:
     incoming = dialogue.incoming
     assert incoming is not None
     lookForBroken(dialogue, incoming)
+    waiting = incoming.finish()
+    if waiting is not None:
+        dialogue.limited(waiting).addErrback(incoming.fail)
+    return dialogue.after(waiting, _received, dialogue, envelope, incoming)
+
+
+def _received(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
     if incoming.problem is not None:
         incoming.problem.raiseException()
     waiting = dialogue.pipeline.message.run(dialogue.session, envelope, incoming)

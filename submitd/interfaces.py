@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from submitd.dialogue import Command, Dialogue
     from submitd.envelope import Envelope, Recipient
+    from submitd.message.header import Header
     from submitd.session import Session
     from submitd.spool.records import (
         Action,
@@ -116,6 +117,20 @@ class IDataPolicy(Interface):
         """At DATA before 354, or at the first BDAT."""
 
 
+class IHeaderPolicy(Interface):
+    """May refuse a message by its header section, or change the section."""
+
+    def headerReceived(session: Session, envelope: Envelope, header: Header) -> Verdict:
+        """Once the header section is whole, before any of the message goes to the delivery.
+
+        A refusal is the answer to the end of the data, for no reply is due before.  Where a policy
+        takes part, header sections above ``limits.header_size`` are refused with 552 5.3.4.
+
+        :param header: a :class:`submitd.message.header.Header`; it goes on as the policies leave
+            it.
+        """
+
+
 class IMessagePolicy(Interface):
     """May refuse a message, or put header fields in front of it."""
 
@@ -142,7 +157,7 @@ class IReceivedMessage(Interface):
     byteLength: int = Attribute("octets received, after dot-unstuffing; an int")
     sizeExceeded: bool = Attribute("whether the size limit was passed; a bool")
     header: bytes = Attribute(
-        "the header section as received, up to the limit of header octets; bytes"
+        "the header section as it goes to the delivery, up to the limit of header octets; bytes"
     )
 
     def prepend(field: bytes) -> None:

@@ -21,6 +21,7 @@ from submitd.interfaces import (
     IConnectionPolicy,
     IDataPolicy,
     IDisconnectObserver,
+    IHeaderPolicy,
     IHelloPolicy,
     IIdentityPolicy,
     ILoginPolicy,
@@ -82,6 +83,10 @@ class Stage:
 
     def __bool__(self) -> bool:
         return bool(self._calls)
+
+    def isAsked(self, session: Session) -> bool:
+        """Whether anybody takes part in it, the avatar among them."""
+        return bool(self._callsFor(session))
 
     def _callsFor(self, session: Session) -> tuple[tuple[str, Call], ...]:
         user: Any = session.user
@@ -178,5 +183,6 @@ class Pipeline:
         self.sender = stage("sender", ISenderPolicy, "validateFrom")
         self.recipient = stage("recipient", IRecipientPolicy, "validateTo")
         self.data = stage("data", IDataPolicy, "dataRequested")
+        self.header = stage("header", IHeaderPolicy, "headerReceived")
         self.message = stage("message", IMessagePolicy, "messageReceived")
         self.close = stage("close", IDisconnectObserver, "connectionLost")

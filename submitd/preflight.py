@@ -56,6 +56,7 @@ STAGES = (
     interfaces.ISenderPolicy,
     interfaces.IRecipientPolicy,
     interfaces.IDataPolicy,
+    interfaces.IHeaderPolicy,
     interfaces.IMessagePolicy,
     interfaces.IDisconnectObserver,
 )

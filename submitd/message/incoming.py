@@ -3,10 +3,16 @@
 It counts octets, keeps the header section (bounded) for the message policies, and remembers the
 first thing that went wrong: from then on the delivery is told to abort, and what still comes is
 read and dropped, so that there is one reply after the true end of the data (rule 3).
+
+Where policies take part in the stage *header*, the header section is held back until it is whole,
+shown to them, and goes to the delivery as they left it, with the body behind it.  One that is
+longer than its limit, or has more than :data:`submitd.message.header.MAX_LINES` lines, is refused
+with 552 5.3.4 then, for nobody has seen all of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,8 +20,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd.interfaces import IMessage, IReceivedMessage
+from submitd.message.header import MAX_LINES, Header
 from submitd.wire.errors import Refused
-from submitd.wire.reply import MESSAGE_TOO_LARGE
+from submitd.wire.reply import MESSAGE_TOO_LARGE, Reply
+
+HEADER_TOO_LARGE = Reply(552, "5.3.4", "Header section exceeds the fixed limit")
+
+Review = Callable[[Header], "Deferred[None] | None"]
 
 _HEADER_END = b"\r\n\r\n"
 
@@ -28,13 +39,22 @@ class IncomingMessage:
     :param sizeLimit: largest message in octets, 0 for no limit.
     :param headerLimit: how much of the header section to keep, in octets; 0 keeps none.
     :param began: when, in the clock's seconds.
+    :param review: has the policies look at the header section before it goes on; ``None`` where
+        there are none, and nothing is held back.
+    :param reviewLimit: the largest header section that they are shown, in octets; 0 for no limit.
     :ivar problem: why the message cannot be kept: a ``Refused`` or any other exception, or
         ``None`` while all is well.
     :ivar committing: whether the delivery was told to commit; then nothing is aborted any more.
     """
 
     def __init__(
-        self, sink: IMessage, sizeLimit: int, headerLimit: int, began: float = 0.0
+        self,
+        sink: IMessage,
+        sizeLimit: int,
+        headerLimit: int,
+        began: float = 0.0,
+        review: Review | None = None,
+        reviewLimit: int = 0,
     ) -> None:
         self.began = began
         self.byteLength = 0
@@ -46,6 +66,9 @@ class IncomingMessage:
         self._headerLimit = headerLimit
         self._head = b""
         self._headOpen = headerLimit > 0
+        self._review = review
+        self._reviewLimit = reviewLimit
+        self._held = bytearray()
         self.committing = False
         self._aborted = False
 
@@ -77,6 +100,58 @@ class IncomingMessage:
             self.sizeExceeded = True
             self.fail(Failure(Refused(MESSAGE_TOO_LARGE, "more octets than message_size")))
             return None
+        if self._review is not None:
+            return self._hold(chunk)
+        return self._forward(chunk)
+
+    def finish(self) -> Deferred[None] | None:
+        """There are no more octets: a header section that still waits for its end has it now."""
+        if self._review is None or self.problem is not None:
+            return None
+        return self._reviewed(len(self._held))
+
+    def _hold(self, chunk: bytes) -> Deferred[None] | None:
+        held, before = self._held, len(self._held)
+        held += chunk
+        if held.startswith(b"\r\n"):
+            return self._reviewed(0)
+        end = held.find(_HEADER_END, max(0, before - len(_HEADER_END) + 1))
+        if end >= 0:
+            return self._reviewed(end + 2)
+        if 0 < self._reviewLimit < before + len(chunk):
+            self._tooLarge("a header section without end")
+        return None
+
+    def _reviewed(self, size: int) -> Deferred[None] | None:
+        """Show the policies so many octets, and let them go on with what is behind them."""
+        review, self._review = self._review, None
+        assert review is not None
+        octets, rest = bytes(self._held[:size]), bytes(self._held[size:])
+        self._held.clear()
+        if 0 < self._reviewLimit < size or octets.count(b"\r\n") > MAX_LINES:
+            self._tooLarge("too many octets or lines of header")
+            return None
+        header = Header(octets)
+        try:
+            waiting = review(header)
+        except Exception:
+            self.fail(Failure())
+            return None
+        if waiting is None:
+            return self._forward(header.octets + rest)
+        waiting.addCallback(lambda _: self._goOn(header, rest))
+        return waiting.addErrback(self.fail)
+
+    def _goOn(self, header: Header, rest: bytes) -> Deferred[None] | None:
+        # While policies made up their minds the client may have gone.
+        return None if self._aborted else self._forward(header.octets + rest)
+
+    def _tooLarge(self, cause: str) -> None:
+        self._review = None
+        self._held.clear()
+        self.fail(Failure(Refused(HEADER_TOO_LARGE, cause)))
+
+    def _forward(self, chunk: bytes) -> Deferred[None] | None:
         if self._headOpen:
             self._keepHead(chunk)
         return self._pass(chunk)
@@ -111,4 +186,6 @@ class IncomingMessage:
         """Have the delivery drop the message; nothing happens once it was told to commit."""
         if not self.committing and not self._aborted:
             self._aborted = True
+            self._review = None
+            self._held.clear()
             self._sink.connectionLost()

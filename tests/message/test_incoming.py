@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from submitd.interfaces import IReceivedMessage
-from submitd.message.incoming import IncomingMessage
+from submitd.message.header import MAX_LINES, Header
+from submitd.message.incoming import HEADER_TOO_LARGE, IncomingMessage
 from submitd.wire.errors import Refused
-from submitd.wire.reply import MESSAGE_TOO_LARGE
+from submitd.wire.reply import MESSAGE_TOO_LARGE, Reply
 from tests.fixtures import MemoryDelivery, MemoryMessage
 
 
@@ -100,3 +105,131 @@ class IncomingMessageTests(SynchronousTestCase):
         self.sink.state = "again"
         message.abort()
         self.assertEqual(self.sink.state, "again")
+
+
+class ReviewTests(SynchronousTestCase):
+    """The header section is shown to policies before anything goes to the delivery."""
+
+    def make(self, review: Callable[[Header], Any], reviewLimit: int = 1000) -> IncomingMessage:
+        self.sink = MemoryMessage(MemoryDelivery(), None, None)
+        return IncomingMessage(self.sink, 0, 1000, 0.0, review, reviewLimit)
+
+    def change(self, header: Header) -> None:
+        """Add a field, and note what was seen."""
+        self.seen = header.octets
+        header.append(b"Added: 1\r\n")
+
+    def problemOf(self, message: IncomingMessage) -> Any:
+        assert message.problem is not None
+        return message.problem.value
+
+    def test_everyCut(self) -> None:
+        """However the message is cut, policies see the header once, and the rest is untouched."""
+        for head, body in (
+            (b"A: 1\r\nB: 2\r\n", b"\r\nbody\r\n\r\nmore\r\n"),
+            (b"", b"\r\nbody\r\n"),
+            (b"A: 1\r\n", b"\r\n"),
+            (b"A: 1\r\n", b""),
+            (b"", b""),
+        ):
+            text = head + body
+            for size in range(1, len(text) + 1):
+                message = self.make(self.change)
+                for at in range(0, len(text), size):
+                    self.assertIsNone(message.dataReceived(text[at : at + size]))
+                self.assertIsNone(message.finish())
+                self.assertIsNone(message.finish())
+                self.assertEqual(self.seen, head)
+                self.assertEqual(self.sink.octets, head + b"Added: 1\r\n" + body)
+                self.assertEqual(message.header, head + b"Added: 1\r\n")
+                self.assertEqual(message.byteLength, len(text))
+
+    def test_heldBack(self) -> None:
+        """The delivery gets nothing before policies have seen the header, and all of it then."""
+        message = self.make(lambda header: None)
+        message.dataReceived(b"A: 1\r\n")
+        self.assertEqual(self.sink.octets, b"")
+        message.dataReceived(b"\r\nbody")
+        self.assertEqual(self.sink.octets, b"A: 1\r\n\r\nbody")
+        message.dataReceived(b" and more")
+        self.assertEqual(self.sink.octets, b"A: 1\r\n\r\nbody and more")
+
+    def test_waiting(self) -> None:
+        """A policy that waits holds the client back, and the message goes on behind it."""
+        verdict: Deferred[None] = Deferred()
+        message = self.make(lambda header: verdict)
+        waiting = message.dataReceived(b"A: 1\r\n\r\nbody")
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        self.assertEqual(self.sink.octets, b"")
+        verdict.callback(None)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual(self.sink.octets, b"A: 1\r\n\r\nbody")
+
+    def test_waitingForBoth(self) -> None:
+        """A delivery that asks for time behind a policy that waited gets it."""
+        slow: Deferred[None] = Deferred()
+        message = self.make(lambda header: succeed(None))
+        self.sink.delivery.onChunk = lambda *_: slow
+        waiting = message.dataReceived(b"\r\nbody")
+        assert waiting is not None
+        self.assertNoResult(waiting)
+        slow.callback(None)
+        self.assertIsNone(self.successResultOf(waiting))
+
+    def test_refused(self) -> None:
+        """A refusal aborts the delivery at once; what still comes is dropped."""
+        no = Refused(Reply(550, "5.6.0", "No"))
+
+        def refuse(header: Header) -> None:
+            raise no
+
+        later: Deferred[None] = Deferred()
+        for review in (refuse, lambda header: later):
+            message = self.make(review)
+            waiting = message.dataReceived(b"\r\nbody")
+            if waiting is not None:
+                later.errback(no)
+                self.assertIsNone(self.successResultOf(waiting))
+            message.dataReceived(b"more")
+            self.assertIsNone(message.finish())
+            self.assertIs(self.problemOf(message), no)
+            self.assertEqual((self.sink.state, self.sink.octets), ("aborted", b""))
+
+    def test_clientGone(self) -> None:
+        """When the client goes while a policy waits, the delivery gets nothing behind its abort."""
+        verdict: Deferred[None] = Deferred()
+        message = self.make(lambda header: verdict)
+        waiting = message.dataReceived(b"\r\nbody")
+        assert waiting is not None
+        message.abort()
+        verdict.callback(None)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual((self.sink.state, self.sink.octets), ("aborted", b""))
+
+    def test_tooLarge(self) -> None:
+        """A header section above its limit is refused, whether its end has come or not."""
+        for octets in (b"A: 123456789\r\n\r\n", b"A: 123456789", b"x" * 100):
+            message = self.make(self.change, reviewLimit=11)
+            message.dataReceived(octets)
+            message.dataReceived(b"more")
+            self.assertIsNone(message.finish())
+            self.assertEqual(self.problemOf(message).reply, HEADER_TOO_LARGE)
+            self.assertEqual((self.sink.state, self.sink.octets), ("aborted", b""))
+        message = self.make(self.change, reviewLimit=0)
+        message.dataReceived(b"A: 1\r\n" * 1000)
+        self.assertIsNone(message.problem)
+
+    def test_tooManyLines(self) -> None:
+        """A hundred thousand lines are counted, not read."""
+        for lines in (MAX_LINES, MAX_LINES + 1):
+            message = self.make(self.change, reviewLimit=1_000_000)
+            message.dataReceived(b"a:\r\n" * lines + b"\r\n")
+            self.assertEqual(message.problem is None, lines == MAX_LINES)
+
+    def test_abortBefore(self) -> None:
+        """A message aborted within its header is shown to nobody."""
+        message = self.make(lambda header: self.fail("shown"))
+        message.dataReceived(b"A: 1\r\n")
+        message.abort()
+        self.assertIsNone(message.finish())

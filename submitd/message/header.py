@@ -1,0 +1,158 @@
+"""The header section of a message, as policies may change it (RFC 5322 2.2).
+
+:class:`Header` cuts the section into fields and keeps the octets of each: what nobody touches comes
+out exactly as it came in, and a section without a change is the same object.  Nothing is decoded or
+normalized.  A field that is added must be whole lines.
+
+It takes any octets and never raises for them.  A line that is no field is a field without a name;
+:attr:`Header.isMalformed` tells whether there is one, or anything else that two readers could take
+for different fields.
+
+The work is linear in the octets, which the caller bounds, and so are the lines: :data:`MAX_LINES`.
+No input and no output, the standard library alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_LINES = 10_000
+"""Lines of a header section; one with more is refused before it is cut into fields."""
+
+# RFC 5322 2.2.3: a line that begins with white space belongs to the field above it.
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
+
+# RFC 5322 2.2: field-name = 1*ftext, ftext = %d33-57 / %d59-126, ":" follows at once.
+# Less than RFC 5322 4 (obsolete syntax): no white space before the colon, and no folded line of
+# white space alone, which some readers take for the end of the header section.
+# More than 2.2: octets above 127 (RFC 6532) and controls in the body; lines of any length.
+_FIELD_PATTERN = rb"[!-9;-~]++:[^\r\n\0]*+\r\n(?:[ \t]++[^\r\n\0 \t][^\r\n\0]*+\r\n)*"
+_FIELD = re.compile(_FIELD_PATTERN)
+_FIELDS = re.compile(rb"(?:" + _FIELD_PATTERN + rb")*")
+
+
+class Field:
+    """One header field.
+
+    :param raw: its octets, CRLF at the end included.
+    :ivar name: its name in lower case, without white space at the end; empty where there is none.
+    """
+
+    __slots__ = ("name", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        name, colon, _ = raw.partition(b":")
+        self.name = name.rstrip(b" \t").lower() if colon else b""
+
+    @property
+    def value(self) -> bytes:
+        """What follows the colon, unfolded (RFC 5322 2.2.3), without white space around it."""
+        return _FOLD.sub(b"", self.raw.partition(b":")[2]).strip(b" \t\r\n")
+
+    def __repr__(self) -> str:
+        return f"Field({self.raw!r})"
+
+
+class Header:
+    """The header section of one message.
+
+    :param octets: the whole section, without the empty line behind it.
+    """
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets: bytes | None = octets
+        cut = _FIELD_END.split(octets)
+        last = cut.pop()
+        self._fields = [Field(each + b"\r\n") for each in cut]
+        if last:  # a message in chunks may end anywhere (RFC 3030)
+            self._fields.append(Field(last))
+        self._index: dict[bytes, list[Field]] | None = None
+
+    @property
+    def octets(self) -> bytes:
+        """The section as it is now."""
+        if self._octets is None:
+            self._octets = b"".join([field.raw for field in self._fields])
+        return self._octets
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """All fields, in order."""
+        return tuple(self._fields)
+
+    def named(self, name: bytes) -> list[Field]:
+        """The fields of a name, in order.
+
+        :param name: in lower case.
+        """
+        if self._index is None:
+            index: dict[bytes, list[Field]] = {}
+            for field in self._fields:
+                index.setdefault(field.name, []).append(field)
+            self._index = index
+        return self._index.get(name, [])
+
+    @property
+    def isMalformed(self) -> bool:
+        """Whether a reader could see other fields in it than we do."""
+        octets = self.octets
+        whole = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
+        return bool(octets) and _FIELDS.fullmatch(whole) is None
+
+    def malformedField(self) -> Field | None:
+        """The first field that makes it malformed."""
+        for field in self._fields:
+            if not _FIELD.fullmatch(field.raw.removesuffix(b"\r\n") + b"\r\n"):
+                return field
+        return None
+
+    # Changes.
+
+    def append(self, field: bytes) -> None:
+        """Put a field behind all others.
+
+        :param field: whole lines, each ended with CRLF.
+        :raise ValueError: when it is not exactly one well-formed field.
+        """
+        added = _checked(field)
+        if self._fields and not self._fields[-1].raw.endswith(b"\r\n"):
+            self._fields[-1].raw += b"\r\n"
+        self._fields.append(added)
+        self._changed()
+
+    def prepend(self, field: bytes) -> None:
+        """Put a field in front of all others; as :meth:`append`."""
+        self._fields.insert(0, _checked(field))
+        self._changed()
+
+    def replace(self, old: Field, field: bytes) -> None:
+        """Put another field in the place of one of ours; as :meth:`append`.
+
+        :raise ValueError: also when the old one is not in this header (any more).
+        """
+        self._fields[self._fields.index(old)] = _checked(field)
+        self._changed()
+
+    def remove(self, name: bytes) -> int:
+        """Take out all fields of a name.
+
+        :param name: in lower case.
+        :return: how many there were.
+        """
+        found = len(self.named(name))
+        if found:
+            self._fields = [field for field in self._fields if field.name != name]
+            self._changed()
+        return found
+
+    def _changed(self) -> None:
+        self._octets = None
+        self._index = None
+
+
+def _checked(field: bytes) -> Field:
+    if _FIELD.fullmatch(field) is None:
+        raise ValueError("a header field is its name, a colon, and whole lines ended with CRLF")
+    return Field(field)
