@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 import sqlalchemy as sa
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -190,12 +190,12 @@ class Queue:
         return self._writer.idle().addCallback(self._closeLinks)
 
     def _closeLinks(self, _: object) -> Deferred[None]:
-        closing = [
-            run(link.close)
-            for run, link in zip(self._runs, self._links, strict=True)
-            if link.isOpen
-        ]
-        return gatherResults(closing).addCallback(self._stopped)
+        # One after the other: the last one that closes an SQLite data base ends its log.
+        return self._close(0).addCallback(lambda _: self._close(1)).addCallback(self._stopped)
+
+    def _close(self, which: int) -> Deferred[None]:
+        link = self._links[which]
+        return self._runs[which](link.close) if link.isOpen else succeed(None)
 
     def _stopped(self, _: object) -> None:
         for thread in self._threads:
