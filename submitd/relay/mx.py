@@ -71,7 +71,8 @@ class MailExchangers:
         :raise NoHosts: when there are none.
         """
         if domain.startswith("["):
-            address = domain[1:-1].removeprefix("IPv6:")
+            # Equal domains are equal strings, in lower case, by the time they come here.
+            address = domain[1:-1].lower().removeprefix("ipv6:")
             return [Exchanger(address, (address,))]
         name = sameDomain(domain)
         found: list[Exchanger] = []

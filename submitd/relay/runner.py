@@ -265,6 +265,10 @@ class Runner:
         except Refused as refused:
             events.emit(events.RELAY_PROBLEM, problem=str(refused))
             due = self._now() + PATIENCE
+        except Exception:
+            # Whatever it is, it must not be the end of all deliveries.
+            self._unexpected(Failure())
+            due = self._now() + PATIENCE
         finally:
             self._filling = False
         if self._running:
@@ -338,6 +342,9 @@ class Runner:
     def _broken(self, failure: Failure, part: Part) -> None:
         for lease in part.leases:
             lease.isBroken = True
+        if part.isBegun and failure.check(CancelledError):
+            problem = "broken off at the end of the service; it may arrive twice"
+            events.emit(events.RELAY_PROBLEM, id=part.message.id, problem=problem)
         self._unexpected(failure)
 
     async def _end(self, part: Part) -> None:

@@ -127,6 +127,10 @@ class MXTests(TestCase):
             await self.hosts("[IPv6:2001:db8::9]"), [("2001:db8::9", ("2001:db8::9",))]
         )
 
+        self.assertEqual(
+            await self.hosts("[ipv6:2001:db8::9]"), [("2001:db8::9", ("2001:db8::9",))]
+        )
+
     async def test_unicode(self) -> None:
         """A U-label is asked for as its A-label."""
         self.assertEqual(

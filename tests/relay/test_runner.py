@@ -620,6 +620,21 @@ class QueueTests(RunnerCase):
         self.run_(5.0)
         self.assertEqual(len(self.hop.seen), 2)
 
+    def test_leaseBug(self) -> None:
+        """An error of our own while work is taken is logged, and not the end of all deliveries."""
+        lease = self.queue.lease
+
+        def fails(*arguments: Any) -> Deferred[Any]:
+            raise RuntimeError("bug")
+
+        self.patch(self.queue, "lease", fails)
+        self.send("M1")
+        self.run_()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.patch(self.queue, "lease", lease)
+        self.run_(5.0)
+        self.assertEqual(len(self.hop.seen), 1)
+
     def test_bodyUnreadable(self) -> None:
         """A body that cannot be read now delays its message."""
 
