@@ -6,6 +6,7 @@ One instance of each serves all tests of a class.
 from __future__ import annotations
 
 import atexit
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ class Programs:
 
     def __init__(self) -> None:
         self.directory = place("programs")
+        atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         self.authority = Authority.make(self.directory, "authority")
         self.dovecot = Dovecot()
         atexit.register(self.dovecot.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import shutil
 import smtplib
 import ssl
 import time
@@ -133,6 +134,7 @@ class ServiceTests(SynchronousTestCase):
         """A Maildir for the local domain, and nothing for those who are not there."""
         needs("postfix", "dovecot")
         root = place("local")
+        self.addCleanup(shutil.rmtree, root, ignore_errors=True)
         (root / "you").mkdir()
         running = self.start(f'maildir = "{root}/{{local}}/Maildir"\n')
         self.send(running, b"X: y\r\n\r\nx\r\n", "you@home.example")
