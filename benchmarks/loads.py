@@ -32,6 +32,7 @@ class Load:
     :param perConnection: messages over one connection.
     :param connections: clients at one time.
     :param durable: the message must be on disk before its 250.
+    :param isAwkward: the message is that of :func:`awkward`, whatever the size.
     :param limits: of submitd's configuration, where the load goes beyond the defaults.
     :param goal: at most this ratio to the reference.
     """
@@ -47,6 +48,7 @@ class Load:
     login: bool = False
     resume: bool = False
     durable: bool = False
+    isAwkward: bool = False
     limits: Mapping[str, str] = attrs.field(factory=dict)
     goal: float = 1.0
 
@@ -57,7 +59,7 @@ class Load:
 
     def content(self) -> bytes:
         """The message, as its reader gets it."""
-        return message(self.size)
+        return awkward() if self.isAwkward else message(self.size)
 
     def wire(self) -> bytes:
         """The message as it goes over the wire."""
@@ -81,25 +83,9 @@ def message(size: int) -> bytes:
 
 def awkward() -> bytes:
     """A message that is easily broken: dots, 8-bit octets, long, empty and blank lines."""
-    lines = [
-        b"From: <user@example.org>",
-        b"To: <reader@example.net>",
-        b"Date: Mon, 05 Jan 2026 10:00:00 +0000",
-        b"Message-ID: <%s@example.org>" % NUMBER,
-        b"Subject: dots",
-        b"",
-        b".",
-        b"..",
-        b".. two and a tail ..",
-        b".leading",
-        b"",
-        b" ",
-        b"x" * 990,
-        "Grüße, 日本".encode(),
-        b".",
-        b"",
-    ]
-    return b"\r\n".join(lines * 40)
+    body = [b".", b"..", b".. two and a tail ..", b".leading", b"", b" ", b"x" * 990]
+    body += ["Grüße, 日本".encode(), b".", b""]
+    return message(400) + b"\r\n".join(body * 40) + b"\r\n.\r\n"
 
 
 def stuffed(content: bytes) -> bytes:
@@ -189,4 +175,6 @@ IDLE = Load(name="idle", text="memory of an idle TLS connection", tls=True, logi
 IDLE_GOAL = 20.0
 """KiB of an idle TLS connection."""
 
-AWKWARD = Load(name="awkward", text="a message that is easily broken", **_TLS, durable=True)
+AWKWARD = Load(
+    name="awkward", text="a message that is easily broken", isAwkward=True, durable=True, **_TLS
+)

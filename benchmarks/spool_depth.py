@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import statistics
 import sys
@@ -33,6 +34,8 @@ from submitd.wire.address import Mailbox, ReversePath
 BODY = b"x" * 1000
 FIELDS = b"Received: from client.example by mail.example.com;\r\n" * 5
 DOMAINS = 2000
+SETTLE = 10.0
+"""Seconds for the disk to come to rest."""
 
 
 def message(number: int, arrived: float, due: float) -> store.Acceptance:
@@ -116,6 +119,10 @@ def fill(link: Link, recipients: int) -> None:
         link.write(lambda connection, lot=lot: store.accept(connection, lot))
         print(f"\rfilled {begin + len(lot)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
+    # What the kernel still has to write of all this is no matter of the queue's length.
+    link.close()
+    os.sync()
+    time.sleep(SETTLE)
 
 
 def seconds(run: Callable[[], object]) -> float:
