@@ -68,7 +68,7 @@ class ServiceTests(SynchronousTestCase):
         port = running.ports["implicit"]
         with smtplib.SMTP_SSL("localhost", port, context=context, timeout=30) as client:
             client.login("alice", "x")
-            client.sendmail("you@home.example", to, text, **options)
+            client.sendmail("you@home.example", to, b"From: you@home.example\r\n" + text, **options)
 
     def test_smarthost(self) -> None:
         """250, then the message is at the smarthost; a refused recipient is a report at home."""
