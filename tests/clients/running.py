@@ -143,6 +143,11 @@ class RunningService:
         if status not in (0, -signal.SIGTERM):
             raise ServiceFailed(f"it ended with status {status}:\n{self.log}")
 
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL; nothing of it gets to finish anything."""
+        atexit.unregister(self._kill)
+        self._kill()
+
     def _kill(self) -> None:
         process, self._process = self._process, None
         if process is not None:
