@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.envelope import Envelope, Recipient
-from submitd.interfaces import IMessage, ITraceField
+from submitd.interfaces import IHoldingDelivery, IMessage, ITraceField
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
 from submitd.pipeline import asDeferred
@@ -247,6 +247,8 @@ def lookForBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
 
 
 def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
+    if envelope.hold is not None and not IHoldingDelivery.providedBy(dialogue.delivery):
+        raise Refused(LOCAL_ERROR, f"to be held, and the delivery cannot: {envelope.hold}")
     outcome = incoming.commit()
     if isinstance(outcome, Deferred):
         return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)

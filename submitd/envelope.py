@@ -43,10 +43,13 @@ class Envelope:
     :ivar auth: the AUTH= parameter, decoded (RFC 4954 5); ``"<>"`` or an address, or ``None``.
     :ivar ret: RFC 3461 4.3, ``"FULL"``, ``"HDRS"`` or ``None``.
     :ivar envid: RFC 3461 4.4, decoded, or ``None``.
+    :ivar hold: why the message is to be kept until an operator lets it go, or ``None``; a policy
+        sets it before the commit, and only a delivery that is an ``IHoldingDelivery`` obeys.
     :ivar extensions: what further extensions have parsed, by their keyword: ``"FUTURERELEASE"`` the
         time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
         ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
         :class:`submitd.extensions.deliverby.DeliverBy` (RFC 2852).
+    :ivar private: whether our Received field is to hide the client: its address and names.
     :ivar message: the message as far as it has been received: its size so far, and whether it has
         passed the limit; ``None`` before the first octet and behind the end of the transaction.
     """
@@ -62,5 +65,7 @@ class Envelope:
     auth: str | None = None
     ret: str | None = None
     envid: str | None = None
+    hold: str | None = None
     extensions: dict[str, Any] = attrs.field(factory=dict)
+    private: bool = False
     message: IReceivedMessage | None = attrs.field(default=None, repr=False)

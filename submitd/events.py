@@ -152,6 +152,30 @@ DELIVERY_ATTEMPTED = Event(
 REPORTED = Event("reported", "reported", ("id", "report", "sender", "recipient", "action"))
 RELAY_PROBLEM = Event("relay-problem", "relay problem", ("id", "problem"), LogLevel.warn)
 QUEUE_CHANGED = Event("queue-changed", "queue changed", ("id", "action", "who", "recipients"))
+LIMIT_NEAR = Event(
+    "limit-near",
+    "limit near",
+    ("session", "peer", "user", "scope", "what", "limit", "used"),
+    LogLevel.warn,
+)
+LOGIN_BLOCKED = Event(
+    "login-blocked",
+    "login blocked",
+    ("session", "peer", "user", "scope", "limit", "until"),
+    LogLevel.warn,
+)
+MESSAGE_HELD = Event("message-held", "message held", ("session", "id", "peer", "user", "reason"))
+BRAKE_APPLIED = Event(
+    "brake-applied",
+    "brake applied",
+    ("session", "id", "peer", "user", "reason", "until"),
+    LogLevel.error,
+)
+BRAKE_PROBLEM = Event("brake-problem", "brake problem", ("problem",), LogLevel.error)
+COUNTERS_AWAY = Event(
+    "counters-away", "counters away", ("policy", "cause", "verdict"), LogLevel.error
+)
+COUNTERS_BACK = Event("counters-back", "counters back", ("policy",))
 FILE_READ = Event("file-read", "file read", ("file", "entries"))
 FILE_PROBLEM = Event("file-problem", "file problem", ("file", "line", "problem"), LogLevel.warn)
 SERVICE_STARTED = Event("service-started", "service started", ("hostname", "release"))

@@ -192,6 +192,18 @@ class IExtendedDelivery(IDelivery):
     extensions: Collection[str] = Attribute("the keywords of these extensions, in upper case")
 
 
+class IHoldingDelivery(IDelivery):
+    """A delivery that keeps a message back where ``envelope.hold`` says why.
+
+    Such a message is kept safe, and stays until an operator lets it go.  A message that is to be
+    held is refused where the delivery is none of these.
+    """
+
+
+class IMayHold(Interface):
+    """A policy that may set ``envelope.hold``: it needs a delivery that holds."""
+
+
 class IMessage(Interface):
     """A message on its way into a delivery: begin, write, then commit or abort."""
 
@@ -217,12 +229,13 @@ class IMessage(Interface):
 
 
 class IRunning(Interface):
-    """A delivery that has something of its own running beside the connections."""
+    """A delivery or policy that has something of its own running beside the connections."""
 
     def start(reactor: Any) -> Deferred[None]:
         """Begin, once the process has become who it will be; the ports are open by then.
 
-        When this fails, it is logged, and the service runs on: the delivery refuses for itself.
+        A policy of a program without the service is started by that program.  When this fails, it
+        is logged, and the service runs on: the delivery or policy refuses for itself.
 
         :param reactor: the service's, with clock and threads.
         """

@@ -30,7 +30,13 @@ from twisted.internet.endpoints import (
 from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, interfaces, policies, sasl, tls
-from submitd.interfaces import IChecked, IDelivery, IReverseResolver
+from submitd.interfaces import (
+    IChecked,
+    IDelivery,
+    IHoldingDelivery,
+    IMayHold,
+    IReverseResolver,
+)
 from submitd.relay import routes
 from submitd.relay.routes import RelaySettings
 from submitd.reverselookup import parseServer
@@ -368,6 +374,23 @@ def _policies(settings: Settings) -> Iterator[Finding]:
             yield from _ask(made, path)
 
 
+def _holding(settings: Settings) -> Iterator[Finding]:
+    """Whoever holds messages needs a delivery that can."""
+    if settings.delivery is None:
+        return
+    delivery, findings = settings.delivery.make(deliveries.REGISTRY, "delivery")
+    if findings or IHoldingDelivery.providedBy(delivery):
+        return
+    for at, component in enumerate(settings.policy):
+        made, findings = component.make(policies.REGISTRY, f"policy[{at}]")
+        if not findings and IMayHold.providedBy(made):
+            yield Finding(
+                f"policy[{at}].use",
+                f'"{component.use}" holds messages, and the delivery "{settings.delivery.use}"'
+                ' cannot; it needs [delivery] use = "spool"',
+            )
+
+
 def _delivery(settings: Settings) -> Iterator[Finding]:
     component: Component | None = settings.delivery
     if component is None:
@@ -437,6 +460,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"delivery"}), _delivery),
+    (frozenset({"policy", "delivery"}), _holding),
     (frozenset({"delivery", "relay", "route"}), _relay),
     (frozenset({"dns"}), _dns),
     (frozenset({"log"}), _log),

@@ -162,7 +162,7 @@ class SubmissionService(MultiService):
     :param drainSeconds: what transactions under way get at the end.
     :param tls: the certificates; ``None`` for none that can be read again.
     :param log: is opened before everything else and closed behind it.
-    :param running: deliveries that have something running, and the reactor for them.
+    :param running: deliveries and policies that have something running, and the reactor for them.
     """
 
     def __init__(
@@ -437,7 +437,7 @@ def _listening(
 ) -> SubmissionService:
     connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
-    running = [common.delivery] if IRunning.providedBy(common.delivery) else []
+    running = [each for each in (common.delivery, *common.policies) if IRunning.providedBy(each)]
     service = SubmissionService(
         common.hostname, connections, bounds.drain, log, renewable, (running, reactor)
     )
@@ -577,6 +577,7 @@ def limits(settings: LimitSettings) -> Limits:
         transactions=settings.transactions,
         commandsBeforeLogin=settings.commands_before_login,
         unrecognized=settings.unrecognized,
+        refusals=settings.refusals,
         loginFailures=settings.login_failures,
         idle=settings.idle,
         handshake=settings.handshake,

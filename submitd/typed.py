@@ -48,6 +48,9 @@ Seconds = NewType("Seconds", float)
 Count = NewType("Count", int)
 """A whole number, not negative."""
 
+Rates = NewType("Rates", str)
+"""How much in which time: ``"100/hour, 1000/day"``, or empty for any amount."""
+
 SIZE_UNITS = {
     "": 1,
     "B": 1,
@@ -173,6 +176,21 @@ def parseCount(value: Any) -> Count:
     return Count(value)
 
 
+def parseRates(value: Any) -> Rates:
+    """A string such as ``"100/hour, 1000/day"``.
+
+    :raise WrongValue: when it is not.
+    """
+    # The package behind it takes its time to be imported; most configurations have no rates.
+    from submitd.counters.windows import parseWindows
+
+    try:
+        parseWindows(_exactly(str)(value, str))
+    except ValueError as error:
+        raise WrongValue(str(error)) from None
+    return Rates(value)
+
+
 def _exactly(kind: type) -> Hook:
     def hook(value: Any, _: Any) -> Any:
         if type(value) is kind or (kind is float and type(value) is int):
@@ -267,6 +285,7 @@ def _converter(directory: Path) -> Converter:
     converter.register_structure_hook(Size, lambda value, _: parseSize(value))
     converter.register_structure_hook(Seconds, lambda value, _: parseSeconds(value))
     converter.register_structure_hook(Count, lambda value, _: parseCount(value))
+    converter.register_structure_hook(Rates, lambda value, _: parseRates(value))
     converter.register_structure_hook_func(_isLiteral, _oneOf)
     converter.register_structure_hook_factory(_isTuple, _list)
     converter.register_structure_hook_factory(_isMapping, _named)

@@ -30,7 +30,13 @@ from zope.interface import implementer
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
-from submitd.interfaces import IChecked, IExtendedDelivery, IMessage, IRunning
+from submitd.interfaces import (
+    IChecked,
+    IExtendedDelivery,
+    IHoldingDelivery,
+    IMessage,
+    IRunning,
+)
 from submitd.session import Session
 from submitd.spool.database import Database
 from submitd.spool.queue import Queue
@@ -52,7 +58,7 @@ _MESSAGE_ID = re.compile(
 _RECEIVED = re.compile(rb"Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
 
-@implementer(IExtendedDelivery, IRunning, IChecked)
+@implementer(IExtendedDelivery, IHoldingDelivery, IRunning, IChecked)
 @attrs.define(eq=False)
 class Spool:
     """Delivers into the queue.

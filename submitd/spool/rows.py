@@ -106,15 +106,15 @@ def messageRow(
 
 
 def recipientRows(envelope: Envelope, arrived: float) -> list[Row]:
-    """The rows of its recipients."""
+    """The rows of its recipients; they are held where the envelope says so."""
     common = {
         "message": envelope.id,
-        "state": State.QUEUED.value,
+        "state": (State.QUEUED if envelope.hold is None else State.HELD).value,
         "priority": priorityOf(envelope),
-        "due": dueAt(envelope, arrived),
+        "due": dueAt(envelope, arrived) if envelope.hold is None else None,
         "attempts": 0,
         "expires": expiryOf(envelope),
-        "reply": "",
+        "reply": cutReply(envelope.hold or ""),
     }
     return [
         {

@@ -189,7 +189,18 @@ def _insert(connection: sa.Connection, acceptances: list[Acceptance]) -> None:
     parts = [row for each in acceptances for row in _partRows(each)]
     if parts:
         _ADD_PART.run(connection, parts)
-    _ADD_RECIPIENT.run(connection, [row for each in acceptances for row in each.recipients])
+    recipients = [row for each in acceptances for row in each.recipients]
+    _ADD_RECIPIENT.run(connection, recipients)
+    held = {row["message"]: row["reply"] for row in recipients if row["state"] == State.HELD.value}
+    if held:
+        at = {row["id"]: row["arrived"] for row in messages}
+        note(
+            connection,
+            [
+                historyRow(id, None, at[id], State.HELD.value, reason, "submitd")
+                for id, reason in held.items()
+            ],
+        )
 
 
 def _partRows(acceptance: Acceptance) -> Iterator[Row]:

@@ -1,0 +1,1 @@
+"""Counters with moving windows: in memory, or in a Redis that several nodes share."""

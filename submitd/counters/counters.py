@@ -1,0 +1,205 @@
+"""Counting, wherever the counts are kept, without ever making the service wait for long.
+
+In memory a question is answered at once, without a Deferred.  A Redis is asked in a thread, a few
+at a time.  What it has not answered within the time limit, or answers with nonsense, is an outage:
+an event says so once, and for a few seconds nobody waits for it; then one question tries again, and
+another event says that it is back.
+
+During an outage the setting decides: ``open`` goes on as if nothing was counted (``None`` is the
+answer), ``closed`` refuses, with a reply that asks the client to come back.  A question whose time
+is over may still be counted by a Redis that is merely slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from submitd import events
+from submitd.counters.memory import Memory
+from submitd.counters.redis import SCHEMES, Redis
+from submitd.counters.windows import Room, Storage, Taken, Want
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR, Reply
+
+T = TypeVar("T")
+Run = Callable[..., Deferred[Any]]
+OnFailure = Literal["open", "closed"]
+
+MEMORY = "memory"
+# Seconds in which nobody asks a Redis that has failed.
+PAUSE = 5.0
+# Questions that may be in threads at one time: the reactor's are for other things too.
+MAX_THREADS = 3
+
+
+class Overdue(Exception):
+    """There was no answer within the time limit."""
+
+
+class Counters:
+    """The counts of one policy.
+
+    :param where: ``"memory"``, or the URL of a Redis.
+    :param onFailure: what an outage means.
+    :param timeout: seconds for one answer.
+    :param name: whose they are, for the log.
+    :param refusal: what ``closed`` answers.
+    :raise ValueError: for what is no such URL.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        onFailure: OnFailure,
+        timeout: float,
+        name: str,
+        refusal: Reply = LOCAL_ERROR,
+    ) -> None:
+        self._memory: Storage | None = Memory() if where == MEMORY else None
+        self._where = where
+        self._storage: Storage | None = None
+        self._timeout = timeout
+        self._onFailure = onFailure
+        self._name = name
+        self._refusal = refusal
+        self._clock: IReactorTime | None = None
+        self._run: Run | None = None
+        self._turns = DeferredSemaphore(MAX_THREADS)
+        self._isAway = False
+        self._askAgain = 0.0
+        if self._memory is None and not where.startswith(SCHEMES):
+            raise ValueError(f'must be "{MEMORY}" or begin with {", ".join(SCHEMES)}')
+
+    def check(self) -> list[str]:
+        """What is wrong with the URL; nothing is connected."""
+        if self._memory is not None:
+            return []
+        try:
+            Redis(self._where, self._timeout)
+        except Exception as error:
+            return [f"storage: {error}"]
+        return []
+
+    def start(self, reactor: Any, run: Run | None = None) -> None:
+        """Begin.
+
+        :param reactor: tells the time, calls later, and has the threads.
+        :param run: runs a function in a thread, in place of the reactor's own.
+        """
+        self._clock = reactor
+        self._run = run or _inThreadsOf(reactor)
+
+    @property
+    def clock(self) -> IReactorTime:
+        """What tells the time.
+
+        :raise RuntimeError: before :meth:`start`.
+        """
+        if self._clock is None:
+            raise RuntimeError(f"{self._name} has not been started")
+        return self._clock
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.clock.seconds()
+
+    def take(
+        self, wants: Sequence[Want], together: bool = True
+    ) -> Taken | Deferred[Taken | None] | None:
+        """Count.
+
+        :param together: all or none; otherwise each where it has room.
+        :return: what came of it; ``None`` when the storage is away and that is no objection.
+        :raise Refused: when it is away and that is one; also by the Deferred.
+        """
+        now = self.now()
+        if self._memory is not None:
+            return self._memory.take(wants, now, together)
+        return self._ask(lambda storage: storage.take(wants, now, together))
+
+    def rooms(self, wants: Sequence[Want]) -> list[Room] | Deferred[list[Room] | None] | None:
+        """How much room there is; the same answers and refusals as from :meth:`take`."""
+        now = self.now()
+        if self._memory is not None:
+            return self._memory.rooms(wants, now)
+        return self._ask(lambda storage: storage.rooms(wants, now))
+
+    def _ask(self, question: Callable[[Storage], T]) -> T | Deferred[T | None] | None:
+        now = self.now()
+        if self._isAway and now < self._askAgain:
+            self._refuse()
+            return None
+        # While this one tries, the others go on without it.
+        self._askAgain = now + PAUSE
+        answer: Deferred[Any] = Deferred()
+        self._turns.run(self._turn, question, answer).addBoth(_tell, answer)
+        answer.addTimeout(self._timeout, self.clock, onTimeoutCancel=_overdue)
+        return answer.addCallbacks(self._answered, self._failed)
+
+    def _turn(self, question: Callable[[Storage], T], answer: Deferred[Any]) -> Deferred[Any]:
+        assert self._run is not None
+        return self._run(self._call, question, answer)
+
+    def _call(self, question: Callable[[Storage], T], answer: Deferred[Any]) -> T:
+        if answer.called:
+            raise Overdue  # nobody waits for it any more
+        if self._storage is None:
+            self._storage = Redis(self._where, self._timeout)
+        return question(self._storage)
+
+    def _answered(self, result: T) -> T:
+        if self._isAway:
+            self._isAway = False
+            events.emit(events.COUNTERS_BACK, policy=self._name)
+        return result
+
+    def _failed(self, failure: Failure) -> Failure | None:
+        if failure.check(CancelledError):  # who asked has gone; that is nobody's fault
+            return failure
+        if not self._isAway:
+            self._isAway = True
+            cause = f"{type(failure.value).__name__}: {failure.value}"
+            events.emit(
+                events.COUNTERS_AWAY, policy=self._name, cause=cause, verdict=self._onFailure
+            )
+        self._askAgain = self.now() + PAUSE
+        self._refuse()
+        return None
+
+    def _refuse(self) -> None:
+        if self._onFailure == "closed":
+            raise Refused(self._refusal, f"the counters of {self._name} are away")
+
+
+def _tell(result: Any, answer: Deferred[Any]) -> None:
+    if not answer.called:
+        answer.callback(result)
+
+
+def _overdue(result: Any, timeout: float) -> Any:
+    raise Overdue(f"no answer within {timeout:g} s")
+
+
+def _inThreadsOf(reactor: Any) -> Run:
+    def run(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        # Imported where it is used: importing it needs a reactor.
+        from twisted.internet.threads import deferToThreadPool
+
+        deferred: Deferred[Any] = deferToThreadPool(
+            reactor, reactor.getThreadPool(), call, *arguments
+        )
+        return deferred
+
+    return run
+
+
+def then(result: Any, call: Callable[..., Any], *arguments: Any) -> Any:
+    """``call(result, *arguments)``, now, or when a Deferred fires."""
+    if isinstance(result, Deferred):
+        return result.addCallback(call, *arguments)
+    return call(result, *arguments)
