@@ -143,6 +143,7 @@ class Dialogue:
         self.logout: Callable[[], object] | None = None
         self._waiting: Deferred[Any] | None = None
         self._objection: Refused | None = None
+        self._refusals = 0
         self._verb = b""
 
     # The connection.
@@ -467,8 +468,7 @@ class Dialogue:
     def refuse(self, refused: Refused) -> Reply:
         """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
         reply = refused.reply
-        if reply.code in (500, 501, 502):
-            reply = self._counted(reply)
+        reply = self._counted(reply)
         if self.state is State.CONNECTED or reply.code == 421:
             self.reset()
             self.state = State.CLOSED
@@ -487,6 +487,11 @@ class Dialogue:
         return reply
 
     def _counted(self, reply: Reply) -> Reply:
-        session, limit = self.session, self.submission.limits.unrecognized
-        session.unrecognized += 1
-        return TOO_MANY_ERRORS if limit and session.unrecognized > limit else reply
+        session, limits = self.session, self.submission.limits
+        self._refusals += 1
+        if reply.code in (500, 501, 502):
+            session.unrecognized += 1
+        tooMany = (
+            0 < limits.unrecognized < session.unrecognized or 0 < limits.refusals < self._refusals
+        )
+        return TOO_MANY_ERRORS if tooMany and reply.code != 421 else reply

@@ -174,6 +174,13 @@ class LimitSettings:
         metadata={"help": "Unknown or malformed commands before the connection is closed."},
         default=Count(10),
     )
+    refusals: Count = attrs.field(
+        metadata={
+            "help": "Commands of any kind that may be refused on one connection before it is "
+            "closed; each costs a reply and a line of log."
+        },
+        default=Count(10_000),
+    )
     login_failures: Count = attrs.field(
         metadata={"help": "Failed logins before the connection is closed."}, default=Count(3)
     )

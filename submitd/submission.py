@@ -30,6 +30,7 @@ class Limits:
     :param commandsBeforeLogin: commands a client may give before it has logged in, where login is
         required.
     :param unrecognized: unknown or malformed commands before the connection is closed.
+    :param refusals: commands of any kind that may be refused before the connection is closed.
     :param loginFailures: failed logins before the connection is closed.
     :param idle: seconds without a whole command from the client, or without an octet of a message
         (RFC 5321 4.5.3.2.7 wants 300).
@@ -45,6 +46,7 @@ class Limits:
     transactions: int = 0
     commandsBeforeLogin: int = 20
     unrecognized: int = 10
+    refusals: int = 10_000
     loginFailures: int = 3
     idle: float = 300.0
     handshake: float = 60.0

@@ -112,6 +112,7 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "recipients": limit("recipients"),
     "transactions": limit("transactions"),
     "unrecognized": limit("unrecognized"),
+    "refusals": limit("refusals"),
     "before_login": limit("commandsBeforeLogin"),
     "failures": limit("loginFailures"),
     "hide": words("hiddenExtensions"),
