@@ -294,6 +294,8 @@ def _othersCanRead(path: str, file: Path) -> Iterator[Finding]:
 
 def _auth(settings: Settings) -> Iterator[Finding]:
     auth = settings.auth
+    if not (auth.required_text.isascii() and auth.required_text.isprintable()):
+        yield Finding("auth.required_text", "must be printable ASCII (RFC 5321 4.2)")
     mechanisms: dict[int, Any] = {}
     for at, name in enumerate(auth.mechanisms):
         try:

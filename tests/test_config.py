@@ -19,6 +19,7 @@ from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.settings import (
     AuthSettings,
     Component,
+    DNSSettings,
     LimitSettings,
     ListenerSettings,
     LogSettings,
@@ -60,6 +61,18 @@ json = "events.json"
 """
 
 
+# Those of the service itself; the relay's are in the rooms of the relay.
+OWN_SECTIONS: dict[str, type] = {
+    "listener": ListenerSettings,
+    "tls": TLSSettings,
+    "auth": AuthSettings,
+    "limits": LimitSettings,
+    "dns": DNSSettings,
+    "smtp": SMTPSettings,
+    "log": LogSettings,
+}
+
+
 def said(file: Path) -> list[str]:
     """The mistakes in a configuration, without the warnings."""
     try:
@@ -89,6 +102,20 @@ class BadConfigurationTests(SynchronousTestCase):
             ]
             expected = (directory / "expected").read_text("utf-8").splitlines()
             self.assertEqual(lines, expected, directory.name)
+
+    def test_everyKey(self) -> None:
+        """A wrong value of every key of the service is a mistake that names this key."""
+        named = {
+            re.sub(r'\[\d+\]|"[^"]*"\.', "", line.split(": ")[1])
+            for file in (HERE / "badconfigs").glob("*/expected")
+            for line in file.read_text("utf-8").splitlines()
+        }
+        missing = {
+            f"{section}.{field.name}"
+            for section, kind in OWN_SECTIONS.items()
+            for field in attrs.fields(kind)
+        } - named
+        self.assertEqual(missing, set())
 
     def test_unreadable(self) -> None:
         """A configuration that is not there is one mistake, not a traceback."""

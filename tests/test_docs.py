@@ -229,7 +229,7 @@ class ReferenceTests(SynchronousTestCase):
         """Every file of submitd that the other pages name is there."""
         for each in set(DOCS.glob("*.rst")) - {DOCS / "standards.rst"}:
             for name in re.findall(r"``([\w/]+\.py)``", each.read_text("utf-8")):
-                folders = (ROOT, ROOT / "submitd", ROOT / "submitd" / "checkers", EXAMPLES)
+                folders = (ROOT, ROOT / "submitd", ROOT / "submitd" / "checkers", DOCS, EXAMPLES)
                 self.assertTrue(any((folder / name).exists() for folder in folders), (each, name))
 
     def test_rooms(self) -> None:

@@ -11,7 +11,7 @@ import attrs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
-from submitd import preflight
+from submitd import interfaces, preflight
 from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IReverseResolver
 from submitd.preflight import Address
 from submitd.settings import (
@@ -102,21 +102,40 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual(two.overlaps(one), overlap, (two, one))
 
 
+GOOD = Settings(
+    listener=(ListenerSettings(endpoint="tcp:587", tls="off", require_tls=False),),
+    auth=AuthSettings(required=False),
+    delivery=Component("discard"),
+)
+
+
 class ExamineTests(SynchronousTestCase):
     """What broken configuration files do not show."""
 
     def said(self, **changes: Any) -> list[str]:
         """What is found in settings that are good but for some changes."""
-        good = Settings(
-            listener=(ListenerSettings(endpoint="tcp:587", tls="off", require_tls=False),),
-            auth=AuthSettings(required=False),
-            delivery=Component("discard"),
-        )
-        return [str(each) for each in preflight.examine(attrs.evolve(good, **changes))]
+        return [str(each) for each in preflight.examine(attrs.evolve(GOOD, **changes))]
 
     def test_good(self) -> None:
         """Nothing is said of what works: no TLS and no login, where both are asked for so."""
         self.assertEqual(self.said(), [])
+
+    def test_warnings(self) -> None:
+        """What is allowed only because somebody asked for it is a warning, and no mistake."""
+        everybody = ListenerSettings(
+            endpoint="tcp:587", tls="off", require_tls=False, proxy_protocol_from=("0.0.0.0/0",)
+        )
+        for changes, key in (
+            ({"auth": AuthSettings(required=False, insecure=True)}, "auth.insecure"),
+            ({"listener": (everybody,)}, "listener[0].proxy_protocol_from[0]"),
+        ):
+            [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
+            self.assertEqual((finding.key, finding.isWarning), (key, True))
+
+    def test_everyStage(self) -> None:
+        """A policy of any single stage is one."""
+        stages = {each for name, each in vars(interfaces).items() if name.endswith("Policy")}
+        self.assertEqual(set(preflight.STAGES), stages | {interfaces.IDisconnectObserver})
 
     def test_check(self) -> None:
         """What an object says of itself is said with its section."""
