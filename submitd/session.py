@@ -124,6 +124,10 @@ class Session:
     :ivar maxRecipients: how many recipients a message may have, 0 for no limit; a policy may lower
         it, and LIMITS shows it.
     :ivar maxTransactions: how many mail transactions may be begun, in the same way.
+    :ivar rcptMax: what LIMITS shows in place of ``maxRecipients`` where it is less, 0 for nothing:
+        a policy that counts over several connections says here how much room there is, and refuses
+        in its own words what goes beyond.
+    :ivar mailMax: what LIMITS shows in place of ``maxTransactions``, in the same way.
     :ivar transactions: how many mail transactions have been begun.
     :ivar envelope: the mail transaction in progress, or ``None``.
     :ivar xclient: what a trusted proxy said with XCLIENT, by upper-case name.
@@ -147,6 +151,8 @@ class Session:
     mechanism: str = ""
     maxRecipients: int = 0
     maxTransactions: int = 0
+    rcptMax: int = 0
+    mailMax: int = 0
     transactions: int = 0
     commands: int = 0
     unrecognized: int = 0
@@ -196,6 +202,8 @@ class Session:
         self.user = None
         self.mechanism = ""
         self.envelope = None
+        self.rcptMax = 0
+        self.mailMax = 0
         self.notes.clear()
         self.xforward = {}
         if self.direct is not None:
