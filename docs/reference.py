@@ -204,7 +204,9 @@ class SettingsDirective(Reference):
         """What a section may ``use``."""
         yield prose(attrs.fields_dict(Settings)[name].metadata["help"])
         yield ""
-        yield "``use`` (string; required)"
+        default = attrs.fields_dict(Settings)[name].default
+        usual = f'default ``"{default.use}"``' if isinstance(default, Component) else "required"
+        yield f"``use`` (string; {usual})"
         yield "    One of the names below, or ``package.module:Name`` for your own."
         yield ""
         yield "The other keys depend on it."

@@ -378,8 +378,6 @@ def _policies(settings: Settings) -> Iterator[Finding]:
 
 def _holding(settings: Settings) -> Iterator[Finding]:
     """Whoever holds messages needs a delivery that can."""
-    if settings.delivery is None:
-        return
     delivery, findings = settings.delivery.make(deliveries.REGISTRY, "delivery")
     if findings or IHoldingDelivery.providedBy(delivery):
         return
@@ -394,13 +392,7 @@ def _holding(settings: Settings) -> Iterator[Finding]:
 
 
 def _delivery(settings: Settings) -> Iterator[Finding]:
-    component: Component | None = settings.delivery
-    if component is None:
-        yield Finding(
-            "delivery",
-            f"is missing: a section [delivery] with use = one of {', '.join(deliveries.REGISTRY)}",
-        )
-        return
+    component = settings.delivery
     made, findings = component.make(deliveries.REGISTRY, "delivery")
     yield from findings
     if not findings and not IDelivery.providedBy(made):
@@ -431,7 +423,7 @@ def _dns(settings: Settings) -> Iterator[Finding]:
 
 
 def _relay(settings: Settings) -> Iterator[Finding]:
-    isSpool = settings.delivery is not None and settings.delivery.use == "spool"
+    isSpool = settings.delivery.use == "spool"
     if settings.relay is None and not settings.route:
         if isSpool:
             said = "messages stay in the spool: there is neither [relay] nor [[route]]"

@@ -517,7 +517,7 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
         hostname=settings.hostname or socket.getfqdn(),
         banner=settings.banner,
         clock=reactor,
-        delivery=_made(settings.delivery or Component(""), deliveries.REGISTRY, "delivery"),
+        delivery=_made(settings.delivery, deliveries.REGISTRY, "delivery"),
         policies=[
             _made(component, policies.REGISTRY, f"policy[{at}]")
             for at, component in enumerate(settings.policy)

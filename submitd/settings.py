@@ -368,6 +368,11 @@ class Component:
             return None, Finding(f"{path}.use", said)
 
 
+def spoolUnlessNamed(delivery: Component) -> Component:
+    """A ``[delivery]`` whose use is the spool where it names none."""
+    return delivery if delivery.use is not None else attrs.evolve(delivery, use="spool")
+
+
 def _call(target: Any, keys: Mapping[str, Any], path: str) -> tuple[Any, list[Finding]]:
     if not callable(target):
         if keys:
@@ -407,7 +412,11 @@ class Settings:
     policy: tuple[Component, ...] = attrs.field(
         metadata={"help": "The policies, in the order they are asked."}, default=()
     )
-    delivery: Component | None = attrs.field(metadata={"help": "Where messages go."}, default=None)
+    delivery: Component = attrs.field(
+        metadata={"help": "Where messages go; the spool, where no use is named."},
+        default=Component("spool"),
+        converter=spoolUnlessNamed,
+    )
     relay: RelaySettings | None = attrs.field(
         metadata={"help": "Where the spool's messages go on to."}, default=None
     )

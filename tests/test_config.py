@@ -163,12 +163,18 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual(settings.tls.private_key, here / "key.pem")
         self.assertEqual(settings.auth.checkers, (f"htpasswd:{here}/passwd",))
         self.assertEqual(settings.log.json, f"{here}/events.json")
-        assert settings.delivery is not None
         made, findings = settings.delivery.make(
             {"maildir": "submitd.deliveries.maildir:Maildir"}, "delivery"
         )
         self.assertEqual(findings, [])
         self.assertEqual(made.path, here / "mail")
+
+    def test_spoolUnlessNamed(self) -> None:
+        """Where no delivery is named it is the durable queue; where that is must be said."""
+        settings = Settings(delivery=Component(None, {"path": "/var/spool/submitd"}))
+        self.assertEqual(settings.delivery, Component("spool", {"path": "/var/spool/submitd"}))
+        self.assertEqual(Settings().delivery, Component("spool"))
+        self.assertEqual(Settings(delivery=Component("discard")).delivery.use, "discard")
 
     def test_othersCanRead(self) -> None:
         """Files with secrets that others can read are named, and the start goes on."""

@@ -26,7 +26,7 @@ import submitd
 from submitd import deliveries
 from submitd.deliveries.spool import Spool
 from submitd.interfaces import ISpool, ISpoolOperations
-from submitd.settings import Component
+from submitd.settings import Component, spoolUnlessNamed
 from submitd.spool.records import Action, Damaged, Filter, Listed, QueuedRecipient, Shown, State
 from submitd.typed import WrongValue, parseSeconds
 from submitd.wire.errors import Refused
@@ -163,7 +163,7 @@ def openSpool(arguments: argparse.Namespace) -> Spool:
         raise Problem(f"{file}: {error.strerror}; name it with --config, or --spool") from None
     except ValueError as error:
         raise Problem(f"{file}: is not TOML: {error}") from None
-    component = Component.fromTable(table, file.absolute().parent)
+    component = spoolUnlessNamed(Component.fromTable(table, file.absolute().parent))
     made, findings = component.make(deliveries.REGISTRY, "delivery")
     if findings:
         raise Problem("; ".join(f"{file}: {finding}" for finding in findings))

@@ -206,7 +206,7 @@ class CommandLineTests(SynchronousTestCase):
         for text, said in (
             ('[delivery]\nuse = "spool"\npath = "q"\n', "there is no queue"),
             ('[delivery]\nuse = "discard"\n', 'delivery.use is "discard", which has no queue'),
-            ("[delivery]\n", "delivery.use: is missing"),
+            ("[delivery]\n", "either path or url must be given"),
             ("[", "is not TOML"),
         ):
             file.write_text(text)
