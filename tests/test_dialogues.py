@@ -5,6 +5,7 @@ A file has one step a line; ``#`` begins a comment.
 - ``set: key=value ...`` changes a setting of the submission (first lines only): ``login=no``,
   ``tls=no``, ``implicit=yes``, ``lmtp=yes``, ``size=N``, ``recipients=N``, ``users=no`` and so on;
   see :data:`SETTINGS`.
+- ``policy: use = "..."`` a policy with its keys, as in the configuration; paths are in tests/data/.
 - ``C: text`` the client sends a line; ``C> text`` sends octets with Python's escapes and no CRLF.
 - ``S: text`` the server says this line; ``*`` stands for anything.
 - ``TLS`` the handshake that was started is finished.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,9 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd import policies
 from submitd.checkers.trusted import TrustedProxy
+from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire.network import Networks
 from submitd.wire.reply import Reply
@@ -39,6 +43,7 @@ from tests.fixtures import (
 )
 
 DIALOGUES = Path(__file__).with_name("dialogues")
+DATA = Path(__file__).with_name("data")
 
 Settings = dict[str, Any]
 
@@ -83,6 +88,10 @@ def networks(name: str) -> Callable[[Settings, str], None]:
     return apply
 
 
+def user(settings: Settings, value: str) -> None:
+    settings["portal"] = makePortal(**{value: "wonderland"})
+
+
 def trustedLogin(settings: Settings, value: str) -> None:
     settings["portal"] = makePortal()
     settings["portal"].registerChecker(TrustedProxy())
@@ -108,7 +117,9 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "lmtp": flag("lmtp"),
     "outcomes": outcomes,
     "users": portal,
+    "user": user,
     "size": limit("messageSize"),
+    "header": limit("headerSize"),
     "recipients": limit("recipients"),
     "transactions": limit("transactions"),
     "unrecognized": limit("unrecognized"),
@@ -127,7 +138,7 @@ def steps(path: Path) -> Iterator[tuple[int, str, str]]:
     """The steps of a file: line number, kind, text."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line and not line.startswith("#"):
-            match = re.fullmatch(r"(set:|C:|C>|S:|M:|N:|TLS|CLOSED) ?(.*)", line)
+            match = re.fullmatch(r"(set:|policy:|C:|C>|S:|M:|N:|TLS|CLOSED) ?(.*)", line)
             assert match, f"{path.name}:{number}: not a step: {line}"
             yield number, match[1], match[2]
 
@@ -159,6 +170,8 @@ class Run:
     def step(self, kind: str, text: str) -> None:
         if kind == "set:":
             self.change(text)
+        elif kind == "policy:":
+            self.add(text)
         elif kind == "C:":
             self.send(text.encode("utf-8") + b"\r\n")
         elif kind == "C>":
@@ -180,6 +193,12 @@ class Run:
                 self.implicit = True
             else:
                 SETTINGS[key](self.settings, value)
+
+    def add(self, text: str) -> None:
+        table = tomllib.loads(f"policy = {{ {text} }}")["policy"]
+        made, findings = Component.fromTable(table, DATA).make(policies.REGISTRY, "policy")
+        self.test.assertEqual(findings, [])
+        self.settings.setdefault("policies", []).append(made)
 
     @property
     def talk(self) -> Conversation:

@@ -15,6 +15,7 @@ No input and no output, the standard library alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 MAX_LINES = 10_000
 """Lines of a header section; one with more is refused before it is cut into fields."""
@@ -127,13 +128,18 @@ class Header:
         self._fields.insert(0, _checked(field))
         self._changed()
 
-    def replace(self, old: Field, field: bytes) -> None:
-        """Put another field in the place of one of ours; as :meth:`append`.
+    def rewrite(self, name: bytes, rewritten: Callable[[Field], bytes]) -> None:
+        """Put other fields in the places of those of a name; as :meth:`append`.
 
-        :raise ValueError: also when the old one is not in this header (any more).
+        :param name: in lower case.
+        :param rewritten: gives the new field for an old one; its own octets for no change.
         """
-        self._fields[self._fields.index(old)] = _checked(field)
-        self._changed()
+        for at, field in enumerate(self._fields):
+            if field.name == name:
+                octets = rewritten(field)
+                if octets != field.raw:
+                    self._fields[at] = _checked(octets)
+                    self._changed()
 
     def remove(self, name: bytes) -> int:
         """Take out all fields of a name.

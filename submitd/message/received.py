@@ -3,8 +3,9 @@
 It follows the grammar of RFC 5321 4.4 exactly, with the protocol words of RFC 3848 and RFC 6531
 4.3, whatever a client called itself: what is no domain goes into a comment, escaped.  It says what
 the TLS handshake agreed on, and it never names the login: a message is read by strangers, and the
-log has both the login and this field's id.  ``for`` is there for a single recipient only, so that
-no recipient reads about another.
+log has both the login and this field's id.  Of a private transaction (``envelope.private``) it does
+not name the client either: ``from localhost``, as for a unix socket.  ``for`` is there for a single
+recipient only, so that no recipient reads about another.
 
 Lines are folded at 78 octets where there is a space, and stay below 998 in any case, since each
 part is bounded by the parsers: 255 octets for a domain, 256 for a path.
@@ -25,6 +26,8 @@ from submitd.wire.network import addressLiteral
 # RFC 5322 2.1.1: a line should have no more than 78 characters.
 FOLD_AT = 78
 
+NOBODY = ("", "", "")
+
 _DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 # RFC 5322 3.2.2: ctext has no parentheses and no backslash.
 _NOT_CTEXT = re.compile(r"([()\\])")
@@ -42,7 +45,8 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
     :param now: the time, in seconds since 1970.
     """
     by, word = sameDomain(hostname), session.transmissionType
-    parts = [*_from(session.heloName, session.clientHostname, session.remoteAddress), f"by {by}"]
+    client = (session.heloName, session.clientHostname, session.remoteAddress)
+    parts = [*_from(*(NOBODY if envelope.private else client)), f"by {by}"]
     tls = session.tls
     if tls is None:
         parts.append(f"with {word}")
@@ -55,7 +59,7 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
         if envelope.smtpUtf8 or mailbox.isAscii:
             parts.append(f"for <{mailbox}>")
     parts[-1] += ";"
-    parts.append(_date(int(now)))
+    parts.append(dateTime(int(now)))
     return _folded("Received:", parts).encode("utf-8")
 
 
@@ -103,8 +107,11 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=2)
-def _date(second: int) -> str:
-    """RFC 5322 3.3: date-time in local time; made once a second.  Names stay English."""
+def dateTime(second: int) -> str:
+    """RFC 5322 3.3: date-time in local time; made once a second.  Names stay English.
+
+    :param second: in seconds since 1970.
+    """
     when = time.localtime(second)
     minutes = when.tm_gmtoff // 60
     sign = "-" if minutes < 0 else "+"

@@ -67,7 +67,7 @@ class ReceivedTests(SynchronousTestCase):
         else:
             os.environ["TZ"] = zone
         time.tzset()
-        received._date.cache_clear()
+        received.dateTime.cache_clear()
 
     def test_plain(self) -> None:
         """The clauses of RFC 5321 4.4, in their order."""

@@ -1,0 +1,163 @@
+"""Who owns which addresses, asked of an SQL data base.
+
+The query is the operator's; ``:login``, ``:address`` and ``:domain`` in it are bound parameters,
+never text of the statement.  Each row is an address that the login may send from, or a pattern as
+in addresses.py, and perhaps a second column: ``as`` (also NULL) or ``on-behalf``.  No rows mean no
+right.  The address is asked as equality.py writes it, in lower case and with A-labels.
+
+Each question runs in another thread, on a connection of its own, and its answer is remembered for a
+short time.  A row that makes no sense gives no right, and the log says so.  When the data base does
+not answer, that is 451 4.3.0, and the next message asks again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+from twisted.internet.defer import Deferred
+
+from submitd import events
+from submitd.equality import sameAddress
+from submitd.policies.addresses import Addresses, readPattern
+from submitd.policies.rights import RIGHTS, Right, best, give
+from submitd.wire.address import Mailbox
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR
+
+PARAMETERS = frozenset({"login", "address", "domain"})
+
+MAX_ROWS = 10_000
+"""Rows of one answer that are read."""
+
+MAX_REMEMBERED = 10_000
+"""Answers that are remembered at one time."""
+
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for PostgreSQL to take a connection."""
+
+Run = Callable[..., Deferred[Any]]
+Asked = tuple[tuple[str, str], ...]
+
+
+def deferToThread(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Run in the reactor's thread pool."""
+    # Importing it installs a reactor, which is the service's to choose.
+    from twisted.internet import threads
+
+    return threads.deferToThread(call, *arguments)
+
+
+class OwnersQuery:
+    """The query, and its latest answers.
+
+    :param url: the data base, as SQLAlchemy writes it, such as ``"postgresql:///mail"``.
+    :param query: the statement.
+    :param keep: seconds for which an answer is remembered.
+    :param run: runs a function in a thread and gives a Deferred.
+    :param seconds: tells the time.
+    :raise ValueError: for a URL or a statement that cannot be used; says why.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        query: str,
+        keep: float,
+        run: Run = deferToThread,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = _engine(url)
+        self._statement = sa.text(query)
+        self._named = sorted(self._statement.compile().params)
+        unknown = set(self._named) - PARAMETERS
+        if unknown:
+            raise ValueError(f"query has the parameter :{min(unknown)}, which there is not")
+        if "login" not in self._named:
+            raise ValueError("query must have the parameter :login")
+        self._keep = keep
+        self._run = run
+        self._seconds = seconds
+        self._known: OrderedDict[Asked, tuple[float, Addresses[Right]]] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The data base as logs show it; a password is not shown."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def check(self) -> list[str]:
+        """Ask once; what is wrong, in sentences; for ``IChecked``."""
+        try:
+            self._rows(dict.fromkeys(self._named, ""))
+        except sa.exc.SQLAlchemyError as error:
+            return [f"{self.name}: {_cause(error)}"]
+        return []
+
+    async def right(self, login: str, mailbox: Mailbox) -> Right:
+        """What the login may do with an address.
+
+        :raise Refused: 451 4.3.0 when the data base does not say.
+        """
+        localPart, domain = sameAddress(mailbox)
+        values = {"login": login, "address": f"{localPart}@{domain}", "domain": domain}
+        asked = tuple((name, values[name]) for name in self._named)
+        until, answer = self._known.get(asked, (0.0, None))
+        if answer is None or until < self._seconds():
+            answer = await self._ask(asked)
+        return best(answer.find(mailbox))
+
+    async def _ask(self, asked: Asked) -> Addresses[Right]:
+        try:
+            rows = await self._run(self._rows, dict(asked))
+        except sa.exc.SQLAlchemyError as error:
+            raise Refused(LOCAL_ERROR, f"{self.name}: {_cause(error)}") from None
+        answer = self._read(rows)
+        self._known[asked] = (self._seconds() + self._keep, answer)
+        self._known.move_to_end(asked)
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return answer
+
+    def _rows(self, values: dict[str, str]) -> Sequence[Sequence[Any]]:
+        """In another thread."""
+        with self._engine.connect() as connection:
+            return connection.execute(self._statement, values).fetchmany(MAX_ROWS)
+
+    def _read(self, rows: Sequence[Sequence[Any]]) -> Addresses[Right]:
+        answer: Addresses[Right] = Addresses()
+        broken = 0
+        for address, *kind in rows:
+            try:
+                right = RIGHTS[kind[0] if kind and kind[0] is not None else "as"]
+                give(answer, readPattern(address.encode("utf-8")), right)
+            except (ValueError, KeyError, AttributeError):
+                broken += 1
+        if broken:
+            problem = f"{broken} rows of the query make no sense"
+            events.emit(events.FILE_PROBLEM, file=self.name, problem=problem)
+        return answer
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+        timeout = {}
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed, timeout = (
+                parsed.set(drivername="postgresql+psycopg"),
+                {"connect_timeout": CONNECT_TIMEOUT},
+            )
+        return sa.create_engine(parsed, poolclass=NullPool, connect_args=timeout)
+    except sa.exc.ArgumentError:
+        raise ValueError('url must be such as "postgresql://user@host/mail"') from None
+    except ImportError as error:
+        raise ValueError(f"url needs a package that is not there: {error.name}") from None
+
+
+def _cause(error: sa.exc.SQLAlchemyError) -> str:
+    """Why, in one line; without the statement and its values, which SQLAlchemy would add."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
