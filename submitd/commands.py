@@ -67,6 +67,7 @@ def lhlo(dialogue: Dialogue, argument: bytes) -> Outcome:
 def _hello(dialogue: Dialogue, opening: str, argument: bytes) -> Outcome:
     domain = parseHello(argument)
     dialogue.reset()  # RFC 5321 4.1.4: a second EHLO acts as RSET
+    dialogue.session.rcptMax = dialogue.session.mailMax = 0  # the policies say it anew
     waiting = dialogue.pipeline.hello.run(dialogue.session, domain)
     return dialogue.after(waiting, _introduced, dialogue, opening, domain)
 

@@ -161,7 +161,7 @@ LIMIT_NEAR = Event(
 LOGIN_BLOCKED = Event(
     "login-blocked",
     "login blocked",
-    ("session", "peer", "user", "scope", "limit", "until"),
+    ("session", "peer", "scope", "limit", "user"),
     LogLevel.warn,
 )
 MESSAGE_HELD = Event("message-held", "message held", ("session", "id", "peer", "user", "reason"))

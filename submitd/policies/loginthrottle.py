@@ -1,0 +1,361 @@
+"""Policy ``login-throttle``: guessing passwords becomes slow, and then ends for a while.
+
+Failed logins are counted per client address, per network (the /64 of an IPv6 address) and per
+login, in moving windows.  After a few, each further attempt waits before its password is even
+looked at, twice as long each time.  When a window is full, 421 4.7.0 ends the connection, and new
+ones are refused with it, until the window has room again; the reply says when.  A login is counted
+under the name that was tried, whether there is such a user or not, so nothing tells which.
+
+- The same wrong password again, as from an old telephone, counts once per address and once per
+  login in the time of the longest window.  What is remembered of it is a keyed digest in memory.
+- A success takes nothing off the count: a guesser with an account of his own cannot begin anew.
+- A login that has succeeded from an address is known there for ``remember``.  It is then counted
+  for itself, as the address is, and whatever others have done, from there or to that login, does
+  not keep it out: the owner still gets in where he has been before.
+
+Only so many sessions wait at one time; beyond that, those that would have to wait get 421.  Counts
+are kept in memory, or in a Redis that several nodes share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd import events
+from submitd.counters.counters import Counters, then
+from submitd.counters.memory import Memory
+from submitd.counters.names import addressOf, asTime, networkOf
+from submitd.counters.windows import Room, Taken, Want, Window, parseWindows
+from submitd.interfaces import IChecked, IConnectionPolicy, ILoginPolicy, IRunning, ISubmitter
+from submitd.session import Session
+from submitd.typed import Count, Rates, Seconds
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOGIN_UNAVAILABLE, TOO_MANY_LOGIN_FAILURES, Reply
+
+Scopes = dict[str, str]
+"""Scope -> who is counted there."""
+
+
+@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IChecked)
+@attrs.define(eq=False)
+class LoginThrottle:
+    """Slows down and blocks those who guess passwords.
+
+    :raise ValueError: for rates or a storage that are none.
+    """
+
+    name: ClassVar[str] = "login-throttle"
+
+    per_address: Rates = attrs.field(
+        default=Rates("10/15minute, 50/day"),
+        metadata={
+            "help": "Failed logins from one address, and of a login from an address where it is "
+            "known. Beyond, there is a block until the window has room again."
+        },
+    )
+    per_network: Rates = attrs.field(
+        default=Rates("30/15minute, 150/day"),
+        metadata={"help": "The same for one network: the /64 of an IPv6 address."},
+    )
+    per_login: Rates = attrs.field(
+        default=Rates("30/15minute, 300/day"),
+        metadata={
+            "help": "The same for one login, wherever it is tried from. Its owner can be kept out "
+            "by it, at addresses where he has not been before."
+        },
+    )
+    free: Count = attrs.field(
+        default=Count(2), metadata={"help": "Failed logins after which the next is delayed."}
+    )
+    delay: Seconds = attrs.field(
+        default=Seconds(1.0), metadata={"help": "The first delay; each further one is double."}
+    )
+    max_delay: Seconds = attrs.field(
+        default=Seconds(15.0),
+        validator=attrs.validators.le(Seconds(30.0)),
+        metadata={"help": "The longest delay, 30 s at most: clients give up."},
+    )
+    max_waiting: Count = attrs.field(
+        default=Count(200), metadata={"help": "How many sessions may wait at one time."}
+    )
+    remember: Seconds = attrs.field(
+        default=Seconds(30 * 86400.0),
+        validator=attrs.validators.ge(Seconds(1.0)),
+        metadata={"help": "How long a login is known at an address where it has succeeded."},
+    )
+    storage: str = attrs.field(
+        default="memory",
+        metadata={"help": 'Where counts are kept: "memory", or the URL of a Redis.'},
+    )
+    on_failure: Literal["open", "closed"] = attrs.field(
+        default="open",
+        metadata={
+            "help": 'While the Redis is away: "open" lets everybody try, "closed" nobody (454).'
+        },
+    )
+    timeout: Seconds = attrs.field(
+        default=Seconds(1.0),
+        validator=attrs.validators.gt(Seconds(0.0)),
+        metadata={"help": "How long an answer of the Redis is waited for."},
+    )
+    _windows: dict[str, tuple[Window, ...]] = attrs.field(init=False, repr=False)
+    _shortest: tuple[str, ...] = attrs.field(init=False, repr=False)
+    _known: Window = attrs.field(init=False, repr=False)
+    _counters: Counters = attrs.field(init=False, repr=False)
+    # Passwords that were wrong: in this process alone, for a digest can be guessed by who has it.
+    _wrong: Memory = attrs.field(init=False, repr=False, factory=Memory)
+    _key: bytes = attrs.field(init=False, repr=False, factory=lambda: os.urandom(32))
+    _waiting: int = attrs.field(init=False, repr=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self._windows = {
+            "address": parseWindows(self.per_address),
+            "network": parseWindows(self.per_network),
+            "login": parseWindows(self.per_login),
+            "known": parseWindows(self.per_address),
+        }
+        self._shortest = tuple(
+            _prefix(scope, windows[0]) for scope, windows in self._windows.items() if windows
+        )
+        self._known = Window(1, int(self.remember), "")
+        self._counters = Counters(
+            self.storage, self.on_failure, self.timeout, self.name, LOGIN_UNAVAILABLE
+        )
+
+    def check(self) -> list[str]:
+        """See :meth:`submitd.interfaces.IChecked.check`."""
+        return self._counters.check()
+
+    def start(self, reactor: Any, run: Any = None) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.IRunning.start`.
+
+        :param run: runs a function in a thread, in place of the reactor's own.
+        """
+        self._counters.start(reactor, run)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.IRunning.stop`."""
+        return succeed(None)
+
+    # The stages.
+
+    def connectionMade(self, session: Session) -> Any:
+        """Refuse an address that is blocked, unless somebody is known there.
+
+        :raise Refused: 421 4.7.0.
+        """
+        if not session.remoteAddress:
+            return None
+        whence = _whence(session)
+        wants = [self._isKnown(whence["address"]), *self._wants(whence)]
+        try:
+            rooms = self._counters.rooms(wants)
+        except Refused:
+            return None  # the storage is away, which is said to a login
+        if isinstance(rooms, Deferred):
+            rooms.addErrback(_unlessRefused)
+        return then(rooms, self._greet, wants)
+
+    def _greet(self, rooms: list[Room] | None, wants: list[Want]) -> None:
+        if rooms is not None and not rooms[0].used:
+            _refuseFull(rooms[1:], wants[1:])
+
+    def loginRequested(self, session: Session, credentials: Any) -> Any:
+        """Refuse who is blocked, and delay who has failed before.
+
+        :raise Refused: 421 4.7.0.
+        """
+        attempt = Attempt(_loginOf(credentials), _whence(session))
+        session.notes[self.name] = attempt
+        own, others = self._wants(attempt.own), self._wants(attempt.others)
+        rooms = self._counters.rooms([self._isKnown(attempt.pair), *own, *others])
+        return then(rooms, self._consider, attempt, own, others)
+
+    def _consider(
+        self, rooms: list[Room] | None, attempt: Attempt, own: list[Want], others: list[Want]
+    ) -> Deferred[None] | None:
+        if rooms is None:
+            return None
+        attempt.isKnown = rooms[0].used > 0
+        split = 1 + len(own)
+        wants = own if attempt.isKnown else others
+        rooms = rooms[1:split] if attempt.isKnown else rooms[split:]
+        _refuseFull(rooms, wants)
+        ofLate = [
+            room.used
+            for room, want in zip(rooms, wants, strict=True)
+            if want.key.startswith(self._shortest)
+        ]
+        return self._wait(max(ofLate, default=0))
+
+    def _wait(self, failures: int) -> Deferred[None] | None:
+        over = failures - self.free
+        if over < 0 or not self.delay:
+            return None
+        if self._waiting >= self.max_waiting:
+            raise Refused(TOO_MANY_LOGIN_FAILURES, f"{self._waiting} sessions wait already")
+        seconds = min(self.delay * 2.0 ** min(over, 30), self.max_delay)
+        self._waiting += 1
+        return _after(self._counters.clock, seconds).addBoth(self._waited)
+
+    def _waited(self, result: Any) -> Any:
+        self._waiting -= 1
+        return result
+
+    def loginSucceeded(self, session: Session, avatar: ISubmitter) -> Any:
+        """Remember that this login is at home at this address."""
+        attempt = session.notes.pop(self.name, None)
+        if attempt is None or not session.remoteAddress:
+            return None
+        wants = [self._isKnown(attempt.pair), self._isKnown(attempt.whence["address"])]
+        return self._count(wants, _ignored)
+
+    def loginFailed(self, session: Session, credentials: Any, failure: Failure) -> Any:
+        """Count a failure, unless it has been counted before."""
+        attempt = session.notes.pop(self.name, None)
+        if attempt is None:
+            return None
+        scopes = attempt.own if attempt.isKnown else attempt.others
+        secret = _secretOf(credentials)
+        if secret is not None:
+            scopes = {
+                scope: name
+                for scope, name in scopes.items()
+                if self._isNew(scope, name, attempt.login, secret)
+            }
+        wants = self._wants(scopes)
+        return self._count(wants, self._counted, wants, session, credentials)
+
+    def _count(self, wants: list[Want], call: Callable[..., None], *arguments: Any) -> Any:
+        """Count each; a storage that is away changes nothing about the answer to a login."""
+        if not wants:
+            return None
+        try:
+            taken = self._counters.take(wants, together=False)
+        except Refused:
+            return None
+        if isinstance(taken, Deferred):
+            taken.addErrback(_unlessRefused)
+        return then(taken, call, *arguments)
+
+    def _counted(
+        self, taken: Taken | None, wants: list[Want], session: Session, credentials: Any
+    ) -> None:
+        for at in () if taken is None else taken.marked:
+            events.emit(
+                events.LOGIN_BLOCKED,
+                session=session.id,
+                peer=session.remoteAddress,
+                scope=wants[at].key.split("/")[1],
+                limit=wants[at].window.text,
+                user=credentials.username,
+            )
+
+    def _isNew(self, scope: str, name: str, login: str, secret: bytes) -> bool:
+        """Whether this secret has not been counted there in the longest window's time."""
+        windows = self._windows[scope]
+        if not windows:
+            return False
+        told = repr((scope, name, login, secret)).encode("ascii", "backslashreplace")
+        digest = hashlib.blake2b(told, key=self._key, digest_size=16).hexdigest()
+        once = Want(digest, Window(1, windows[-1].seconds, ""))
+        return self._wrong.take([once], self._counters.now(), True).shortage is None
+
+    # What is counted.
+
+    def _wants(self, scopes: Scopes) -> list[Want]:
+        return [
+            Want(_prefix(scope, window) + name, window, 1, window.amount)
+            for scope, name in scopes.items()
+            for window in self._windows[scope]
+        ]
+
+    def _isKnown(self, name: str) -> Want:
+        return Want(f"known/{name}", self._known)
+
+
+@attrs.define(eq=False)
+class Attempt:
+    """One login.
+
+    :param login: the name that was tried, as a digest: people type passwords in its place.
+    :param whence: the address and the network it comes from.
+    :ivar isKnown: whether this login is known at this address.
+    """
+
+    login: str
+    whence: Scopes
+    isKnown: bool = False
+
+    @property
+    def pair(self) -> str:
+        """The login at the address, as a name."""
+        return f"{self.whence.get('address', '')}/{self.login}"
+
+    @property
+    def own(self) -> Scopes:
+        """Where its failures are counted when it is known there."""
+        return {"known": self.pair}
+
+    @property
+    def others(self) -> Scopes:
+        """Where they are counted otherwise."""
+        return {**self.whence, "login": self.login}
+
+
+def _prefix(scope: str, window: Window) -> str:
+    return f"failed/{scope}/{window.amount}/{window.seconds}/"
+
+
+def _whence(session: Session) -> Scopes:
+    address = session.remoteAddress
+    return {"address": addressOf(address), "network": networkOf(address)} if address else {}
+
+
+def _loginOf(credentials: Any) -> str:
+    """The name that is tried, without case, which most back ends do not care for."""
+    username: bytes = credentials.username
+    return hashlib.blake2b(username.lower(), digest_size=16).hexdigest()
+
+
+def _secretOf(credentials: Any) -> bytes | None:
+    """The password or token; ``None`` where each attempt has another answer (CRAM-MD5)."""
+    for name in ("password", "token"):
+        secret = getattr(credentials, name, None)
+        if isinstance(secret, bytes):
+            return secret
+    return None
+
+
+def _refuseFull(rooms: list[Room], wants: list[Want]) -> None:
+    full = [(room.until, want) for room, want in zip(rooms, wants, strict=True) if room.left < 1]
+    if full:
+        until, want = max(full)
+        said = f"Too many failed logins; try again after {asTime(until)}"
+        scope = want.key.split("/")[1]
+        raise Refused(Reply(421, "4.7.0", said), f"blocked by {scope}: {want.window.text}")
+
+
+def _after(clock: IReactorTime, seconds: float) -> Deferred[None]:
+    """Fires so much later; can be cancelled."""
+    waiting: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = clock.callLater(seconds, waiting.callback, None)
+    return waiting
+
+
+def _unlessRefused(failure: Failure) -> None:
+    failure.trap(Refused)
+
+
+def _ignored(taken: Taken | None) -> None:
+    """Whether it was known before does not matter."""
