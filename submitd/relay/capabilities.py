@@ -29,6 +29,7 @@ UTF8_HEADER = Reply(554, "5.6.7", "Header is not ASCII, and the next hop does no
 DELIVERBY_UNSUPPORTED = Reply(
     550, "5.3.3", "Delivery in time was asked for, and the next hop does not promise it"
 )
+TOO_LATE = Reply(550, "5.4.7", "Less time is left than the next hop needs to deliver or return it")
 
 # MAIL parameters that are passed on as they are, and the keyword that allows each.
 PASSED_ON = {"BY": "DELIVERBY", "MT-PRIORITY": "MT-PRIORITY"}
@@ -65,6 +66,12 @@ class Capabilities:
         return int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else 0
 
     @property
+    def minimumDeliverBy(self) -> int:
+        """The shortest time for by-mode R that it takes (RFC 2852 2), in seconds; 0 for any."""
+        value = self.keywords.get("DELIVERBY", "").partition(",")[0]
+        return int(value) if value.isascii() and value.isdigit() and len(value) <= 9 else 0
+
+    @property
     def mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms, in upper case."""
         return tuple(self.keywords.get("AUTH", "").upper().split())
@@ -97,11 +104,22 @@ def refusal(message: Outgoing, capabilities: Capabilities) -> Reply | None:
     mailbox = message.reversePath.mailbox
     if mailbox is not None and not mailbox.isAscii and not capabilities.offers("SMTPUTF8"):
         return UTF8_ADDRESS
-    # RFC 2852 4.1.4: what is to be returned when late goes only to who will do so.
-    by = message.parameters.get("BY", "")
-    if "R" in by.upper() and not (capabilities.lmtp or capabilities.offers("DELIVERBY")):
+    return _byRefusal(message, capabilities)
+
+
+def _byRefusal(message: Outgoing, capabilities: Capabilities) -> Reply | None:
+    """Why a deadline keeps a message from a next hop.
+
+    RFC 2852 4.1.4: by-mode R must not be relayed to who does not know DELIVERBY, nor to who needs
+    more time than is left: it could be delivered after the time at which the sender believes it
+    withdrawn.  Many next hops do not know it; but a sender who only wants to be told has by-mode N.
+    """
+    seconds, _, mode = message.parameters.get("BY", "").partition(";")
+    if not mode.upper().startswith("R") or capabilities.lmtp:
+        return None
+    if not capabilities.offers("DELIVERBY"):
         return DELIVERBY_UNSUPPORTED
-    return None
+    return TOO_LATE if int(seconds) < max(1, capabilities.minimumDeliverBy) else None
 
 
 def recipientRefusal(recipient: Recipient, capabilities: Capabilities) -> Reply | None:

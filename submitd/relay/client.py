@@ -717,6 +717,7 @@ class Client:
             reply,
             isRemote,
             dsn=delivered and self.capabilities.offers("DSN"),
+            deliverBy=delivered and self.capabilities.offers("DELIVERBY"),
             host=self.profile.host,
             isFinal=delivered and self.profile.lmtp,
         )

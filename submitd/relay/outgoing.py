@@ -59,6 +59,7 @@ class Outcome:
     :param isRemote: whether the next hop said it.
     :param dsn: whether the next hop now owes the reports that the sender asked for.
     :param host: the next hop it was tried at; empty where none was reached.
+    :param deliverBy: whether the next hop now keeps the deadline (RFC 2852), if there is one.
     :param isFinal: whether the recipient's mailbox has it, so that nobody relays it any further.
     """
 
@@ -68,6 +69,7 @@ class Outcome:
     dsn: bool = False
     host: str = ""
     isFinal: bool = False
+    deliverBy: bool = False
 
 
 def judge(reply: Reply) -> Result:

@@ -53,7 +53,7 @@ class Action(enum.Enum):
     FAILED = "failed"
     DELAYED = "delayed"
     DELIVERED = "delivered"  # in the mailbox
-    RELAYED = "relayed"  # at a next hop that reports no more
+    RELAYED = "relayed"  # at a next hop
 
 
 @attrs.frozen(kw_only=True)
@@ -206,8 +206,8 @@ _EXPLANATIONS = {
     Action.DELAYED: ("has not been delivered yet to the recipients below.",),
     Action.DELIVERED: ("has been delivered to the recipients below.",),
     Action.RELAYED: (
-        "has been passed on for the recipients below to a mail system that",
-        "will not confirm its delivery.",
+        "has been passed on for the recipients below to another mail system, which",
+        "may not confirm its delivery.",
     ),
 }
 

@@ -580,6 +580,8 @@ class Runner:
         if verdict.state is State.FAILED:
             action = Action.FAILED
         elif verdict.state is State.DELIVERED:
+            if _isTraced(message, recipient, outcome):
+                return Action.RELAYED
             if outcome.dsn:
                 return None  # the next hop will (RFC 3461 5.2.2)
             action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
@@ -639,6 +641,20 @@ def _noticeBy(message: QueuedMessage) -> float | None:
     """When the sender is to be told that it is late (RFC 2852, by-mode N)."""
     deliverBy: DeliverBy | None = message.envelope.extensions.get(DELIVERBY)
     return deliverBy.deadline if deliverBy is not None and deliverBy.mode == "N" else None
+
+
+def _isTraced(message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome) -> bool:
+    """Whether the sender is told that it was passed on, because of its deadline (RFC 2852 4.1.4).
+
+    By-trace T asks for that; in by-mode N it is also the last word when the next hop knows nothing
+    of deadlines.
+    """
+    envelope = message.envelope
+    deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
+    if deliverBy is None or outcome.isFinal or envelope.reversePath.isNull:
+        return False
+    isUnkept = deliverBy.mode == "N" and not outcome.deliverBy
+    return (deliverBy.trace or isUnkept) and "NEVER" not in recipient.recipient.notify
 
 
 def _hops(head: bytes) -> int:

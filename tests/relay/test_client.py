@@ -305,6 +305,10 @@ class LimitationTests(SynchronousTestCase):
         self.assertEqual(self.refused("REQUIRETLS", outgoing(requireTLS=True)), "5.7.30")
         self.assertEqual(self.refused("", outgoing(requireTLS=True), secure=True), "5.7.30")
         self.assertEqual(self.refused("", outgoing(parameters={"BY": "60;R"})), "5.3.3")
+        late = outgoing(parameters={"BY": "60;RT"})
+        self.assertEqual(self.refused("DELIVERBY 61,x=y", late), "5.4.7")
+        late = outgoing(parameters={"BY": "0;R"})
+        self.assertEqual(self.refused("DELIVERBY", late), "5.4.7")
 
     def test_someRecipients(self) -> None:
         """An address in UTF-8 does not keep the others from theirs."""

@@ -37,6 +37,7 @@ class FakeHop:
         self.said: dict[str, Reply] = {}
         self.seen: list[tuple[Outgoing, bytes]] = []
         self.dsn = False
+        self.deliverBy = False
         self.isFinal = False
         self.holding = False
         self.queueing = False
@@ -70,7 +71,8 @@ class FakeHop:
         reply = self.said.get(address, OK)
         result = judge(reply)
         delivered = result is Result.DELIVERED
-        return Outcome(result, reply, True, self.dsn, "hop.example", self.isFinal and delivered)
+        isFinal = self.isFinal and delivered
+        return Outcome(result, reply, True, self.dsn, "hop.example", isFinal, self.deliverBy)
 
     async def close(self) -> None:
         self.closed += 1
@@ -394,6 +396,30 @@ class ReportTests(RunnerCase):
         """NOTIFY=SUCCESS at a next hop with DSN: that one will say it."""
         self.hop.dsn = True
         self.notify("SUCCESS")
+        self.assertEqual(self.reports, [])
+
+    def test_traced(self) -> None:
+        """By-trace T: the sender is told that it was passed on (RFC 2852 4.1.4)."""
+        self.hop.dsn = self.hop.deliverBy = True
+        self.notify(DELIVERBY=DeliverBy(NOW + 120.0, "R", True))
+        [(_, report)] = self.reports
+        self.assertIn("Action: relayed", report.as_string())
+
+    def test_deadlineUnkept(self) -> None:
+        """By-mode N at a next hop that knows nothing of deadlines: the sender is told so."""
+        self.notify(DELIVERBY=DeliverBy(NOW + 120.0, "N"))
+        [(_, report)] = self.reports
+        self.assertIn("Action: relayed", report.as_string())
+
+    def test_notTraced(self) -> None:
+        """Not where the next hop keeps the deadline, nor at the mailbox, nor after NEVER."""
+        traced = DeliverBy(NOW + 120.0, "N", True)
+        self.notify("NEVER", DELIVERBY=traced)
+        self.hop.isFinal = True
+        self.notify(DELIVERBY=traced)
+        self.hop.isFinal, self.hop.deliverBy = False, True
+        self.notify(DELIVERBY=DeliverBy(NOW + 120.0, "N"))
+        self.assertEqual(len(self.hop.seen), 3)
         self.assertEqual(self.reports, [])
 
     def test_nullSender(self) -> None:
