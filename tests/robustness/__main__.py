@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from tests.robustness import peer
 from tests.robustness.checks import Check, NotOffered, Target, Wrong
 from tests.robustness.families import FAMILIES
 from tests.robustness.peer import WHOLE, randomWays
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pid", type=int, default=0, help="the server's process, to see its memory")
     made.add_argument("--proxied-port", type=int, default=0, help="one that wants a PROXY header")
     made.add_argument("--trusting-port", type=int, default=0, help="one that believes XCLIENT")
+    made.add_argument("--patience", type=float, default=20.0, help="seconds to wait for anything")
     made.add_argument("--only", default="", help="families and checks whose name has this in it")
     made.add_argument("--ways", type=int, default=0, help="so many more random ways of cutting")
     made.add_argument("--quick", action="store_true", help="each input whole only")
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for check in family:
                 print(f"{family.name:26} {check.name:40} {check.promise}")
         return 0
+    peer.PATIENCE = options.patience
     target = Target(
         port=options.port,
         implicit=options.implicit_port,

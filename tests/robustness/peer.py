@@ -273,11 +273,11 @@ class Peer:
         except ssl.SSLError:
             self.gone = True
 
-    def _wait(self, seconds: float = PATIENCE) -> bool:
+    def _wait(self, seconds: float = 0.0) -> bool:
         """Wait for more octets; false when none came."""
         if self.gone:
             raise Wrong("the connection was closed")
-        readable, _, _ = select.select([self._socket], [], [], seconds)
+        readable, _, _ = select.select([self._socket], [], [], seconds or PATIENCE)
         if readable:
             self._receive()
         return bool(readable)
@@ -309,13 +309,13 @@ class Peer:
 
     # Replies.
 
-    def hear(self, seconds: float = PATIENCE) -> Answer | None:
+    def hear(self) -> Answer | None:
         """The next reply; ``None`` when the connection ends before it.
 
         :raise Wrong: when there is none in time, or it is none.
         """
         lines: list[str] = []
-        until = time.monotonic() + seconds
+        until = time.monotonic() + PATIENCE
         while True:
             line = self._line(until)
             if line is None:
