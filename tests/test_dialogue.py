@@ -502,6 +502,29 @@ class LoginTests(SynchronousTestCase):
         talk.lose()
         self.assertEqual(gone, ["out"])
 
+    def test_loggedOutWhenRefused(self) -> None:
+        """A login that a policy refuses behind the checker, or leaves waiting, is logged out."""
+        gone: list[str] = []
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, Avatar(), lambda: gone.append("out")
+
+        def refuse(avatar: Any) -> None:
+            raise Refused(NO)
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal, policies=[Policy(succeeded=refuse)])
+        self.assertEqual(talk.say(LOGIN)[:9], "550 5.7.1")
+        self.assertEqual(gone, ["out"])
+        talk.lose()
+        self.assertEqual(gone, ["out"])
+        talk = self.talk(portal, policies=[Policy(succeeded=lambda avatar: Deferred())])
+        talk.say(LOGIN)
+        talk.lose()
+        self.assertEqual(gone, ["out", "out"])
+
     def test_secretsStayHere(self) -> None:
         """Neither password nor response reaches an event, whatever way a login goes."""
         from twisted.logger import globalLogPublisher

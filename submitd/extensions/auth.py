@@ -163,9 +163,13 @@ class Login:
 
     async def _succeeded(self, avatar: ISubmitter, logout: Any) -> Reply:
         dialogue, session = self.dialogue, self.dialogue.session
-        accepted = dialogue.pipeline.loginSucceeded.run(session, avatar)
-        if accepted is not None:
-            await accepted
+        try:
+            accepted = dialogue.pipeline.loginSucceeded.run(session, avatar)
+            if accepted is not None:
+                await accepted
+        except BaseException:  # CancelledError too: the client went while a policy was waited for
+            logout()
+            raise
         session.user = avatar
         session.mechanism = self.name
         dialogue.logout = logout
