@@ -92,7 +92,7 @@ class Counters:
         :param run: runs a function in a thread, in place of the reactor's own.
         """
         self._clock = reactor
-        self._run = run or _inThreadsOf(reactor)
+        self._run = run or inThreadsOf(reactor)
 
     @property
     def clock(self) -> IReactorTime:
@@ -185,7 +185,9 @@ def _overdue(result: Any, timeout: float) -> Any:
     raise Overdue(f"no answer within {timeout:g} s")
 
 
-def _inThreadsOf(reactor: Any) -> Run:
+def inThreadsOf(reactor: Any) -> Run:
+    """Runs a function in a thread of the reactor's pool."""
+
     def run(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         # Imported where it is used: importing it needs a reactor.
         from twisted.internet.threads import deferToThreadPool

@@ -1,0 +1,170 @@
+"""What each login usually does: whom it writes to, and how much in a day.
+
+One SQLite file, one row per login, bounded: the last :data:`MAX_RECIPIENTS` recipients, as digests
+of 8 octets, and the last :data:`MAX_DAYS` days.  The rows of the logins at work are in memory; what
+changed is written every few seconds, so a crash forgets little, and nobody waits for the disk.  A
+brake and its release are written at once.
+
+The functions of :class:`HistoryFile` block and may raise ``sqlalchemy.exc.SQLAlchemyError`` or
+``OSError``; they are called in a thread, and any number of processes may call them on one file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+MAX_RECIPIENTS = 5000
+MAX_DAYS = 29
+DAY = 86400
+
+_DIGEST = 8
+
+_tables = sa.MetaData()
+_usual = sa.Table(
+    "usual",
+    _tables,
+    sa.Column("login", sa.Text, primary_key=True),
+    sa.Column("recipients", sa.LargeBinary, nullable=False, server_default=sa.text("x''")),
+    sa.Column("days", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("braked", sa.Float, nullable=False, server_default="0"),
+    sa.Column("trusted", sa.Float, nullable=False, server_default="0"),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+)
+
+
+@attrs.define(eq=False)
+class Usual:
+    """What one login usually does.
+
+    :param recipients: digests of those it has written to, the latest last.
+    :param days: day since 1970 -> recipients on that day.
+    :param braked: until when it is braked, in seconds since 1970; 0 for not.
+    :param trusted: until when it is not to be braked, by an operator's word.
+    :param reason: why it was braked.
+    :ivar changed: whether there is something to be written.
+    """
+
+    recipients: dict[bytes, None] = attrs.field(factory=dict)
+    days: dict[int, int] = attrs.field(factory=dict)
+    braked: float = 0.0
+    trusted: float = 0.0
+    reason: str = ""
+    changed: bool = False
+
+    def learn(self, recipients: Sequence[bytes], day: int) -> None:
+        """Take these as usual."""
+        for each in recipients:
+            self.recipients.pop(each, None)
+            self.recipients[each] = None
+        while len(self.recipients) > MAX_RECIPIENTS:
+            del self.recipients[next(iter(self.recipients))]
+        self.days[day] = self.days.get(day, 0) + len(recipients)
+        while len(self.days) > MAX_DAYS:
+            del self.days[min(self.days)]
+        self.changed = True
+
+    def perDay(self, day: int) -> tuple[int, float]:
+        """The days before this one on which it sent, and how much on each of them."""
+        before = [count for each, count in self.days.items() if day - MAX_DAYS < each < day]
+        return len(before), sum(before) / max(len(before), 1)
+
+
+class HistoryFile:
+    """The file.
+
+    :param path: made when it is not there and its directory is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(path)),
+            poolclass=sa.pool.StaticPool,
+            connect_args={"check_same_thread": False, "timeout": 5.0},
+        )
+        self._isReady = False
+        self._lock = threading.Lock()
+
+    def _begin(self) -> Any:
+        if not self._isReady:
+            # It says who writes to whom.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            with self._engine.connect() as connection:
+                # Readers and the one writer do not wait for each other, in any process.
+                connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+                connection.execute(sa.text("PRAGMA synchronous=NORMAL"))
+            _tables.create_all(self._engine)
+            self._isReady = True
+        return self._engine.begin()
+
+    def read(self, login: str) -> Usual:
+        """What is known of a login; what cannot be read in its row is as if it was not there."""
+        with self._lock, self._begin() as connection:
+            row = connection.execute(sa.select(_usual).where(_usual.c.login == login)).one_or_none()
+        if row is None:
+            return Usual()
+        digests = bytes(row.recipients)
+        recipients = [digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)]
+        return Usual(
+            dict.fromkeys(recipients[-MAX_RECIPIENTS:]),
+            _days(row.days),
+            row.braked,
+            row.trusted,
+            row.reason,
+        )
+
+    def write(self, rows: Sequence[tuple[str, bytes, str]]) -> None:
+        """Keep what logins usually do.
+
+        :param rows: login, and what :func:`packed` makes of it.
+        """
+        with self._lock, self._begin() as connection:
+            for login, recipients, days in rows:
+                self._put(connection, login, recipients=recipients, days=days)
+
+    def brake(self, login: str, until: float, reason: str) -> None:
+        """Brake a login."""
+        with self._lock, self._begin() as connection:
+            self._put(connection, login, braked=until, reason=reason)
+
+    def letGo(self, login: str, until: float) -> bool:
+        """Let a login go, and do not brake it before that time.
+
+        :return: whether it was braked.
+        """
+        with self._lock, self._begin() as connection:
+            found = connection.execute(
+                sa.update(_usual)
+                .where(_usual.c.login == login, _usual.c.braked > 0)
+                .values(braked=0.0, trusted=until)
+            )
+            return bool(found.rowcount)
+
+    def _put(self, connection: sa.Connection, login: str, **values: Any) -> None:
+        statement = insert(_usual).values(login=login, **values)
+        connection.execute(statement.on_conflict_do_update(index_elements=["login"], set_=values))
+
+    def close(self) -> None:
+        """Close it."""
+        self._engine.dispose()
+
+
+def packed(usual: Usual) -> tuple[bytes, str]:
+    """The recipients and the days, as they are kept."""
+    return b"".join(usual.recipients), json.dumps(usual.days)
+
+
+def _days(text: str) -> dict[int, int]:
+    try:
+        return {int(day): int(count) for day, count in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,352 @@
+"""Policy ``brake``: holds the mail of a login that suddenly does what it never did.
+
+A stolen password is used for thousands of messages to strangers.  The policy learns whom each login
+writes to and how much in a day.  A login that writes to more *first-time* recipients than
+``first_time`` allows, or to more recipients in a day than ``factor`` times what it has on the days
+when it sends (once it has sent on ``learning`` days, and never below ``at_least``), is braked for
+``lasts``: all its messages are answered 250 as ever, so the thief learns nothing, and are kept in
+the spool, on hold.
+
+The operator is told once: by an event, and by ``command``.  It is run without a shell and without
+arguments of anybody else; ``SUBMITD_LOGIN``, ``SUBMITD_REASON``, ``SUBMITD_ADDRESS`` and
+``SUBMITD_UNTIL`` stand in its environment.  What is held is released or deleted in the spool.
+:func:`letGo` lets the login itself go, from any process.
+
+What is learned is in the SQLite file ``path``.  When that cannot be read or written an event says
+so once, and mail goes on as if the login was new: a broken disk here must not hold everybody's
+mail.  Needs a delivery that holds; without a login nothing is braked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from submitd import events
+from submitd.counters.counters import Run, inThreadsOf
+from submitd.counters.history import DAY, HistoryFile, Usual, packed
+from submitd.counters.memory import Memory
+from submitd.counters.names import asTime, shortened
+from submitd.counters.windows import Want, Window, parseWindows
+from submitd.envelope import Envelope
+from submitd.equality import sameAddress
+from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning
+from submitd.session import Session
+from submitd.typed import Count, Rates, Seconds
+
+# Logins whose history is in memory.
+MAX_LOGINS = 2000
+# Seconds between writes of what was learned.
+WRITE_EVERY = 10.0
+# A command may take so long, in seconds, and so many may run.
+COMMAND_TIME = 60.0
+MAX_COMMANDS = 10
+
+
+def letGo(path: Path, login: str, until: float) -> bool:
+    """Let a login go; blocks, and works whether the service runs or not.
+
+    :param path: the policy's file.
+    :param until: before which time it is not to be braked again, in seconds since 1970.
+    :return: whether it was braked.
+    :raise sqlalchemy.exc.SQLAlchemyError: when the file cannot be used.
+    """
+    file = HistoryFile(path)
+    try:
+        return file.letGo(login, until)
+    finally:
+        file.close()
+
+
+@implementer(IDataPolicy, IMayHold, IRunning, IChecked)
+@attrs.define(eq=False)
+class Brake:
+    """Holds the mail of a login that suddenly does what it never did.
+
+    :raise ValueError: for rates that are none.
+    """
+
+    name: ClassVar[str] = "brake"
+
+    path: Path = attrs.field(
+        converter=Path,
+        metadata={"help": "The SQLite file of what is usual; made when its directory is there."},
+    )
+    first_time: Rates = attrs.field(
+        default=Rates("100/hour, 300/day"),
+        metadata={"help": "Recipients of a login that it has never written to before."},
+    )
+    factor: float = attrs.field(
+        default=5.0,
+        validator=attrs.validators.ge(0.0),
+        metadata={
+            "help": "Times its usual recipients in a day that a login may have; 0 for any number."
+        },
+    )
+    at_least: Count = attrs.field(
+        default=Count(200), metadata={"help": "Recipients in a day that are never too many for it."}
+    )
+    learning: Count = attrs.field(
+        default=Count(5),
+        metadata={"help": "Days with mail after which it is known what is usual."},
+    )
+    lasts: Seconds = attrs.field(
+        default=Seconds(86400.0),
+        validator=attrs.validators.gt(Seconds(0.0)),
+        metadata={"help": "How long a login is braked, unless it is let go before."},
+    )
+    command: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        metadata={
+            "help": 'A program with its arguments, such as ["/usr/local/sbin/tell-me"], that is '
+            "run when a login is braked. Empty for none."
+        },
+    )
+    _windows: tuple[Window, ...] = attrs.field(init=False, repr=False)
+    _file: HistoryFile = attrs.field(init=False, repr=False)
+    _logins: OrderedDict[str, Usual] = attrs.field(init=False, repr=False, factory=OrderedDict)
+    _recent: Memory = attrs.field(init=False, repr=False, factory=Memory)
+    _reactor: Any = attrs.field(init=False, repr=False, default=None)
+    _run: Run = attrs.field(init=False, repr=False, default=None)
+    _writing: LoopingCall = attrs.field(init=False, repr=False)
+    _commands: int = attrs.field(init=False, repr=False, default=0)
+    _isBroken: bool = attrs.field(init=False, repr=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._windows = parseWindows(self.first_time)
+        self._file = HistoryFile(self.path)
+        self._writing = LoopingCall(self._flush)
+
+    def check(self) -> list[str]:
+        """See :meth:`submitd.interfaces.IChecked.check`."""
+        found = []
+        if self.path.is_dir():
+            found.append(f"path: {self.path} is a directory")
+        elif not self.path.parent.is_dir():
+            found.append(f"path: there is no directory {self.path.parent}")
+        if self.command:
+            program = Path(self.command[0])
+            if not program.is_absolute():
+                found.append(f"command: {program} must be an absolute path")
+            elif not (program.is_file() and os.access(program, os.X_OK)):
+                found.append(f"command: {program} is no program")
+            if any("\0" in word for word in self.command):
+                found.append("command: has a NUL")
+        if not self._windows and not self.factor:
+            found.append("brakes nobody: there is neither first_time nor factor")
+        return found
+
+    def start(self, reactor: Any, run: Run | None = None) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.IRunning.start`.
+
+        :param run: runs a function in a thread, in place of the reactor's own.
+        """
+        self._reactor = reactor
+        self._run = run or inThreadsOf(reactor)
+        self._writing.clock = reactor
+        self._writing.start(WRITE_EVERY, now=False)
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """Write what was learned, and close the file."""
+        if self._writing.running:
+            self._writing.stop()
+        return self._flush().addBoth(lambda _: self._file.close())
+
+    # The stage.
+
+    def dataRequested(self, session: Session, envelope: Envelope) -> Any:
+        """Have the message held, or learn from it."""
+        if session.user is None:
+            return None
+        login = session.user.avatarId
+        usual = self._logins.get(login)
+        if usual is None or usual.braked > self._reactor.seconds():
+            # Whether a braked login has been let go stands in the file.
+            reading: Deferred[Any] = self._run(self._file.read, login)
+            reading.addErrback(self._broken)
+            return reading.addCallback(self._consider, session, envelope, login)
+        self._logins.move_to_end(login)
+        self._decide(usual, session, envelope, login)
+        return None
+
+    def _consider(
+        self, read: Usual | None, session: Session, envelope: Envelope, login: str
+    ) -> None:
+        usual = self._logins.get(login)
+        if usual is None:
+            usual = self._logins[login] = read or Usual()
+            self._shrink()
+        elif read is not None and read.trusted > self._reactor.seconds():
+            # Not by the brake's absence: it may not have been written yet.
+            usual.braked, usual.trusted = 0.0, read.trusted
+        self._logins.move_to_end(login)
+        self._decide(usual, session, envelope, login)
+
+    def _decide(self, usual: Usual, session: Session, envelope: Envelope, login: str) -> None:
+        now = self._reactor.seconds()
+        recipients = list(dict.fromkeys(_digest(each.mailbox) for each in envelope.recipients))
+        if usual.braked > now:
+            self._hold(usual.reason, session, envelope, login)
+            return
+        reason = "" if usual.trusted > now else self._objection(usual, recipients, login, now)
+        if reason:
+            self._apply(usual, reason, session, envelope, login, now)
+        else:
+            usual.learn(recipients, int(now // DAY))
+
+    def _objection(self, usual: Usual, recipients: list[bytes], login: str, now: float) -> str:
+        """Why this is not usual; empty when it is."""
+        new = sum(each not in usual.recipients for each in recipients)
+        if new:
+            wants = [
+                Want(f"{window.seconds}/{shortened(login)}", window, new)
+                for window in self._windows
+            ]
+            taken = self._recent.take(wants, now, True)
+            if taken.shortage is not None:
+                window = self._windows[taken.shortage]
+                return f"more than {window.text} first-time recipients"
+        day = int(now // DAY)
+        days, each = usual.perDay(day)
+        limit = max(self.at_least, self.factor * each)
+        if self.factor and days >= self.learning:
+            today = usual.days.get(day, 0) + len(recipients)
+            if today > limit:
+                return f"{today} recipients in a day, and usually {each:.0f}"
+        return ""
+
+    def _apply(
+        self,
+        usual: Usual,
+        reason: str,
+        session: Session,
+        envelope: Envelope,
+        login: str,
+        now: float,
+    ) -> None:
+        until = now + self.lasts
+        usual.braked, usual.reason = until, reason
+        self._run(self._file.brake, login, until, reason).addErrback(self._broken)
+        events.emit(
+            events.BRAKE_APPLIED,
+            session=session.id,
+            id=envelope.id,
+            peer=session.remoteAddress,
+            user=login,
+            reason=reason,
+            until=asTime(until),
+        )
+        self._hold(reason, session, envelope, login)
+        self._tell(login, reason, session.remoteAddress, until)
+
+    def _hold(self, reason: str, session: Session, envelope: Envelope, login: str) -> None:
+        envelope.hold = f"brake: {reason}"
+        events.emit(
+            events.MESSAGE_HELD,
+            session=session.id,
+            id=envelope.id,
+            peer=session.remoteAddress,
+            user=login,
+            reason=envelope.hold,
+        )
+
+    # The file.
+
+    def _flush(self) -> Deferred[Any]:
+        changed = {login: usual for login, usual in self._logins.items() if usual.changed}
+        rows = [(login, *packed(usual)) for login, usual in changed.items()]
+        for usual in changed.values():
+            usual.changed = False
+        return self._write(rows)
+
+    def _write(self, rows: list[tuple[str, bytes, str]]) -> Deferred[Any]:
+        if not rows:
+            return succeed(None)
+        return self._run(self._file.write, rows).addCallbacks(self._written, self._broken)
+
+    def _written(self, result: Any) -> None:
+        self._isBroken = False
+
+    def _shrink(self) -> None:
+        while len(self._logins) > MAX_LOGINS:
+            login, usual = self._logins.popitem(last=False)
+            if usual.changed:
+                self._write([(login, *packed(usual))])
+
+    def _broken(self, failure: Failure) -> None:
+        if not self._isBroken:
+            self._isBroken = True
+            said = f"{self.path}: {type(failure.value).__name__}: {failure.value}"
+            events.emit(events.BRAKE_PROBLEM, problem=said)
+
+    # The operator.
+
+    def _tell(self, login: str, reason: str, address: str, until: float) -> None:
+        if not self.command:
+            return
+        if self._commands >= MAX_COMMANDS:
+            events.emit(events.BRAKE_PROBLEM, problem=f"{MAX_COMMANDS} commands run already")
+            return
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "SUBMITD_LOGIN": login,
+            "SUBMITD_REASON": reason,
+            "SUBMITD_ADDRESS": address,
+            "SUBMITD_UNTIL": asTime(until),
+        }
+        # A NUL ends a string of the environment.
+        environment = {name: value.replace("\0", "?") for name, value in environment.items()}
+        self._commands += 1
+        running = _Command(self._ended)
+        try:
+            process = self._reactor.spawnProcess(
+                running, self.command[0], self.command, environment
+            )
+        except OSError as error:
+            self._ended(f"cannot be run: {error.strerror}")
+            return
+        process.closeStdin()
+        running.overdue = self._reactor.callLater(COMMAND_TIME, process.signalProcess, "KILL")
+
+    def _ended(self, problem: str) -> None:
+        self._commands -= 1
+        if problem:
+            events.emit(events.BRAKE_PROBLEM, problem=f"{self.command[0]}: {problem}")
+
+
+class _Command(ProcessProtocol):
+    """One run of the operator's command; what it says is dropped.
+
+    :param ended: called with what went wrong, or ``""``.
+    :ivar overdue: ends it when it takes too long.
+    """
+
+    def __init__(self, ended: Callable[[str], None]) -> None:
+        self._ended = ended
+        self.overdue: IDelayedCall | None = None
+
+    def processEnded(self, reason: Failure) -> None:
+        """It is done."""
+        if self.overdue is not None and self.overdue.active():
+            self.overdue.cancel()
+        self._ended("" if reason.check(ProcessDone) else str(reason.value))
+
+
+def _digest(mailbox: Any) -> bytes:
+    told = "\0".join(sameAddress(mailbox)).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(told, digest_size=8).digest()
