@@ -1,7 +1,7 @@
 # make run     sets everything up and runs the service: the demonstration, or with
 #              make run ARGS="--config submitd.toml" a configuration
 # make test    sets everything up and runs the tests; COVERAGE=1 measures branch coverage
-# make check   ruff, mypy and the documentation (make lint, make types, make docs)
+# make check   ruff, mypy, bandit and the documentation (make lint, types, security, docs)
 #
 # Needs Python 3.11 or newer with pip, and nothing else; another one: make PYTHON=python3.12 run
 
@@ -18,7 +18,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-
 	--config-settings editable_mode=compat --editable
 TRIAL = -m twisted.trial --temp-directory=$(VENV)/trial
 
-.PHONY: run test check lint types docs clean
+.PHONY: run test check lint types security docs clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -31,7 +31,7 @@ else
 	$(BIN)/python -m coverage run $(TRIAL) $(TESTS)
 endif
 
-check: lint types docs
+check: lint types security docs
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check
@@ -39,6 +39,9 @@ lint: $(VENV)/dev.done
 
 types: $(VENV)/dev.done
 	$(BIN)/mypy
+
+security: $(VENV)/dev.done
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive submitd
 
 docs: $(VENV)/dev.done
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html

@@ -135,7 +135,7 @@ def _password(file: Path) -> str:
     try:
         user, _, password = file.read_text("ascii").strip().partition(":")
     except (OSError, UnicodeDecodeError):
-        user = password = ""
+        user = password = ""  # nosec B105
     if user == USER and password:
         file.chmod(0o600)
         return password

@@ -51,6 +51,9 @@ _HOSTNAME = re.compile(f"(?:{abnf.ASCII_DOMAIN}|{abnf.ADDRESS_LITERAL})")
 # RFC 4865 4 and RFC 2852 4: nine digits.
 LONGEST = 999_999_999
 
+# What an endpoint without an interface listens on; it is compared here, and nothing is bound to it.
+ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
+
 PORT_RANGE = "a port is a number from 0 to 65535"
 
 STAGES = (
@@ -85,11 +88,11 @@ class Address:
             return self == other
         if self.port != other.port or self.port == 0:
             return False
-        one, two = self.host or "0.0.0.0", other.host or "0.0.0.0"  # noqa: S104
+        one, two = self.host or ANY_IPV4, other.host or ANY_IPV4
         # A socket on "::" takes the IPv4 connections too.
         if one == two or "::" in (one, two):
             return True
-        return "0.0.0.0" in (one, two) and ":" not in one + two  # noqa: S104
+        return ANY_IPV4 in (one, two) and ":" not in one + two
 
 
 class _Ears:
