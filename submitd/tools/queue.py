@@ -2,8 +2,9 @@
 
 It opens the data base itself; the service finds what was changed by itself.  A change that names
 messages by a filter first says how many it would touch, and asks; it goes through them page by
-page, says how far it is, and records who did it in each message's history.  Exit status: 0 done, 1
-not done (standard error says why), 2 wrong usage.
+page, says how far it is, and records who did it in each message's history and in the system's log
+(syslog, facility mail), where it stays when the message is gone.  Exit status: 0 done, 1 not done
+(standard error says why), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import getpass
 import json
 import os
 import sys
+import syslog
 import time
 import tomllib
 from collections.abc import Sequence
@@ -21,9 +23,10 @@ from typing import Any, TextIO
 
 import attrs
 from twisted.internet.task import react
+from twisted.logger import globalLogPublisher
 
 import submitd
-from submitd import deliveries
+from submitd import deliveries, events
 from submitd.deliveries.spool import Spool
 from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.settings import Component, spoolUnlessNamed
@@ -426,9 +429,17 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
         await queue.stop()
 
 
+def toSyslog(event: dict[str, Any]) -> None:
+    """Have a change in the system's log: a message that was deleted has no history any more."""
+    if event.get("event") == events.QUEUE_CHANGED.name:
+        syslog.syslog(syslog.LOG_NOTICE, event["log_text"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process."""
     parsed = parser().parse_args(arguments)
+    syslog.openlog("submitd-queue", syslog.LOG_PID, syslog.LOG_MAIL)
+    globalLogPublisher.addObserver(toSyslog)
 
     async def run(reactor: Any) -> None:
         try:

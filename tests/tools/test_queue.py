@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.spool.records import Filter, State
@@ -141,6 +142,19 @@ class CommandTests(SpoolCase):
             self.assertEqual(who[action], "operator test")
         self.run_("delete", "A-1")
         self.assertEqual(self.states(), {})
+
+    def test_logged(self) -> None:
+        """Who deleted what is in the system's log, for the message takes its history along."""
+        lines: list[str] = []
+        self.patch(tool.syslog, "syslog", lambda level, line: lines.append(line))
+        self.patch(tool, "react", lambda run: None)
+        tool.main(["--spool", str(self.path), "list"])
+        self.addCleanup(globalLogPublisher.removeObserver, tool.toSyslog)
+        self.send("A-1")
+        self.run_("list")
+        self.run_("delete", "A-1")
+        said = 'queue changed: id=A-1 action=delete who="operator test" recipients=1'
+        self.assertEqual(lines, [said])
 
     def test_asks(self) -> None:
         """What is meant by a filter is asked about; without a yes nothing happens."""
