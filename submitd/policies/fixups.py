@@ -113,7 +113,7 @@ class MessageFixups:
             "addresses, Date and Message-ID, and a message without From."
         },
     )
-    refuse_8bit: bool = attrs.field(
+    refuse_non_ascii: bool = attrs.field(
         default=True,
         metadata={
             "help": "Refuse a header that is not ASCII without SMTPUTF8, or not UTF-8 with it."
@@ -136,8 +136,8 @@ class MessageFixups:
         """
         if 0 < self.max_received < len(header.named(b"received")):
             raise Refused(TOO_MANY_HOPS)
-        if self.refuse_8bit:
-            _refuse8bit(header, envelope.smtpUtf8)
+        if self.refuse_non_ascii:
+            _refuseNonAscii(header, envelope.smtpUtf8)
         if self.refuse_malformed:
             _refuseMalformed(header)
         self._remove(header)
@@ -178,7 +178,7 @@ class MessageFixups:
         return domain if domain.isascii() else socket.getfqdn()
 
 
-def _refuse8bit(header: Header, smtpUtf8: bool) -> None:
+def _refuseNonAscii(header: Header, smtpUtf8: bool) -> None:
     """RFC 6531 3.6: UTF-8 in header fields (RFC 6532) is for messages sent with SMTPUTF8."""
     if header.octets.isascii():
         return

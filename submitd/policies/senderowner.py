@@ -21,8 +21,8 @@ U-label; so are logins that are addresses, and other logins letter by letter.
 Refused: without a login 530 5.7.0; somebody else's address, and the null reverse-path unless
 ``allow_null``, 553 5.7.1 at MAIL, and 550 5.7.1 behind the message, with the field named; a header
 section in which From cannot be told for certain, or that has more than 100 mailboxes there, 550
-5.6.0.  A message without From claims nothing; message-fixups refuses it.  The reply never tells whose an address is.  A data base that does not answer is
-451 4.3.0.
+5.6.0.  A message without From claims nothing; message-fixups refuses it.  The reply never tells
+whose an address is.  A data base that does not answer is 451 4.3.0.
 """
 
 from __future__ import annotations

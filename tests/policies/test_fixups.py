@@ -194,7 +194,7 @@ class CompleteTests(FixupsTestCase):
     @settings(deadline=None, max_examples=200)
     def test_anything(self, octets: bytes) -> None:
         """Any octets are put right or refused, and nothing else happens."""
-        for keys in ({}, {"refuse_malformed": False, "refuse_8bit": False}):
+        for keys in ({}, {"refuse_malformed": False, "refuse_non_ascii": False}):
             header = Header(octets)
             try:
                 self.make(private_received=True, **keys).headerReceived(
@@ -322,7 +322,7 @@ class RefusedTests(FixupsTestCase):
         latin = COMPLETE.encode() + b"Subject: Gr\xfc\xdfe\r\n"
         for octets in (utf8, latin):
             self.assertIn("Subject is not ASCII", self.refusal(octets))
-            self.assertIs(self.fixed(octets, refuse_8bit=False), octets)
+            self.assertIs(self.fixed(octets, refuse_non_ascii=False), octets)
         self.assertIs(self.fixed(utf8, smtpUtf8=True), utf8)
         self.assertIn("Subject is not valid UTF-8", self.refusal(latin, smtpUtf8=True))
 
