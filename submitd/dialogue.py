@@ -475,10 +475,12 @@ class Dialogue:
         elif FRAMING[self.state] is Framing.OCTETS:
             # The message has been read to its end; staying here would take commands for its text.
             self.reset()
+        user = self.session.user
         events.emit(
             events.REFUSED,
             session=self.session.id,
             peer=self.session.remoteAddress,
+            user=user.avatarId if user is not None else None,
             command=self._verb,
             reply=f"{reply.code} {reply.status} {reply.lines[0]}",
             cause=refused.cause or "",
@@ -489,7 +491,8 @@ class Dialogue:
     def _counted(self, reply: Reply) -> Reply:
         session, limits = self.session, self.submission.limits
         self._refusals += 1
-        if reply.code in (500, 501, 502):
+        # One mistyped address among many recipients is no sign of a client that speaks no SMTP.
+        if reply.code in (500, 501, 502) and self._verb != b"RCPT":
             session.unrecognized += 1
         tooMany = (
             0 < limits.unrecognized < session.unrecognized or 0 < limits.refusals < self._refusals

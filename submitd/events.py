@@ -73,21 +73,10 @@ class Event:
     level: Any = LogLevel.info
 
 
-CONNECTION_OPENED = Event(
-    "connection-opened",
-    "connection opened",
-    ("session", "peer", "port", "local", "localPort"),
-    LogLevel.debug,
-)
 CONNECTION_CLOSED = Event(
     "connection-closed",
     "connection closed",
     ("session", "peer", "user", "secure", "seconds", "commands", "messages", "reason"),
-)
-TLS_ESTABLISHED = Event(
-    "tls-established",
-    "TLS established",
-    ("session", "peer", "version", "cipher", "bits", "servername", "resumed"),
 )
 TLS_FAILED = Event("tls-failed", "TLS handshake failed", ("session", "peer", "cause"))
 TLS_RELOADED = Event("tls-reloaded", "certificates reloaded", ("files", "expires"))
@@ -115,20 +104,12 @@ MESSAGE_ACCEPTED = Event(
     "message accepted",
     ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
 )
-MESSAGE_REFUSED = Event(
-    "message-refused",
-    "message refused",
-    ("session", "id", "peer", "user", "sender", "recipients", "size", "reply", "cause", "origin"),
-)
 # ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).
 REFUSED = Event(
     "refused", "refused", ("session", "peer", "user", "command", "reply", "cause", "origin")
 )
 POLICY_FAILED = Event(
     "policy-failed", "policy failed", ("session", "origin", "failure"), LogLevel.error
-)
-DELIVERY_FAILED = Event(
-    "delivery-failed", "delivery failed", ("session", "id", "origin", "cause"), LogLevel.error
 )
 SUBMISSION_REPEATED = Event(
     "submission-repeated", "submission repeated", ("session", "id", "first", "user")

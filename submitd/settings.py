@@ -171,7 +171,9 @@ class LimitSettings:
         metadata={"help": "Commands before a login, where one is required."}, default=Count(20)
     )
     unrecognized: Count = attrs.field(
-        metadata={"help": "Unknown or malformed commands before the connection is closed."},
+        metadata={
+            "help": "Unknown or malformed commands, RCPT aside, before the connection is closed."
+        },
         default=Count(10),
     )
     refusals: Count = attrs.field(

@@ -29,7 +29,7 @@ class Limits:
     :param transactions: mail transactions of one connection.
     :param commandsBeforeLogin: commands a client may give before it has logged in, where login is
         required.
-    :param unrecognized: unknown or malformed commands before the connection is closed.
+    :param unrecognized: unknown or malformed commands, RCPT aside, before the connection is closed.
     :param refusals: commands of any kind that may be refused before the connection is closed.
     :param loginFailures: failed logins before the connection is closed.
     :param idle: seconds without a whole command from the client, or without an octet of a message

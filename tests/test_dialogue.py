@@ -525,6 +525,18 @@ class LoginTests(SynchronousTestCase):
         talk.lose()
         self.assertEqual(gone, ["out", "out"])
 
+    def test_refusalNamesUser(self) -> None:
+        """The log says whose command was refused."""
+        from twisted.logger import globalLogPublisher
+
+        seen: list[Any] = []
+        globalLogPublisher.addObserver(seen.append)
+        self.addCleanup(globalLogPublisher.removeObserver, seen.append)
+        talk = self.talk()
+        talk.say("MAIL FROM:<a@b.example>", LOGIN, "RCPT TO:<c@d.example>")
+        users = [event["user"] for event in seen if event.get("event") == "refused"]
+        self.assertEqual(users, [None, "alice"])
+
     def test_secretsStayHere(self) -> None:
         """Neither password nor response reaches an event, whatever way a login goes."""
         from twisted.logger import globalLogPublisher
