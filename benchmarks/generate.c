@@ -29,6 +29,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -55,6 +56,7 @@ static size_t messageSize, numberAt = SIZE_MAX, recipientsSize, envelopeSize;
 static SSL_CTX *context;
 static int slot; /* where an SSL object keeps its client */
 static atomic_long taken;
+static sem_t arriving; /* thousands who all come at once would overflow the backlog */
 static double until;
 
 struct client {
@@ -270,8 +272,13 @@ static void *client(void *argument)
     int go = mayStart();
     c->message = memcpy(room(NULL, messageSize), message, messageSize);
     while (go) {
+        int first = !c->connections;
+        if (first)
+            sem_wait(&arriving);
         dial(c);
         hello(c);
+        if (first)
+            sem_post(&arriving);
         if (options.login) {
             char command[1024];
             int size = snprintf(command, sizeof command, "AUTH PLAIN %s\r\n", options.login);
@@ -400,6 +407,7 @@ static void load(struct client *clients)
 {
     pthread_attr_t attributes;
     pthread_t *threads = room(NULL, options.connections * sizeof *threads);
+    sem_init(&arriving, 0, 400);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
     double start = now();

@@ -107,7 +107,7 @@ LOADS = (
         pipelined=True,
         goal=0.55,
     ),
-    Load(name="single", text="plain, 1 message a connection", connections=_MANY, goal=0.30),
+    Load(name="single", text="plain, 1 message a connection", connections=4 * _MANY, goal=0.30),
     Load(name="large", text="plain, 1 MB messages", size=MB, perConnection=600, goal=0.60),
     Load(
         name="tls-single",
