@@ -23,7 +23,8 @@ from typing import Any, TextIO
 
 import attrs
 from twisted.internet.task import react
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import provider
 
 import submitd
 from submitd import deliveries, events
@@ -429,6 +430,7 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
         await queue.stop()
 
 
+@provider(ILogObserver)
 def toSyslog(event: dict[str, Any]) -> None:
     """Have a change in the system's log: a message that was deleted has no history any more."""
     if event.get("event") == events.QUEUE_CHANGED.name:
