@@ -31,7 +31,7 @@ from zope.interface.interface import InterfaceClass, Method
 from submitd import deliveries, interfaces, policies, tap
 from submitd.settings import Component, Settings
 from submitd.tools import passwd
-from submitd.typed import SIZE_UNITS, Count, Seconds, Size
+from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size
 
 COMPONENTS = {"policy": policies.REGISTRY, "delivery": deliveries.REGISTRY}
 
@@ -43,6 +43,7 @@ TYPES: dict[Any, str] = {
     Count: "whole number, 0 or more",
     Size: "size",
     Seconds: "time",
+    Rates: "rates",
     Path: "path",
 }
 

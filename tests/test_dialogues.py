@@ -10,6 +10,7 @@ A file has one step a line; ``#`` begins a comment.
 - ``S: text`` the server says this line; ``*`` stands for anything.
 - ``TLS`` the handshake that was started is finished.
 - ``M: text`` the last message kept has this line next; ``N: number`` so many messages were kept.
+- ``WAIT number`` so many seconds go by.
 - ``CLOSED`` the server has closed the connection.
 
 Every dialogue runs three times: turn by turn, octet by octet, and with each run of client lines in
@@ -26,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import policies
 from submitd.checkers.trusted import TrustedProxy
+from submitd.interfaces import IRunning
 from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire.network import Networks
@@ -138,7 +141,7 @@ def steps(path: Path) -> Iterator[tuple[int, str, str]]:
     """The steps of a file: line number, kind, text."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line and not line.startswith("#"):
-            match = re.fullmatch(r"(set:|policy:|C:|C>|S:|M:|N:|TLS|CLOSED) ?(.*)", line)
+            match = re.fullmatch(r"(set:|policy:|C:|C>|S:|M:|N:|TLS|WAIT|CLOSED) ?(.*)", line)
             assert match, f"{path.name}:{number}: not a step: {line}"
             yield number, match[1], match[2]
 
@@ -156,6 +159,7 @@ class Run:
         self.heard: list[str] = []
         self.messageLines: list[str] | None = None
         self.conversation: Conversation | None = None
+        self.clock = Clock()
 
     def run(self) -> None:
         for number, kind, text in steps(self.path):
@@ -183,6 +187,7 @@ class Run:
                 "M:": self.expectText,
                 "N:": self.expectCount,
                 "TLS": self.secure,
+                "WAIT": self.wait,
                 "CLOSED": self.expectClosed,
             }[kind](text)
 
@@ -203,7 +208,11 @@ class Run:
     @property
     def talk(self) -> Conversation:
         if self.conversation is None:
-            self.conversation = Conversation(makeSubmission(**self.settings), self.implicit)
+            submission = makeSubmission(self.clock, **self.settings)
+            for policy in submission.policies:
+                if IRunning.providedBy(policy):
+                    policy.start(self.clock)
+            self.conversation = Conversation(submission, self.implicit)
         return self.conversation
 
     def send(self, data: bytes) -> None:
@@ -253,6 +262,9 @@ class Run:
     def secure(self, text: str) -> None:
         self.test.assertEqual(self.talk.transport.startedTLS, 1)
         self.talk.secure()
+
+    def wait(self, text: str) -> None:
+        self.clock.advance(float(text))
 
     def expectClosed(self, text: str) -> None:
         self.test.assertTrue(self.talk.transport.disconnecting, "the connection is still open")

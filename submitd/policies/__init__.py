@@ -4,7 +4,10 @@ from __future__ import annotations
 
 # name in the configuration -> "module:Class"; code outside the tree is named there in this form.
 REGISTRY: dict[str, str] = {
+    "brake": "submitd.policies.brake:Brake",
+    "login-throttle": "submitd.policies.loginthrottle:LoginThrottle",
     "message-fixups": "submitd.policies.fixups:MessageFixups",
+    "rate-limit": "submitd.policies.ratelimit:RateLimit",
     "recipients": "submitd.policies.recipients:Recipients",
     "require-tls": "submitd.policies.requiretls:RequireTLS",
     "sender-owner": "submitd.policies.senderowner:SenderOwner",
