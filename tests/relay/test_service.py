@@ -152,7 +152,7 @@ class WiringTests(SynchronousTestCase):
         spool = Component("spool", {"path": "/x/y"})
         said = [str(each) for each in preflight._relay(Settings(delivery=spool))]
         self.assertIn("messages stay in the spool", said[0])
-        relay = Settings(relay=RelaySettings(smarthost="a"))
+        relay = Settings(delivery=Component("discard"), relay=RelaySettings(smarthost="a"))
         self.assertIn("relay: needs [delivery]", str(next(iter(preflight._relay(relay)))))
 
     def test_changedSince(self) -> None:
