@@ -273,6 +273,10 @@ def _examinePath(database: Database) -> Iterator[str]:
         if not path.is_dir():
             yield f"{path} is not a directory"
             return
+        if _isElses(path):
+            # Before its mode is looked at: nobody is to be told to close /tmp to others.
+            yield f"{path} is not a queue: other files are in it, and no {FILE}"
+            return
         directory, problems = path, list(_notOurs(path, 0o077))
     else:
         directory, problems = path.parent, []
@@ -285,6 +289,14 @@ def _examinePath(database: Database) -> Iterator[str]:
     yield from _short(directory)
     if not problems:
         yield from _examineFile(database, path / FILE)
+
+
+def _isElses(directory: Path) -> bool:
+    try:
+        names = set(os.listdir(directory)) - {"lost+found"}
+    except OSError:
+        return False
+    return bool(names) and FILE not in names
 
 
 def _notOurs(path: Path, others: int) -> Iterator[str]:

@@ -68,6 +68,16 @@ class CheckTests(SpoolCase):
         path.chmod(0o700)
         self.assertEqual(self.check(path), [f"{path / FILE} is not a file"])
 
+    def test_somebodyElses(self) -> None:
+        """A directory of other files is not ours, and nobody is told to change its mode."""
+        path = Path(self.mktemp())
+        path.mkdir(0o755)
+        (path / "lost+found").mkdir()
+        self.assertIn("open to others", self.check(path)[0])
+        (path / "mbox").touch()
+        said = f"{path} is not a queue: other files are in it, and no {FILE}"
+        self.assertEqual(self.check(path), [said])
+
     def test_open(self) -> None:
         """The messages of many people are in there: nobody else may read them."""
         self.path.chmod(0o755)
