@@ -19,8 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from submitd import events
 from submitd.interfaces import IMessage, IReceivedMessage
 from submitd.message.header import MAX_LINES, Header
+from submitd.pipeline import asDeferred
 from submitd.wire.errors import Refused
 from submitd.wire.reply import MESSAGE_TOO_LARGE, Reply
 
@@ -162,7 +164,8 @@ class IncomingMessage:
 
     def _pass(self, chunk: bytes) -> Deferred[None] | None:
         try:
-            waiting: Deferred[None] | None = self._sink.dataReceived(chunk)
+            answered = self._sink.dataReceived(chunk)
+            waiting = None if answered is None else asDeferred(answered)
         except Exception:
             self.fail(Failure())
             return None
@@ -188,4 +191,7 @@ class IncomingMessage:
             self._aborted = True
             self._review = None
             self._held.clear()
-            self._sink.connectionLost()
+            try:
+                self._sink.connectionLost()
+            except Exception:
+                events.emit(events.POLICY_FAILED, origin="delivery, to abort", failure=Failure())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -39,6 +40,32 @@ class IncomingMessageTests(SynchronousTestCase):
             self.assertEqual(message.header, b"A: 1\r\nB: 2\r\n")
             self.assertEqual(message.byteLength, len(text))
             self.assertEqual(self.sink.octets, text)
+
+    def test_deliveryAnswersNonsense(self) -> None:
+        """A delivery that answers a chunk with neither None nor a Deferred fails the message."""
+        message = self.make()
+        self.sink.delivery.onChunk = lambda sink, chunk: True
+        self.assertIsNone(message.dataReceived(b"A: 1\r\n"))
+        assert message.problem is not None
+        self.assertIsInstance(message.problem.value, TypeError)
+        self.assertEqual(self.sink.state, "aborted")
+
+    def test_deliveryFailsToAbort(self) -> None:
+        """A delivery that raises when it is told to abort is logged, and nothing else happens."""
+
+        class Broken(MemoryMessage):
+            def connectionLost(self) -> None:
+                raise ZeroDivisionError
+
+        message = IncomingMessage(Broken(MemoryDelivery(), None, None), 0, 0)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        message.abort()
+        message.abort()
+        [event] = [event for event in logged if event.get("event") == "policy-failed"]
+        self.assertEqual(event["origin"], "delivery, to abort")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_noHeader(self) -> None:
         """A message may have no header, no body, or neither."""
