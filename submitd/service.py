@@ -13,6 +13,7 @@ removed), then the connections, each with a word to its client.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import socket
 import sys
@@ -368,7 +369,7 @@ class JSONLog:
         if self._target == "-":
             # twistd has made sys.stdout a part of its own log by now.
             return sys.__stdout__ or sys.stdout
-        return open(self._target, "a", encoding="utf-8")
+        return open(self._target, "a", encoding="utf-8", opener=_privately)
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -377,6 +378,11 @@ class JSONLog:
             self._observer = None
             if self._target != "-":
                 self._file.close()
+
+
+def _privately(path: str, flags: int) -> int:
+    """Open a file; a new one is nobody else's: who wrote to whom is in it."""
+    return os.open(path, flags, 0o600)
 
 
 def makeService(settings: Settings, reactor: Any) -> MultiService:

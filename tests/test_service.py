@@ -192,6 +192,7 @@ class RunningTests(TestCase):
         log = LogSettings(json=str(file))
         made = self.run_(attrs.evolve(self.settings, log=log))
         await made.stopService()
+        self.assertEqual(file.stat().st_mode & 0o777, 0o600)
         records = [json.loads(line) for line in file.read_text().splitlines()]
         named = [record["event"] for record in records if record["event"].startswith("service")]
         self.assertEqual(
