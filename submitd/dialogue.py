@@ -241,6 +241,8 @@ class Dialogue:
         """A line passed the limit and has been thrown away up to its end."""
         if self.state is State.AUTH:
             self.state = State.READY
+        else:
+            self._verb = b""  # not that of the line before
         return self.refuse(Refused(LINE_TOO_LONG, "command line too long"))
 
     def connectionLost(self, reason: Failure) -> None:

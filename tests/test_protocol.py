@@ -187,6 +187,15 @@ class LineTests(SynchronousTestCase):
         endless = talk.send(b"A" * 70000) + talk.send(b"\r\n") + talk.send(b"NOOP\r\n")
         self.assertEqual(endless, b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
 
+    def test_tooLongBehindRecipient(self) -> None:
+        """A line without end is no recipient, whatever stood before it: a few, and that was all."""
+        limits = Limits(unrecognized=2)
+        talk = Conversation(makeSubmission(loginRequired=False, requireTLS=False, limits=limits))
+        talk.say("EHLO client.example", "MAIL FROM:<a@b.example>", "RCPT TO:<@>", "RCPT TO:<@>")
+        for code in (b"500", b"500", b"421"):
+            self.assertEqual(talk.send(b"RCPT TO:<" + b"x" * 20000), b"")
+            self.assertEqual(talk.send(b"\r\n")[:3], code)
+
 
 class MessageTests(SynchronousTestCase):
     """The octets of a message go to the delivery as they come."""
