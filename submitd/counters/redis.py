@@ -16,7 +16,7 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
-from submitd.counters.windows import Room, Taken, Want
+from submitd.counters.windows import Room, Taken, Want, Window
 
 SCHEMES = ("redis://", "rediss://", "redis+unix://")
 
@@ -123,14 +123,18 @@ class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
         if len(answer) != 2 * len(wants):
             raise ValueError("another number of answers than of questions")
         return [
-            Room(want.window.amount - used, used, float(oldest) + want.window.seconds)
-            if used
-            else Room(want.window.amount, 0, now)
+            _room(want.window, used, oldest, now)
             for want, used, oldest in zip(wants, answer[::2], answer[1::2], strict=True)
         ]
 
     def _keys(self, wants: Sequence[Want]) -> list[str]:
         return [self.prefixed_key(want.key) for want in wants]
+
+
+def _room(window: Window, used: Any, oldest: Any, now: float) -> Room:
+    if type(used) is not int or not 0 <= used <= window.amount:
+        raise ValueError("a count that cannot be")
+    return Room(window.amount - used, used, float(oldest) + window.seconds if used else now)
 
 
 def _indexes(numbers: Sequence[Any], wants: Sequence[Want]) -> tuple[int, ...]:

@@ -1,0 +1,103 @@
+"""Counts in a real Redis: the same contract as in memory, and what only a Redis can do."""
+
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given, settings
+from redis.exceptions import ResponseError
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd.counters.redis import Redis
+from submitd.counters.windows import Taken, Want, Window
+from tests.counters.server import MISSING, RedisServer
+from tests.counters.test_memory import STEPS, Contract
+
+HOUR = Window(5, 3600, "5 per hour")
+
+
+class RedisTests(Contract, SynchronousTestCase):
+    """The storage in a Redis."""
+
+    skip = MISSING
+
+    def setUp(self) -> None:
+        self.server = RedisServer()
+        self.addCleanup(self.server.remove)
+        self.server.start()
+        self.redis = self.storage = Redis(self.server.url, 5.0)
+        self.addCleanup(self.redis.get_connection().close)
+
+    @given(STEPS)
+    @settings(deadline=None, max_examples=30)
+    def test_model(self, steps: list[tuple[int, int]]) -> None:
+        """It counts as a list of all that was counted would."""
+        self.follow(steps)
+
+    def test_nodes(self) -> None:
+        """Many nodes at once never count more than there is room for, in none of the windows."""
+        wide, narrow = Want("wide", Window(1000, 3600, "")), Want("narrow", Window(20, 3600, ""))
+        taken: list[Taken] = []
+
+        def node() -> None:
+            redis = Redis(self.server.url, 5.0)
+            taken.extend(redis.take([wide, narrow], 1e9, True) for _ in range(25))
+            redis.get_connection().close()
+
+        threads = [threading.Thread(target=node) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(sum(each.shortage is None for each in taken), 20)
+        self.assertEqual([room.used for room in self.redis.rooms([wide, narrow], 1e9)], [20, 20])
+
+    def test_expiry(self) -> None:
+        """Redis drops keys by itself when their window is over, and keeps no more than it holds."""
+        self.redis.take([Want("a", HOUR, 3)], 1e9, True)
+        connection = self.redis.get_connection()
+        self.assertEqual(connection.keys(), [b"submitd:a"])
+        self.assertIn(connection.ttl("submitd:a"), range(3590, 3601))
+        for at in range(20):
+            self.redis.take([Want("a", HOUR, 1)], 1e9 + 4000 * (at + 1), True)
+        self.assertEqual(connection.llen("submitd:a"), 5)
+
+    def test_large(self) -> None:
+        """A message to more recipients than Lua can unpack at once is counted whole."""
+        want = Want("large", Window(100_000, 3600, ""), 20_000)
+        self.redis.take([want], 1e9, True)
+        self.assertEqual(self.redis.rooms([want], 1e9)[0].used, 20_000)
+
+    def test_otherData(self) -> None:
+        """A key that holds something else is an error, and no count."""
+        self.redis.get_connection().set("submitd:a", "x")
+        self.assertRaises(ResponseError, self.redis.take, [Want("a", HOUR)], 1e9, True)
+        self.assertRaises(ResponseError, self.redis.rooms, [Want("a", HOUR)], 1e9)
+
+
+class NonsenseTests(SynchronousTestCase):
+    """Answers that cannot be."""
+
+    def redis(self, answer: object) -> Redis:
+        """A Redis whose scripts all give this."""
+        redis = Redis("redis://127.0.0.1:1/0", 1.0)
+        self.patch(redis, "_take", lambda keys, arguments: answer)
+        self.patch(redis, "_rooms", lambda keys, arguments: answer)
+        return redis
+
+    def test_take(self) -> None:
+        """Nothing is believed that does not fit the question."""
+        for answer in (None, 1, [], [0], [5, b""], [b"1", b""], [0, b"", 2], [1, b"x"], [-1, b""]):
+            with self.assertRaises((TypeError, ValueError)):
+                self.redis(answer).take([Want("a", HOUR)], 0.0, True)
+
+    def test_rooms(self) -> None:
+        """Neither are rooms."""
+        for answer in (None, 1, [], [1], [1, b"x"], [b"1", b"5"], [0, b"", 0, b""], [7, b"1"]):
+            with self.assertRaises((TypeError, ValueError)):
+                self.redis(answer).rooms([Want("a", HOUR)], 0.0)
+
+    def test_url(self) -> None:
+        """Only URLs of a single Redis are taken."""
+        for url in ("memcached://x", "redis+cluster://x:1", "", "127.0.0.1"):
+            self.assertRaises(ValueError, Redis, url, 1.0)
