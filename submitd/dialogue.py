@@ -288,8 +288,9 @@ class Dialogue:
             verb, argument = parseCommand(line)
         except Refused as refused:
             return self._unreadable(line, refused)
-        self._verb = verb
         entry = self.rules.verbs.get(verb)
+        # What is no verb of ours may be a password, sent behind an AUTH that was refused.
+        self._verb = b"" if entry is None else verb
         if entry is None:
             if verb == b"PROXY":
                 raise Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
