@@ -86,15 +86,15 @@ class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
     :param url: ``redis://HOST:PORT/DB``, ``rediss://...`` for TLS, or ``redis+unix:///SOCKET``;
         with ``USER:PASSWORD@`` where it asks for them.
     :param timeout: seconds for connecting, and for each answer.
-    :raise ValueError: for any other URL.
-    :raise limits.errors.ConfigurationError: when the package ``redis`` is not installed.
+    :raise ValueError: for any other URL, and when the package ``redis`` is not installed.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         if not url.startswith(SCHEMES):
             raise ValueError(f"must begin with {', '.join(SCHEMES)}")
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        super().__init__(url, key_prefix="submitd", **options, **_noRetry())
+        options.update(_noRetry())
+        super().__init__(url, key_prefix="submitd", **options)
 
     def initialize_storage(self, _uri: str) -> None:
         """Make the scripts known; nothing is connected yet."""
@@ -150,5 +150,5 @@ def _noRetry() -> dict[str, Any]:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
     except ImportError:
-        return {}
+        raise ValueError('needs the package "redis": the extra "redis" of submitd') from None
     return {"retry": Retry(NoBackoff(), 0)}

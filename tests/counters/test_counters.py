@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -196,6 +198,16 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(Counters(URL, "open", 1.0, "x").check(), [])
         [said] = Counters("redis://127.0.0.1:port/0", "open", 1.0, "x").check()
         self.assertTrue(said.startswith("storage: "), said)
+
+    def test_notInstalled(self) -> None:
+        """Without the package, the mistake names the extra that brings it."""
+        for name in ("redis.backoff", "redis.retry"):
+            self.addCleanup(sys.modules.__setitem__, name, importlib.import_module(name))
+            sys.modules[name] = None  # type: ignore[assignment]
+        self.assertEqual(
+            Counters(URL, "open", 1.0, "x").check(),
+            ['storage: needs the package "redis": the extra "redis" of submitd'],
+        )
 
     def test_then(self) -> None:
         """What follows an answer runs now, or when it has come."""
