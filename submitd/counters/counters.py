@@ -73,7 +73,7 @@ class Counters:
         self._isAway = False
         self._askAgain = 0.0
         if self._memory is None and not where.startswith(SCHEMES):
-            raise ValueError(f'must be "{MEMORY}" or begin with {", ".join(SCHEMES)}')
+            raise ValueError(f'storage must be "{MEMORY}" or begin with {", ".join(SCHEMES)}')
 
     def check(self) -> list[str]:
         """What is wrong with the URL; nothing is connected."""

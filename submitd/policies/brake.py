@@ -10,7 +10,7 @@ the spool, on hold.
 The operator is told once: by an event, and by ``command``.  It is run without a shell and without
 arguments of anybody else; ``SUBMITD_LOGIN``, ``SUBMITD_REASON``, ``SUBMITD_ADDRESS`` and
 ``SUBMITD_UNTIL`` stand in its environment.  What is held is released or deleted in the spool.
-:func:`letGo` lets the login itself go, from any process.
+:meth:`Brake.letGo` lets the login itself go, from any process (``submitd-queue release --login``).
 
 What is learned is in the SQLite file ``path``.  When that cannot be read or written an event says
 so once, and mail goes on as if the login was new: a broken disk here must not hold everybody's
@@ -54,21 +54,6 @@ WRITE_EVERY = 10.0
 # A command may take so long, in seconds, and so many may run.
 COMMAND_TIME = 60.0
 MAX_COMMANDS = 10
-
-
-def letGo(path: Path, login: str, until: float) -> bool:
-    """Let a login go; blocks, and works whether the service runs or not.
-
-    :param path: the policy's file.
-    :param until: before which time it is not to be braked again, in seconds since 1970.
-    :return: whether it was braked.
-    :raise sqlalchemy.exc.SQLAlchemyError: when the file cannot be used.
-    """
-    file = HistoryFile(path)
-    try:
-        return file.letGo(login, until)
-    finally:
-        file.close()
 
 
 @implementer(IDataPolicy, IMayHold, IRunning, IChecked)
@@ -166,6 +151,15 @@ class Brake:
         if self._writing.running:
             self._writing.stop()
         return self._flush().addBoth(lambda _: self._file.close())
+
+    def letGo(self, login: str, until: float) -> bool:
+        """Let a login go; blocks, and works from any process, whether the service runs or not.
+
+        :param until: before which time it is not to be braked again, in seconds since 1970.
+        :return: whether it was braked.
+        :raise sqlalchemy.exc.SQLAlchemyError: when the file cannot be used.
+        """
+        return self._file.letGo(login, until)
 
     # The stage.
 

@@ -100,7 +100,7 @@ class Queue:
 
     def _accepted(self, accepted: store.Accepted, acceptance: store.Acceptance) -> store.Accepted:
         if not accepted.isRepeat:
-            self._tell(_firstDue([acceptance]))
+            self._tell(_dueTimes([acceptance]))
         return accepted
 
     def abandon(self, messageId: str) -> Deferred[None]:
@@ -142,10 +142,9 @@ class Queue:
             keep=self.keep,
         )
         times = [each.due for each in outcomes if each.due is not None]
-        if own:
-            times.append(_firstDue(own))
+        times += _dueTimes(own)
         settled = self._write(store.settle, settling)
-        return settled.addCallback(lambda _: self._tell(min(times)) if times else None)
+        return settled.addCallback(lambda _: self._tell(times))
 
     def nextDue(self) -> Deferred[float | None]:
         """See :meth:`submitd.interfaces.ISpool.nextDue`."""
@@ -155,9 +154,9 @@ class Queue:
         """See :meth:`submitd.interfaces.ISpool.whenDue`."""
         self._told.append(told)
 
-    def _tell(self, due: float) -> None:
-        for told in self._told:
-            told(due)
+    def _tell(self, times: list[float]) -> None:
+        for told in self._told if times else ():
+            told(min(times))
 
     def read(self, messageId: str) -> Body:
         """See :meth:`submitd.interfaces.ISpool.read`."""
@@ -245,7 +244,7 @@ class Queue:
                 recipients=recipients,
             )
         if changed and change.action not in (Action.HOLD, Action.DELETE):
-            self._tell(change.now)
+            self._tell([change.now])
         return sum(changed.values())
 
     def counts(self) -> Deferred[list[Count]]:
@@ -274,8 +273,10 @@ def _notStarted(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     return fail(RuntimeError("the queue has not been started"))
 
 
-def _firstDue(acceptances: Sequence[store.Acceptance]) -> float:
-    return min((row["due"] for each in acceptances for row in each.recipients), default=0.0)
+def _dueTimes(acceptances: Sequence[store.Acceptance]) -> list[float]:
+    """When something is to be done for their recipients; nothing is for those on hold."""
+    dues = (row["due"] for each in acceptances for row in each.recipients)
+    return [due for due in dues if due is not None]
 
 
 def _leased(leased: store.Leased) -> list[Work]:

@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
+import sqlalchemy as sa
 from twisted.internet.task import react
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import provider
 
 import submitd
-from submitd import deliveries, events
+from submitd import deliveries, events, policies
 from submitd.deliveries.spool import Spool
 from submitd.interfaces import ISpool, ISpoolOperations
+from submitd.policies.brake import Brake
 from submitd.settings import Component, spoolUnlessNamed
 from submitd.spool.records import Action, Damaged, Filter, Listed, QueuedRecipient, Shown, State
 from submitd.typed import WrongValue, parseSeconds
@@ -46,7 +48,7 @@ commands:
   counts         how many recipients each domain has in each state
   retry [ID...]  try now, whatever the schedule says
   hold [ID...]   try no more until it is released
-  release [ID...]  let what is on hold go
+  release [ID...]  let what is on hold go; with --login alone, a braked login too
   expire [ID...] give up now, and report that to the sender
   delete [ID...] drop, and report to nobody
 """
@@ -161,12 +163,7 @@ def openSpool(arguments: argparse.Namespace) -> Spool:
         isUrl = "://" in arguments.spool
         return Spool(url=arguments.spool) if isUrl else Spool(path=Path(arguments.spool))
     file: Path = arguments.config
-    try:
-        table = tomllib.loads(file.read_text("utf-8")).get("delivery", {})
-    except OSError as error:
-        raise Problem(f"{file}: {error.strerror}; name it with --config, or --spool") from None
-    except ValueError as error:
-        raise Problem(f"{file}: is not TOML: {error}") from None
+    table = _documentOf(file).get("delivery", {})
     component = spoolUnlessNamed(Component.fromTable(table, file.absolute().parent))
     made, findings = component.make(deliveries.REGISTRY, "delivery")
     if findings:
@@ -174,6 +171,50 @@ def openSpool(arguments: argparse.Namespace) -> Spool:
     if not isinstance(made, Spool):
         raise Problem(f'{file}: delivery.use is "{component.use}", which has no queue')
     return made
+
+
+def _documentOf(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise Problem(f"{file}: {error.strerror}; name it with --config, or --spool") from None
+    except ValueError as error:
+        raise Problem(f"{file}: is not TOML: {error}") from None
+
+
+def brakesOf(arguments: argparse.Namespace) -> list[Brake]:
+    """The policies that have braked logins, and what they have learned in their files.
+
+    :raise Problem: when the section of one is wrong.
+    """
+    if arguments.spool:
+        return []
+    file: Path = arguments.config
+    found = []
+    for at, table in enumerate(_documentOf(file).get("policy", [])):
+        if table.get("use") == Brake.name:
+            component = Component.fromTable(table, file.absolute().parent)
+            made, findings = component.make(policies.REGISTRY, f"policy[{at}]")
+            if findings:
+                raise Problem("; ".join(f"{file}: {finding}" for finding in findings))
+            found.append(made)
+    return found
+
+
+def letGo(arguments: argparse.Namespace) -> bool:
+    """Let a login go that is braked, so that its next messages are not held as well.
+
+    :return: whether it was braked.
+    :raise Problem: when that cannot be done.
+    """
+    braked = False
+    for brake in brakesOf(arguments):
+        if brake.path.exists():
+            try:
+                braked |= brake.letGo(arguments.login, time.time() + brake.lasts)
+            except sa.exc.SQLAlchemyError as error:
+                raise Problem(f"{brake.path}: {error}") from None
+    return braked
 
 
 @attrs.define
@@ -260,12 +301,18 @@ class Command:
         if which == Filter() and not self.arguments.all:
             raise Problem(f"{action.value} what? Name queue ids, filters, or --all")
         messages = await self.meant(which)
+        isLogin = action is Action.RELEASE and which == Filter(login=which.login) != Filter()
         if not messages:
+            if isLogin and letGo(self.arguments):
+                self.say(f"{which.login} is no longer braked")
+                return
             raise Problem("no message is meant")
         recipients = sum(messages.values())
         what = f"{action.value} {recipients} recipient(s) of {len(messages)} message(s)"
         if which.ids is None and not self.arguments.yes and not self.confirmed(what):
             raise Problem("nothing was changed")
+        if isLogin and letGo(self.arguments):
+            self.say(f"{which.login} is no longer braked")
         ids, changed = sorted(messages), 0
         for at in range(0, len(ids), PAGE):
             page = attrs.evolve(which, ids=tuple(ids[at : at + PAGE]))

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,9 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd.counters.history import HistoryFile
 from submitd.spool.records import Filter, State
 from submitd.tools import queue as tool
-from tests.spool.support import SpoolCase
+from tests.spool.support import SpoolCase, makeSession
 
 
 class CommandTests(SpoolCase):
@@ -92,6 +94,52 @@ class CommandTests(SpoolCase):
             self.assertEqual(self.err.getvalue().splitlines()[-1], "5 of 5 messages")
             self.assertEqual(set(self.states()["A-4"]), {"held"})
             self.assertEqual(self.run_("list", "--json", "--limit", "3").count("\n"), 3)
+
+    def test_brake(self) -> None:
+        """A login that is braked is let go with its messages, or without any; others are not."""
+        usual = self.path.with_name("usual.sqlite")
+        file = self.path.with_name("submitd.toml")
+        file.write_text(
+            f'[delivery]\nuse = "spool"\npath = "{self.path.absolute()}"\n'
+            f'[[policy]]\nuse = "require-tls"\n'
+            f'[[policy]]\nuse = "brake"\npath = "{usual.absolute()}"\n'
+        )
+        history = HistoryFile(usual)
+        self.addCleanup(history.close)
+
+        def release(*words: str) -> str:
+            arguments = tool.parser().parse_args(["--config", str(file), "release", *words])
+            self.out, self.err = io.StringIO(), io.StringIO()
+            command = tool.Command(self.queue, arguments, self.out, self.err, "operator test")
+            try:
+                self.successResultOf(Deferred.fromCoroutine(command.run()))
+            except self.failureException as failure:
+                return str(failure)
+            return self.out.getvalue()
+
+        self.assertIn("no message is meant", release("--login", "alice", "--yes"))
+        self.assertFalse(usual.exists())
+        history.brake("alice", 2e9, "too much")
+        history.brake("bob", 2e9, "too much")
+        self.assertEqual(release("--login", "alice", "--yes"), "alice is no longer braked\n")
+        self.assertEqual((history.read("alice").braked, history.read("bob").braked), (0.0, 2e9))
+        self.assertGreater(history.read("alice").trusted, time.time() + 86000)
+        self.send("A-1", session=makeSession("bob"))
+        self.run_("hold", "A-1")
+        self.assertEqual(
+            release("--login", "bob", "--yes").splitlines(),
+            ["bob is no longer braked", "release: 1 recipient(s) changed"],
+        )
+        self.run_("hold", "A-1")
+        history.brake("bob", 2e9, "too much")
+        self.assertEqual(release("A-1"), "release: 1 recipient(s) changed\n")
+        self.assertEqual(history.read("bob").braked, 2e9)
+        broken = self.path.with_name("broken.sqlite")
+        broken.write_bytes(b"no data base" * 100)
+        file.write_text(file.read_text().replace(str(usual.absolute()), str(broken.absolute())))
+        self.assertIn("file is not a database", release("--login", "bob", "--yes"))
+        file.write_text('[[policy]]\nuse = "brake"\n')
+        self.assertIn("policy[0].path: is missing", release("--login", "bob", "--yes"))
 
     def test_show(self) -> None:
         """Envelope, header and history with each reply, as text and as JSON."""
