@@ -126,6 +126,25 @@ class RunningTests(TestCase):
         code, _ = await deferToThread(submit)
         self.assertGreaterEqual(code, 500)
 
+    async def test_runningPolicies(self) -> None:
+        """Policies with something running get the clock: they count over all listeners."""
+        policies = (
+            Component("login-throttle"),
+            Component("rate-limit", {"messages_per_login": "1/hour"}),
+        )
+        starttls, implicit = portsOf(self.run_(attrs.evolve(self.settings, policy=policies)))
+
+        def submit() -> tuple[int, bytes]:
+            self.submit(smtplib.SMTP_SSL("127.0.0.1", implicit, context=self.trusting()))
+            with smtplib.SMTP("127.0.0.1", starttls, timeout=30) as client:
+                client.starttls(context=self.trusting())
+                client.login("alice@example.com", PASSWORD)
+                return client.mail("alice@example.com")
+
+        code, said = await deferToThread(submit)
+        self.assertEqual(code, 450)
+        self.assertIn(b"Too many messages: 1 per hour for this login", said)
+
     async def test_stop(self) -> None:
         """At the end the port is closed and whoever is connected is told: 421."""
         made = self.run_(self.settings)
