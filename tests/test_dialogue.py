@@ -6,9 +6,12 @@ import base64
 import json
 from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -550,3 +553,24 @@ class LoginTests(SynchronousTestCase):
         for secret in ("wonderland", "wrong", "AGFsaWNl"):
             self.assertNotIn(secret, text)
         self.assertIn("alice", text)
+
+    def test_clientGone(self) -> None:
+        """A client that goes while its password is verified is no failure of the checker's."""
+
+        @implementer(ICredentialsChecker)
+        class Slow:
+            credentialInterfaces = (IUsernamePassword,)
+
+            def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:
+                return Deferred()
+
+        portal = Portal(SubmissionRealm(), [Slow()])
+        talk = Conversation(makeSubmission(requireTLS=False, insecureLogin=True, portal=portal))
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        talk.say("EHLO client.example", "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ=")
+        talk.lose()
+        named = [event.get("event") for event in logged]
+        self.assertNotIn("policy-failed", named)
+        self.assertIn("connection-closed", named)

@@ -132,6 +132,8 @@ class Login:
         except Refused:
             raise
         except Exception:
+            if dialogue.state is State.CLOSED:
+                raise  # the client went, which is what cancelled it: nothing to be logged
             return self._unavailable(Failure())
         return await self._succeeded(avatar, logout)
 
