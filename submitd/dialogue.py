@@ -237,13 +237,18 @@ class Dialogue:
         """The service ends: the last reply."""
         return self.refuse(Refused(SHUTTING_DOWN, "service stops"))
 
-    def lineTooLong(self) -> Answer:
-        """A line passed the limit and has been thrown away up to its end."""
+    def lineTooLong(self, beginning: bytes) -> Answer:
+        """A line passed the limit and has been thrown away up to its end.
+
+        :param beginning: its first octets.
+        """
+        refused = Refused(LINE_TOO_LONG, "command line too long")
         if self.state is State.AUTH:
             self.state = State.READY
-        else:
-            self._verb = b""  # not that of the line before
-        return self.refuse(Refused(LINE_TOO_LONG, "command line too long"))
+            return self.refuse(refused)
+        self._verb = b""  # not that of the line before
+        self.session.commands += 1
+        return self._unreadable(beginning, refused)
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: abort what is unfinished and tell the observers."""
@@ -283,7 +288,9 @@ class Dialogue:
         self._verb = b""
         self.session.commands += 1
         try:
-            if len(line) > MAX_COMMAND_LINE and not line[:5].upper() == b"AUTH ":
+            if len(line) > MAX_COMMAND_LINE and (
+                len(line) > MAX_AUTH_LINE or line[:5].upper() != b"AUTH "
+            ):
                 raise Refused(LINE_TOO_LONG, "command line too long")
             verb, argument = parseCommand(line)
         except Refused as refused:

@@ -111,7 +111,7 @@ class SubmissionProtocol(Protocol):
         self._at = 0
         self._holds = 0
         self._reading = False
-        self._skipping = False
+        self._skipped = b""  # the verb of a line that is too long, and is being thrown away
         self._replies: list[bytes] = []
         self._greeted = False
         self._closing = False
@@ -248,18 +248,18 @@ class SubmissionProtocol(Protocol):
         line = self._buffer[self._at : end]
         self._at = end + 2
         self._heard = self.factory.connections.now
-        if self._skipping:
-            self._skipping = False
-            self._give(self.dialogue.lineTooLong())
+        if self._skipped:
+            beginning, self._skipped = self._skipped, b""
+            self._give(self.dialogue.lineTooLong(beginning))
         else:
             self._give(self.dialogue.lineReceived(line))
         return True
 
     def _keepPartialLine(self) -> None:
         self._buffer, self._at = self._buffer[self._at :], 0
-        if len(self._buffer) > MAX_AUTH_LINE:
+        if len(self._buffer) > MAX_AUTH_LINE + 1:
             # One reply, after the line's true end; the last octet may be the CR of that end.
-            self._skipping = True
+            self._skipped = self._skipped or self._buffer[:4]
             self._buffer = self._buffer[-1:]
 
     def _takeOctets(self) -> bool:

@@ -187,6 +187,24 @@ class LineTests(SynchronousTestCase):
         endless = talk.send(b"A" * 70000) + talk.send(b"\r\n") + talk.send(b"NOOP\r\n")
         self.assertEqual(endless, b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
 
+    def test_tooLongHoweverCut(self) -> None:
+        """Where a line that is too long was cut makes no difference, nor does what it begins with.
+
+        BDAT ends the connection: what is behind its line would be read as commands (RFC 3030).
+        """
+        for verb in (b"AUTH PLAIN ", b"NOOP ", b"BDAT ", b"bdat "):
+            for length in (MAX_AUTH_LINE - 1, MAX_AUTH_LINE, MAX_AUTH_LINE + 1, 20000):
+                line = verb.ljust(length, b"0") + b"\r\n"
+                said = set()
+                for cut in (0, 2, MAX_AUTH_LINE, MAX_AUTH_LINE + 1, length, length + 1):
+                    talk = Conversation(openly())
+                    talk.transport.clear()
+                    talk.say("EHLO client.example")
+                    heard = talk.send(line[:cut]) + talk.send(line[cut:] + b"NOOP\r\n")
+                    said.add(heard)
+                    self.assertIs(b"\r\n250" in heard, verb.upper() != b"BDAT ", heard)
+                self.assertEqual(len(said), 1, (verb, length, said))
+
     def test_tooLongBehindRecipient(self) -> None:
         """A line without end is no recipient, whatever stood before it: a few, and that was all."""
         limits = Limits(unrecognized=2)
