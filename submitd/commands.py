@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.envelope import Envelope, Recipient
-from submitd.interfaces import IHoldingDelivery, IMessage, ITraceField
+from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, ITraceField
+from submitd.message.copied import begin
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
 from submitd.pipeline import asDeferred
@@ -173,7 +174,12 @@ def openMessage(
 def _beginMessage(
     dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
-    sink = dialogue.delivery.begin(dialogue.session, _transaction(dialogue))
+    envelope = _transaction(dialogue)
+    if envelope.copies:
+        beginning = begin(dialogue.session, envelope, dialogue.delivery)
+        waiting = dialogue.limited(Deferred.fromCoroutine(beginning))
+        return waiting.addCallback(_opened, dialogue, then)
+    sink = dialogue.delivery.begin(dialogue.session, envelope)
     if IMessage.providedBy(sink):
         return _opened(sink, dialogue, then)
     waiting = dialogue.limited(asDeferred(sink))
@@ -250,6 +256,8 @@ def lookForBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
 def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
     if envelope.hold is not None and not IHoldingDelivery.providedBy(dialogue.delivery):
         raise Refused(LOCAL_ERROR, f"to be held, and the delivery cannot: {envelope.hold}")
+    if envelope.blind and not IBlindCopyDelivery.providedBy(dialogue.delivery):
+        raise Refused(LOCAL_ERROR, "to be copied to others, and the delivery cannot")
     outcome = incoming.commit()
     if isinstance(outcome, Deferred):
         return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)

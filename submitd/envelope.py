@@ -10,6 +10,7 @@ from submitd.wire.address import Mailbox, ReversePath
 
 if TYPE_CHECKING:
     from submitd.interfaces import IReceivedMessage
+    from submitd.message.copied import Copy
 
 
 @attrs.define(eq=False)
@@ -45,6 +46,10 @@ class Envelope:
     :ivar envid: RFC 3461 4.4, decoded, or ``None``.
     :ivar hold: why the message is to be kept until an operator lets it go, or ``None``; a policy
         sets it before the commit, and only a delivery that is an ``IHoldingDelivery`` obeys.
+    :ivar blind: further recipients, of whom no client, report or header field tells; only a
+        delivery that is an ``IBlindCopyDelivery`` obeys.
+    :ivar copies: deliveries that take the message too, and have committed it before the 250; a
+        policy adds to them before 354.
     :ivar extensions: what further extensions have parsed, by their keyword: ``"FUTURERELEASE"`` the
         time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
         ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
@@ -66,6 +71,8 @@ class Envelope:
     ret: str | None = None
     envid: str | None = None
     hold: str | None = None
+    blind: tuple[Recipient, ...] = ()
+    copies: tuple[Copy, ...] = ()
     extensions: dict[str, Any] = attrs.field(factory=dict)
     private: bool = False
     message: IReceivedMessage | None = attrs.field(default=None, repr=False)

@@ -145,6 +145,18 @@ LOGIN_BLOCKED = Event(
     ("session", "peer", "scope", "limit", "user"),
     LogLevel.warn,
 )
+COPY_FAILED = Event(
+    "copy-failed", "copy failed", ("session", "id", "copy", "cause"), LogLevel.error
+)
+DELEGATION_AWAY = Event(
+    "delegation-away", "delegation away", ("policy", "cause", "verdict"), LogLevel.error
+)
+DELEGATION_BACK = Event("delegation-back", "delegation back", ("policy",))
+DELEGATION_ACTION = Event(
+    "delegation-action",
+    "delegation action",
+    ("session", "id", "peer", "user", "policy", "stage", "action", "problem"),
+)
 MESSAGE_HELD = Event("message-held", "message held", ("session", "id", "peer", "user", "reason"))
 BRAKE_APPLIED = Event(
     "brake-applied",

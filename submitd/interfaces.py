@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Work,
     )
     from submitd.states import Verb
+    from submitd.typed import Table
     from submitd.wire.address import Mailbox
     from submitd.wire.reply import Reply
 
@@ -202,6 +203,24 @@ class IHoldingDelivery(IDelivery):
 
 class IMayHold(Interface):
     """A policy that may set ``envelope.hold``: it needs a delivery that holds."""
+
+
+class IBlindCopyDelivery(IDelivery):
+    """A delivery that delivers to ``envelope.blind`` as well, and tells nobody of it.
+
+    A message with such recipients is refused where the delivery is none of these.
+    """
+
+
+class IMayBlindCopy(Interface):
+    """A policy that adds to ``envelope.blind``: it needs a delivery that delivers to these."""
+
+
+class IBringsDelivery(Interface):
+    """A policy that has a delivery of its own, named in its section of the configuration."""
+
+    delivery: Table | None = Attribute("what the configuration says of it; None for none")
+    sink: IDelivery | None = Attribute("the delivery itself, which is set once it has been made")
 
 
 class IMessage(Interface):

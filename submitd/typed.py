@@ -17,7 +17,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar
 
@@ -95,6 +95,23 @@ class Finding:
     def __str__(self) -> str:
         said = f"{self.key}: {self.sentence}" if self.key else self.sentence
         return f"warning: {said}" if self.isWarning else said
+
+
+@attrs.frozen
+class Table:
+    """A table of the configuration as it was written, for whoever knows what is in it.
+
+    :param values: as TOML has them.
+    :param directory: where relative paths begin.
+    """
+
+    values: Mapping[str, Any]
+    directory: Path
+
+    @classmethod
+    def fromTable(cls, table: Mapping[str, Any], directory: Path) -> Table:
+        """See :func:`structure`."""
+        return cls(table, directory)
 
 
 def structure(

@@ -31,6 +31,7 @@ from submitd import events
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
 from submitd.interfaces import (
+    IBlindCopyDelivery,
     IChecked,
     IExtendedDelivery,
     IHoldingDelivery,
@@ -58,7 +59,7 @@ _MESSAGE_ID = re.compile(
 _RECEIVED = re.compile(rb"Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
 
-@implementer(IExtendedDelivery, IHoldingDelivery, IRunning, IChecked)
+@implementer(IExtendedDelivery, IHoldingDelivery, IBlindCopyDelivery, IRunning, IChecked)
 @attrs.define(eq=False)
 class Spool:
     """Delivers into the queue.

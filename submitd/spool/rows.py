@@ -24,8 +24,11 @@ Row = dict[str, Any]
 # Longest reply that is kept, in characters; one of many lines says nothing more in its hundredth.
 MAX_REPLY = 2000
 
-# ``message`` is there while the message comes in, and is what the spool is given.
-_OWN_COLUMNS = frozenset({"id", "reversePath", "recipients", "mailbox", "message"})
+# ``message`` is there while the message comes in, and is what the spool is given; blind recipients
+# have rows of their own, and copies are no business of a queue.
+_OWN_COLUMNS = frozenset(
+    {"id", "reversePath", "recipients", "blind", "mailbox", "message", "copies"}
+)
 
 
 def _defaults(kind: type) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def recipientRows(envelope: Envelope, arrived: float) -> list[Row]:
             "domain": sameDomain(recipient.mailbox.domain),
             "parameters": _packed(recipient, _RECIPIENT),
         }
-        for position, recipient in enumerate(envelope.recipients)
+        for position, recipient in enumerate((*envelope.recipients, *envelope.blind))
     ]
 
 
