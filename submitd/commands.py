@@ -254,7 +254,8 @@ def lookForBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
 
 
 def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
-    if envelope.hold is not None and not IHoldingDelivery.providedBy(dialogue.delivery):
+    holds = IHoldingDelivery.providedBy(dialogue.delivery)
+    if envelope.hold is not None and not holds and not incoming.discarded:
         raise Refused(LOCAL_ERROR, f"to be held, and the delivery cannot: {envelope.hold}")
     if envelope.blind and not IBlindCopyDelivery.providedBy(dialogue.delivery):
         raise Refused(LOCAL_ERROR, "to be copied to others, and the delivery cannot")
@@ -276,6 +277,9 @@ def _committed(
         if len(replies) != len(envelope.recipients):
             raise TypeError(f"{len(replies)} outcomes for {len(envelope.recipients)} recipients")
     _logAccepted(dialogue, envelope, incoming, queueId, replies)
+    if envelope.asked is not None:  # whoever was added or left out, these are to be answered
+        replies = [next((reply for reply in replies if not reply.isPositive), replies[0])]
+        envelope.recipients = envelope.asked
     answer = _answer(dialogue, envelope, replies)
     dialogue.reset()
     return answer
@@ -299,6 +303,9 @@ def _logAccepted(
     if not any(reply.isPositive for reply in replies):
         return
     session = dialogue.session
+    if incoming.discarded:
+        _logDiscarded(dialogue, envelope, incoming)
+        return
     events.emit(
         events.MESSAGE_ACCEPTED,
         session=session.id,
@@ -309,6 +316,21 @@ def _logAccepted(
         recipients=len(envelope.recipients),
         size=incoming.byteLength,
         protocol=session.transmissionType,
+    )
+
+
+def _logDiscarded(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> None:
+    session = dialogue.session
+    events.emit(
+        events.MESSAGE_DISCARDED,
+        session=session.id,
+        id=envelope.id,
+        peer=session.remoteAddress,
+        user=session.user.avatarId if session.user is not None else None,
+        sender=str(envelope.reversePath),
+        recipients=len(envelope.recipients),
+        size=incoming.byteLength,
+        reason=incoming.discarded,
     )
 
 

@@ -50,6 +50,8 @@ class Envelope:
         delivery that is an ``IBlindCopyDelivery`` obeys.
     :ivar copies: deliveries that take the message too, and have committed it before the 250; a
         policy adds to them before 354.
+    :ivar asked: the recipients that the client knows to be accepted, where a policy has put another
+        list in the place of ``recipients`` behind the message; else ``None``.
     :ivar extensions: what further extensions have parsed, by their keyword: ``"FUTURERELEASE"`` the
         time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
         ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
@@ -73,6 +75,7 @@ class Envelope:
     hold: str | None = None
     blind: tuple[Recipient, ...] = ()
     copies: tuple[Copy, ...] = ()
+    asked: list[Recipient] | None = None
     extensions: dict[str, Any] = attrs.field(factory=dict)
     private: bool = False
     message: IReceivedMessage | None = attrs.field(default=None, repr=False)

@@ -157,6 +157,11 @@ DELEGATION_ACTION = Event(
     "delegation action",
     ("session", "id", "peer", "user", "policy", "stage", "action", "problem"),
 )
+MESSAGE_DISCARDED = Event(
+    "message-discarded",
+    "message discarded",
+    ("session", "id", "peer", "user", "sender", "recipients", "size", "reason"),
+)
 MESSAGE_HELD = Event("message-held", "message held", ("session", "id", "peer", "user", "reason"))
 BRAKE_APPLIED = Event(
     "brake-applied",
@@ -165,6 +170,13 @@ BRAKE_APPLIED = Event(
     LogLevel.error,
 )
 BRAKE_PROBLEM = Event("brake-problem", "brake problem", ("problem",), LogLevel.error)
+FILTER_FAILED = Event(
+    "filter-failed",
+    "filter failed",
+    ("session", "policy", "stage", "cause", "verdict"),
+    LogLevel.error,
+)
+FILTER_BACK = Event("filter-back", "filter answers again", ("policy",))
 COUNTERS_AWAY = Event(
     "counters-away", "counters away", ("policy", "cause", "verdict"), LogLevel.error
 )

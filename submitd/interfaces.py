@@ -168,6 +168,51 @@ class IReceivedMessage(Interface):
         :raise ValueError: when the field is not made of whole lines.
         """
 
+    def observeBody(observe: Callable[[bytes], Deferred[None] | None]) -> None:
+        """Have a function called with each part of the body, as earlier policies have left it.
+
+        May be called at the stage *header* alone, on ``envelope.message``.  When the policy's own
+        ``messageReceived`` is called, it has been given the whole body.
+
+        :param observe: takes octets behind the empty line; may raise ``Refused``, and may give a
+            Deferred that fires when the next octets may come.
+        """
+
+    def holdBody(observe: Callable[[bytes], Deferred[None] | None]) -> IHeldMessage:
+        """The same, and keep the message back until the policy lets it go.
+
+        :return: an :class:`IHeldMessage`.
+        """
+
+    def discard(reason: str) -> None:
+        """Have the message dropped in place of the commit, and answered as if it was kept.
+
+        :param reason: why, for the log.
+        """
+
+
+class IHeldMessage(Interface):
+    """A message that a policy keeps back, header and body, to change it at its end."""
+
+    header: Header = Attribute("the header section; it goes on as it is when it is let go")
+
+    def replaceBody(octets: bytes) -> None:
+        """Put other octets in the place of the body; the first call drops the one that came.
+
+        :raise Refused: 552 5.3.4 above the largest size of a message, 452 4.3.1 without space.
+        """
+
+    def keepBody() -> None:
+        """Forget what was put in the place of the body: the one that came stays."""
+
+    def release() -> Deferred[None]:
+        """Let header and body go on to the policies behind this one, and to the delivery.
+
+        Must be called in ``messageReceived``: what is held cannot be committed.
+
+        :return: fires when all of it has gone on.
+        """
+
 
 class IDelivery(Interface):
     """Where an accepted message goes."""

@@ -5,7 +5,8 @@ first thing that went wrong: from then on the delivery is told to abort, and wha
 read and dropped, so that there is one reply after the true end of the data (rule 3).
 
 Where policies take part in the stage *header*, the header section is held back until it is whole,
-shown to them, and goes to the delivery as they left it, with the body behind it.  One that is
+shown to them, and goes to the delivery as they left it, with the body behind it, past those that
+asked to see or to hold it (:mod:`submitd.message.body`).  One that is
 longer than its limit, or has more than :data:`submitd.message.header.MAX_LINES` lines, is refused
 with 552 5.3.4 then, for nobody has seen all of it.
 """
@@ -20,11 +21,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events
-from submitd.interfaces import IMessage, IReceivedMessage
+from submitd.interfaces import IHeldMessage, IMessage, IReceivedMessage
+from submitd.message.body import BodyPath, Observe
 from submitd.message.header import MAX_LINES, Header
 from submitd.pipeline import asDeferred
 from submitd.wire.errors import Refused
-from submitd.wire.reply import MESSAGE_TOO_LARGE, Reply
+from submitd.wire.reply import LOCAL_ERROR, MESSAGE_TOO_LARGE, Reply
 
 HEADER_TOO_LARGE = Reply(552, "5.3.4", "Header section exceeds the fixed limit")
 
@@ -47,6 +49,7 @@ class IncomingMessage:
     :ivar problem: why the message cannot be kept: a ``Refused`` or any other exception, or
         ``None`` while all is well.
     :ivar committing: whether the delivery was told to commit; then nothing is aborted any more.
+    :ivar discarded: why it is to be dropped in place of the commit; empty where it is not.
     """
 
     def __init__(
@@ -71,12 +74,16 @@ class IncomingMessage:
         self._review = review
         self._reviewLimit = reviewLimit
         self._held = bytearray()
+        self._body: BodyPath | None = None
         self.committing = False
+        self.discarded = ""
         self._aborted = False
 
     @property
     def header(self) -> bytes:
         """The header section with the empty line's CRLF left out, as far as it was kept."""
+        if self._body is not None and self._body.header is not None:
+            return self._body.header.octets[: self._headerLimit]
         if self._head.startswith(b"\r\n"):
             return b""
         end = self._head.find(_HEADER_END)
@@ -88,6 +95,23 @@ class IncomingMessage:
         if not field.endswith(b"\r\n") or b"\r" in bare or b"\n" in bare:
             raise ValueError("a header field is made of whole lines, each ended with CRLF")
         self.prepended.append(field)
+
+    def observeBody(self, observe: Observe) -> None:
+        """See :meth:`submitd.interfaces.IReceivedMessage.observeBody`."""
+        self._bodyPath().observe(observe)
+
+    def holdBody(self, observe: Observe) -> IHeldMessage:
+        """See :meth:`submitd.interfaces.IReceivedMessage.holdBody`."""
+        return self._bodyPath().hold(observe)
+
+    def _bodyPath(self) -> BodyPath:
+        if self._body is None:
+            self._body = BodyPath(self._forwardOrRaise, self._sizeLimit)
+        return self._body
+
+    def discard(self, reason: str) -> None:
+        """See :meth:`submitd.interfaces.IReceivedMessage.discard`."""
+        self.discarded = self.discarded or reason
 
     def trace(self, field: bytes) -> Deferred[None] | None:
         """Give the delivery a trace field of our own, which counts for nobody's limit."""
@@ -104,6 +128,8 @@ class IncomingMessage:
             return None
         if self._review is not None:
             return self._hold(chunk)
+        if self._body is not None:
+            return self._along(self._body.write, chunk)
         return self._forward(chunk)
 
     def finish(self) -> Deferred[None] | None:
@@ -140,13 +166,42 @@ class IncomingMessage:
             self.fail(Failure())
             return None
         if waiting is None:
-            return self._forward(header.octets + rest)
+            return self._goOn(header, rest)
         waiting.addCallback(lambda _: self._goOn(header, rest))
         return waiting.addErrback(self.fail)
 
     def _goOn(self, header: Header, rest: bytes) -> Deferred[None] | None:
         # While policies made up their minds the client may have gone.
-        return None if self._aborted else self._forward(header.octets + rest)
+        if self._aborted:
+            return None
+        if self._body is not None:
+            return self._along(self._body.begin, header, rest)
+        return self._forward(header.octets + rest)
+
+    def _along(
+        self, go: Callable[..., Deferred[None] | None], *arguments: Any
+    ) -> Deferred[None] | None:
+        """Send something past the policies that look at the body."""
+        try:
+            waiting = go(*arguments)
+        except Exception:
+            self.fail(Failure())
+            return None
+        return None if waiting is None else waiting.addErrback(self.fail)
+
+    def _forwardOrRaise(self, chunk: bytes) -> Deferred[None] | None:
+        """For those who wait to know: what comes to nothing is an exception to them."""
+        if self._aborted:
+            self._raiseProblem(None)
+            raise Refused(LOCAL_ERROR, "the client is gone")
+        waiting = self._forward(chunk)
+        if self.problem is not None:
+            self.problem.raiseException()
+        return None if waiting is None else waiting.addCallback(self._raiseProblem)
+
+    def _raiseProblem(self, result: None) -> None:
+        if self.problem is not None:
+            self.problem.raiseException()
 
     def _tooLarge(self, cause: str) -> None:
         self._review = None
@@ -179,6 +234,11 @@ class IncomingMessage:
 
     def commit(self) -> Any:
         """Commit: the delivery's queue id or outcomes, or a Deferred of them."""
+        if self.discarded:
+            self.abort()
+            return None
+        if self._body is not None and self._body.isHeld:
+            raise RuntimeError("a policy has not let the message go")
         if self.prepended:
             # The last policy's field stands on top, as a trace field does.
             self._sink.prepend(b"".join(reversed(self.prepended)))
@@ -191,6 +251,8 @@ class IncomingMessage:
             self._aborted = True
             self._review = None
             self._held.clear()
+            if self._body is not None:
+                self._body.close()
             try:
                 self._sink.connectionLost()
             except Exception:
