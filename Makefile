@@ -1,6 +1,7 @@
 # make run     sets everything up and runs the service: the demonstration, or with
 #              make run ARGS="--config submitd.toml" a configuration
 # make test    sets everything up and runs the tests; COVERAGE=1 measures branch coverage
+# make nightly the tests whose long form takes hours: more kills, more random input
 # make check   ruff, mypy, bandit and the documentation (make lint, types, security, docs)
 #
 # Needs Python 3.11 or newer with pip, and nothing else; another one: make PYTHON=python3.12 run
@@ -9,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TESTS ?= tests
 ARGS ?=
+KILLS ?= 200
 COVERAGE ?=
 
 BIN = $(VENV)/bin
@@ -18,7 +20,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-
 	--config-settings editable_mode=compat --editable
 TRIAL = -m twisted.trial --temp-directory=$(VENV)/trial
 
-.PHONY: run test check lint types security docs clean
+.PHONY: run test nightly check lint types security docs clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -30,6 +32,12 @@ ifeq ($(COVERAGE),)
 else
 	$(BIN)/python -m coverage run $(TRIAL) $(TESTS)
 endif
+
+# A step for each long form; all of them run, and the status says whether one failed.
+nightly: $(VENV)/test.done
+	@status=0; \
+	SUBMITD_KILLS=$(KILLS) $(BIN)/python $(TRIAL) tests.crash || status=1; \
+	exit $$status
 
 check: lint types security docs
 

@@ -510,7 +510,7 @@ class ISpool(Interface):
         """
 
     def stop() -> Deferred[None]:
-        """Finish what is under way and close the data base; leases stay."""
+        """Finish what is under way and close the data base; leases end, or stay until they end."""
 
 
 class IBody(Interface):

@@ -234,8 +234,10 @@ class SubmissionService(MultiService):
             self._log.close()
 
     async def _end(self, closing: Deferred[Any]) -> None:
+        # Clients and deliveries have the same time, not one after the other.
+        drained = self.connections.drain(self.drainSeconds)
         await closing
-        await self.connections.drain(self.drainSeconds)
+        await drained
         for each in self._running:
             await each.stop()
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)

@@ -136,7 +136,8 @@ class RelaySettings(TargetSettings):
     lease: Seconds = attrs.field(
         metadata={
             "help": "How long taken work is safe from other processes; it is extended while it "
-            "goes on, and is what a crash may delay."
+            "goes on.  With PostgreSQL it is what a crash may delay; with SQLite a dead process's "
+            "work is taken back at the next start."
         },
         default=Seconds(900.0),
     )

@@ -26,6 +26,7 @@ from submitd import events
 from submitd.interfaces import IBody, ISpool, ISpoolOperations
 from submitd.spool import operations, store
 from submitd.spool.database import Database, Link, Unusable, asRefused
+from submitd.spool.owners import Owners
 from submitd.spool.records import (
     Action,
     Count,
@@ -75,6 +76,8 @@ class Queue:
         self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
         self._owner = ""
+        self._owners = None if database.path is None else Owners(database.path)
+        self._isPresent = False
         self._serial = 0
         self._tidied = 0.0
 
@@ -110,13 +113,30 @@ class Queue:
     # For the relay.
 
     def lease(self, limit: int, seconds: float) -> Deferred[list[Work]]:
-        """See :meth:`submitd.interfaces.ISpool.lease`."""
+        """See :meth:`submitd.interfaces.ISpool.lease`; first it takes back what dead ones had."""
+        if self._owners is not None and not self._isPresent:
+            self._enter(self._owners)
         now = self.now()
         self._serial += 1
         token = f"{self.owner}/{self._serial}"
         claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds)
         self._tidyNowAndThen()
         return self._write(store.lease, claim).addCallback(_leased)
+
+    def _enter(self, owners: Owners) -> None:
+        self._isPresent = True
+        entering = self._write(store.enter, (owners, self.owner, self.now()))
+        entering.addCallbacks(self._entered, self._notReclaimed, callbackArgs=(owners,))
+
+    def _entered(self, problem: str, owners: Owners) -> None:
+        owners.bury()
+        if problem:
+            # The leases of dead ones end by themselves.
+            events.emit(events.RELAY_PROBLEM, problem=f"{self.database.path}: {problem}")
+
+    def _notReclaimed(self, failure: Failure) -> None:
+        # It is tried again with the next lease.
+        self._isPresent = False
 
     def extend(self, work: Work, seconds: float) -> Deferred[Work]:
         """See :meth:`submitd.interfaces.ISpool.extend`."""
@@ -186,6 +206,11 @@ class Queue:
 
     def stop(self) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.stop`."""
+        if self._owners is not None and self._isPresent:
+            leave = self._owners.leave
+            self._write(store.reclaim, (self.owner, self.now())).addCallbacks(
+                lambda _: leave(isDone=True), lambda _: leave(isDone=False)
+            )
         return self._writer.idle().addCallback(self._closeLinks)
 
     def _closeLinks(self, _: object) -> Deferred[None]:

@@ -7,7 +7,8 @@ again what has been submitted a short while ago.  ``spool`` has one row: the ver
 
 Keys are queue ids, which grow with time: so new rows are appended, and a long queue costs a new
 message nothing.  ``recipient.due`` is NULL where nothing is to be done, so the index of what is due
-holds waiting recipients alone; a lease is a due time in the future.
+holds waiting recipients alone; a lease is a due time in the future, and a token that begins with
+its owner's name.
 
 :func:`migrate` refuses a newer version and a data base of somebody else, with a sentence.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-VERSION = 1
+VERSION = 2
 
 # Ids and addresses are compared octet by octet, as SQLite does it anyhow.
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -95,6 +96,10 @@ sa.Index(
     postgresql_where=_WAITING,
 )
 sa.Index("recipient_domain", recipient.c.domain, recipient.c.message)
+# For the leases of a dead process, which are known to be of one on SQLite alone.
+_LEASES = sa.Index(
+    "recipient_token", recipient.c.token, sqlite_where=recipient.c.token.is_not(None)
+).ddl_if(dialect="sqlite")
 
 history = sa.Table(
     "history",
@@ -119,8 +124,14 @@ submission = sa.Table(
 )
 sa.Index("submission_at", submission.c.at)
 
+
+def _indexLeases(connection: sa.Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        _LEASES.create(connection)
+
+
 # version -> what brings a data base of that version to the next one.
-MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {}
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _indexLeases}
 
 
 class SchemaMistake(Exception):

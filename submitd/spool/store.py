@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
+from submitd.spool.owners import Owners
 from submitd.spool.prepared import Prepared
 from submitd.spool.records import (
     Damaged,
@@ -284,6 +285,15 @@ _GIVE_BACK = Prepared(
     .where(*_OURS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
 )
+# "0" is what follows "/": all tokens of one owner.
+_RECLAIM = Prepared(
+    sa.update(recipient)
+    .where(
+        recipient.c.token > sa.bindparam("owner") + "/",
+        recipient.c.token < sa.bindparam("owner") + "0",
+    )
+    .values(due=sa.bindparam("now"))
+)
 _POSITIONS = Prepared(
     sa.select(recipient.c.position)
     .where(recipient.c.message == sa.bindparam("id"), recipient.c.token == sa.bindparam("held"))
@@ -420,6 +430,31 @@ def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
             ],
         )
     return [None] * len(works)
+
+
+def enter(connection: sa.Connection, comers: list[tuple[Owners, str, float]]) -> list[str]:
+    """Be there under a name, and take back what dead ones have left.
+
+    :return: what is wrong with the directory, or nothing.
+    """
+    return [_enter(connection, *comer) for comer in comers]
+
+
+def _enter(connection: sa.Connection, owners: Owners, name: str, now: float) -> str:
+    try:
+        owners.enter(name)
+        dead = owners.dead()
+    except OSError as error:
+        return error.strerror or str(error)
+    reclaim(connection, [(each, now) for each in dead])
+    return ""
+
+
+def reclaim(connection: sa.Connection, gone: list[tuple[str, float]]) -> list[None]:
+    """Have the leases of owners that are no more end now: whoever takes them takes them over."""
+    for owner, now in gone:
+        _RECLAIM.run(connection, {"owner": owner, "now": now})
+    return [None] * len(gone)
 
 
 def _bound(work: Work) -> list[Row]:

@@ -2,7 +2,7 @@
 
 ``accept PATH|URL COUNT PREFIX``: submits messages one after the other, and writes the id of each on
 a line of stdout when it has been answered.  ``lease PATH|URL``: takes all there is, and writes what
-it got.
+it got.  ``take PATH|URL``: takes what is due for an hour, says so, and waits to be killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from submitd.deliveries.spool import Spool
 from submitd.spool.records import Settlement, State
-from tests.spool.support import TRACE, makeEnvelope, makeSession
+from tests.spool.support import NOW, TRACE, makeEnvelope, makeSession
 
 
 def say(line: str) -> None:
@@ -47,6 +47,14 @@ async def lease(spool: Spool) -> None:
             say(work.message.id)
 
 
+async def take(spool: Spool) -> None:
+    """Take what is due, and do nothing with it."""
+    spool.queue.now = lambda: NOW
+    await spool.queue.lease(100, 3600)
+    say("taken")
+    await Deferred()
+
+
 async def main(run: Callable[..., Coroutine[Any, Any, None]], where: str, *rest: str) -> None:
     """Run one of them."""
     spool = Spool(url=where) if "://" in where else Spool(Path(where))
@@ -57,13 +65,15 @@ async def main(run: Callable[..., Coroutine[Any, Any, None]], where: str, *rest:
         await spool.stop()
 
 
+PROGRAMS = {"accept": accept, "lease": lease, "take": take}
+
 if __name__ == "__main__":
     loop: Any = reactor
     name, *arguments = sys.argv[1:]
     failed: list[Any] = []
 
     def begin() -> None:
-        done = Deferred.fromCoroutine(main({"accept": accept, "lease": lease}[name], *arguments))
+        done = Deferred.fromCoroutine(main(PROGRAMS[name], *arguments))
         done.addErrback(failed.append).addBoth(lambda _: loop.stop())
 
     loop.callWhenRunning(begin)

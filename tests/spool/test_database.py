@@ -124,7 +124,8 @@ class CheckTests(SpoolCase):
         """A newer schema is refused, and the service refuses it as well."""
         self.sql("UPDATE spool SET version = 99")
         [sentence] = self.check()
-        self.assertIn("has schema version 99, and this submitd knows versions up to 1", sentence)
+        known = f"this submitd knows versions up to {schema.VERSION}"
+        self.assertIn(f"has schema version 99, and {known}", sentence)
         queue = Spool(self.path).queue
         failure = self.failureResultOf(queue.runIn(maybeDeferred, maybeDeferred))
         self.assertEqual(failure.value.reply.code, 451)
@@ -302,6 +303,7 @@ class SchemaTests(SpoolCase):
         """What is missing is done step by step, once."""
         steps: list[int] = []
         self.send("A-1")
+        self.sql("UPDATE spool SET version = 1")
         self.patch(schema, "VERSION", 3)
         self.patch(
             schema,
@@ -314,6 +316,19 @@ class SchemaTests(SpoolCase):
         self.assertEqual(self.sql("SELECT version FROM spool"), [(3,)])
         self.assertEqual(self.body("A-1")[:9], b"Received:")
 
+    def test_firstVersion(self) -> None:
+        """A data base of version 1 gets the index of leases, and keeps what it has."""
+        self.send("A-1")
+        index = "SELECT sql FROM sqlite_master WHERE name = 'recipient_token'"
+        fresh = self.sql(index)
+        with sqlite3.connect(self.path / FILE) as connection:
+            connection.execute("DROP INDEX recipient_token")
+            connection.execute("UPDATE spool SET version = 1")
+        connection.close()
+        self.assertEqual(self.sql(index), fresh)
+        self.assertEqual(self.sql("SELECT version FROM spool"), [(schema.VERSION,)])
+        self.assertEqual(len(self.lease()), 1)
+
     def test_migrationFails(self) -> None:
         """A step that fails leaves the old version whole."""
 
@@ -322,13 +337,14 @@ class SchemaTests(SpoolCase):
             raise OSError(5, "broken")
 
         self.send("A-1")
-        version = self.patch(schema, "VERSION", 2)
+        self.sql("UPDATE spool SET version = 1")
         self.patch(schema, "MIGRATIONS", {1: fail})
         with self.assertRaises(OSError):
             Database(self.path).connect()
-        version.restore()
-        self.assertEqual(self.sql("SELECT version FROM spool"), [(1,)])
-        self.assertEqual(self.sql("SELECT id FROM message"), [("A-1",)])
+        with sqlite3.connect(self.path / FILE) as connection:
+            found = connection.execute("SELECT version, id FROM spool, message").fetchall()
+        connection.close()
+        self.assertEqual(found, [(1, "A-1")])
 
 
 class UrlTests(SynchronousTestCase):

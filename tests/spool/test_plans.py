@@ -97,6 +97,7 @@ class PlanTests(SpoolCase):
         self.settle(work, State.DELAYED)
         self.time.now += 300
         self.settle(self.lease(limit=1)[0], State.DELIVERED)
+        self.successResultOf(self.queue._write(store.reclaim, ("host:1:x", NOW)))
         self.assertIndexed()
 
     def test_due(self) -> None:
