@@ -308,6 +308,17 @@ class IRunning(Interface):
         """End, after the last connection."""
 
 
+class IShared(Interface):
+    """A policy that counts or remembers something, and can do so together with other workers."""
+
+    def share(storage: Any) -> None:
+        """Several processes serve from now on; called before the start, and not where it is one.
+
+        :param storage: a :class:`submitd.counters.shared.SharedCounts` of one's own: what one
+            worker counts in it, the others see.
+        """
+
+
 class IChecked(Interface):
     """An object of the configuration that can say beforehand whether it will work."""
 

@@ -1,6 +1,7 @@
 """Counting, wherever the counts are kept, without ever making the service wait for long.
 
-In memory a question is answered at once, without a Deferred.  A Redis is asked in a thread, a few
+In memory a question is answered at once, without a Deferred, and so it is where workers share the
+counts (shared.py).  A Redis is asked in a thread, a few
 at a time.  What it has not answered within the time limit, or answers with nonsense, is an outage:
 an event says so once, and for a few seconds nobody waits for it; then one question tries again, and
 another event says that it is back.
@@ -12,6 +13,7 @@ is over may still be counted by a Redis that is merely slow.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -61,6 +63,7 @@ class Counters:
         refusal: Reply = LOCAL_ERROR,
     ) -> None:
         self._memory: Storage | None = Memory() if where == MEMORY else None
+        self._isShared = False
         self._where = where
         self._storage: Storage | None = None
         self._timeout = timeout
@@ -94,6 +97,12 @@ class Counters:
         self._clock = reactor
         self._run = run or inThreadsOf(reactor)
 
+    def share(self, storage: Storage) -> None:
+        """Count together with other processes; a Redis is shared already."""
+        if self._memory is not None:
+            self._memory = storage
+            self._isShared = True
+
     @property
     def clock(self) -> IReactorTime:
         """What tells the time.
@@ -118,6 +127,8 @@ class Counters:
         :raise Refused: when it is away and that is one; also by the Deferred.
         """
         now = self.now()
+        if self._isShared:
+            return self._askShared(lambda storage: storage.take(wants, now, together))
         if self._memory is not None:
             return self._memory.take(wants, now, together)
         return self._ask(lambda storage: storage.take(wants, now, together))
@@ -125,9 +136,20 @@ class Counters:
     def rooms(self, wants: Sequence[Want]) -> list[Room] | Deferred[list[Room] | None] | None:
         """How much room there is; the same answers and refusals as from :meth:`take`."""
         now = self.now()
+        if self._isShared:
+            return self._askShared(lambda storage: storage.rooms(wants, now))
         if self._memory is not None:
             return self._memory.rooms(wants, now)
         return self._ask(lambda storage: storage.rooms(wants, now))
+
+    def _askShared(self, question: Callable[[Storage], T]) -> T | None:
+        assert self._memory is not None
+        try:
+            answer = question(self._memory)
+        except (sqlite3.Error, OSError):
+            self._failed(Failure())
+            return None
+        return self._answered(answer)
 
     def _ask(self, question: Callable[[Storage], T]) -> T | Deferred[T | None] | None:
         now = self.now()

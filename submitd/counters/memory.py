@@ -83,24 +83,25 @@ class Memory:
 
     def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:
         """See :class:`submitd.counters.windows.Storage`."""
-        logs = []
+        free = []
         shortage, until = None, 0.0
         for at, (key, window, cost, _) in enumerate(wants):
             log = self._log(key, now)
             used = log.total if log is not None else 0
             over = used + cost - window.amount
             if over > 0:
-                free = log.whenLeft(over) + window.seconds if log is not None and used else now
+                left = log.whenLeft(over) + window.seconds if log is not None and used else now
                 if together:
-                    return Taken(at, free)
+                    return Taken(at, left)
                 if shortage is None:
-                    shortage, until = at, free
+                    shortage, until = at, left
             else:
-                logs.append((at, log))
+                free.append(at)
         marked = []
-        for at, found in logs:
+        for at in free:
             key, window, cost, mark = wants[at]
-            log = found or self._logs.get(key) or self._new(key, window.seconds, now)
+            # Looked up again: an empty one may have been dropped for one of the wants before it.
+            log = self._logs.get(key) or self._new(key, window.seconds, now)
             log.add(now, cost)
             if log.total >= mark > log.total - cost:
                 marked.append(at)

@@ -34,8 +34,16 @@ from submitd import events
 from submitd.counters.counters import Counters, then
 from submitd.counters.memory import Memory
 from submitd.counters.names import addressOf, asTime, networkOf
-from submitd.counters.windows import Room, Taken, Want, Window, parseWindows
-from submitd.interfaces import IChecked, IConnectionPolicy, ILoginPolicy, IRunning, ISubmitter
+from submitd.counters.shared import SharedCounts
+from submitd.counters.windows import Room, Storage, Taken, Want, Window, parseWindows
+from submitd.interfaces import (
+    IChecked,
+    IConnectionPolicy,
+    ILoginPolicy,
+    IRunning,
+    IShared,
+    ISubmitter,
+)
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
 from submitd.wire.errors import Refused
@@ -45,7 +53,7 @@ Scopes = dict[str, str]
 """Scope -> who is counted there."""
 
 
-@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IChecked)
+@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IShared, IChecked)
 @attrs.define(eq=False)
 class LoginThrottle:
     """Slows down and blocks those who guess passwords.
@@ -111,8 +119,8 @@ class LoginThrottle:
     _shortest: tuple[str, ...] = attrs.field(init=False, repr=False)
     _known: Window = attrs.field(init=False, repr=False)
     _counters: Counters = attrs.field(init=False, repr=False)
-    # Passwords that were wrong: in this process alone, for a digest can be guessed by who has it.
-    _wrong: Memory = attrs.field(init=False, repr=False, factory=Memory)
+    # Passwords that were wrong: not in a Redis, for a digest can be guessed by who has it.
+    _wrong: Storage = attrs.field(init=False, repr=False, factory=Memory)
     _key: bytes = attrs.field(init=False, repr=False, factory=lambda: os.urandom(32))
     _waiting: int = attrs.field(init=False, repr=False, default=0)
 
@@ -134,6 +142,11 @@ class LoginThrottle:
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         return self._counters.check()
+
+    def share(self, storage: SharedCounts) -> None:
+        """See :meth:`submitd.interfaces.IShared.share`."""
+        self._counters.share(storage)
+        self._wrong, self._key = storage, storage.secret
 
     def start(self, reactor: Any, run: Any = None) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`.

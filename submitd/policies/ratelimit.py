@@ -28,6 +28,7 @@ from zope.interface import implementer
 from submitd import events
 from submitd.counters.counters import Counters, then
 from submitd.counters.names import addressOf, asTime, networkOf, shortened
+from submitd.counters.shared import SharedCounts
 from submitd.counters.windows import Room, Taken, Want, Window, parseWindows
 from submitd.envelope import Envelope, Recipient
 from submitd.equality import sameDomain
@@ -38,6 +39,7 @@ from submitd.interfaces import (
     IRecipientPolicy,
     IRunning,
     ISenderPolicy,
+    IShared,
 )
 from submitd.session import Session
 from submitd.typed import Rates, Seconds
@@ -94,7 +96,9 @@ Asked = list[tuple[Limit, str]]
 """The limits that concern somebody, each with whom it counts."""
 
 
-@implementer(IHelloPolicy, ISenderPolicy, IRecipientPolicy, IDataPolicy, IRunning, IChecked)
+@implementer(
+    IHelloPolicy, ISenderPolicy, IRecipientPolicy, IDataPolicy, IRunning, IShared, IChecked
+)
 @attrs.define(eq=False)
 class RateLimit:
     """Refuses what is too much.
@@ -181,6 +185,10 @@ class RateLimit:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         found = [] if self._limits else ["limits nothing: there are no rates"]
         return found + self._counters.check()
+
+    def share(self, storage: SharedCounts) -> None:
+        """See :meth:`submitd.interfaces.IShared.share`."""
+        self._counters.share(storage)
 
     def start(self, reactor: Any, run: Any = None) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`.

@@ -67,6 +67,12 @@ class Contract:
         self.assertIsNotNone(self.take(Want("a", HOUR, 6), at=200).shortage)
         self.assertEqual(self.take(Want("a", HOUR, 1), at=200), Taken())
 
+    def test_emptied(self) -> None:
+        """A window that has become empty counts, too, beside one that is new."""
+        self.take(Want("old", MINUTE))
+        self.take(Want("new", MINUTE), Want("old", MINUTE), at=100)
+        self.assertEqual(self.rooms(Want("old", MINUTE), at=100), [(1, 1, 160)])
+
     def test_mark(self) -> None:
         """The count that reaches the mark says so, and no other."""
         want = Want("a", HOUR, 1, 3)
