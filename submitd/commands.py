@@ -288,9 +288,18 @@ def _committed(
 def _answer(dialogue: Dialogue, envelope: Envelope, replies: list[Reply]) -> Answer:
     if dialogue.submission.lmtp:  # RFC 2033 4.2: one reply for each accepted recipient
         count = len(envelope.recipients)
-        return Replies(tuple(replies if len(replies) == count else replies * count))
+        every = replies if len(replies) == count else replies * count
+        pairs = zip(every, envelope.recipients, strict=True)
+        return Replies(tuple(_outcome(dialogue, *pair) for pair in pairs))
     # SMTP has one reply.  Saying 250 although one recipient failed would lose that one silently.
-    return next((reply for reply in replies if not reply.isPositive), replies[0])
+    at = next((at for at, reply in enumerate(replies) if not reply.isPositive), 0)
+    return _outcome(dialogue, replies[at], envelope.recipients[at])
+
+
+def _outcome(dialogue: Dialogue, reply: Reply, recipient: Recipient) -> Reply:
+    if reply.isPositive:
+        return reply
+    return dialogue.told(Refused(reply, f"the delivery, for {recipient.mailbox}"), reply)
 
 
 def _logAccepted(

@@ -25,6 +25,7 @@ from submitd.settings import (
     LimitSettings,
     ListenerSettings,
     LogSettings,
+    RefusalSettings,
     Settings,
     SMTPSettings,
 )
@@ -43,6 +44,7 @@ SECTIONS: tuple[type, ...] = (
     RelaySettings,
     TimeoutSettings,
     RouteSettings,
+    RefusalSettings,
     LogSettings,
 )
 

@@ -19,7 +19,13 @@ from pathlib import Path
 
 import attrs
 
-from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    ListenerSettings,
+    RefusalSettings,
+    Settings,
+)
 from submitd.tls import TLSSettings, selfSigned
 
 USER = "demo"
@@ -123,6 +129,7 @@ def prepare(state: Path, ports: tuple[int, int], now: datetime.datetime) -> Demo
             mechanisms=("PLAIN", "LOGIN", "CRAM-MD5"), checkers=(f"secrets:{state / 'secrets'}",)
         ),
         delivery=Component("maildir", {"path": str(state / "Maildir")}),
+        refusals=RefusalSettings(file=state / "refusals.jsonl"),
     )
     return Demo(state=state, ports=ports, password=password, settings=settings)
 

@@ -63,6 +63,8 @@ T = TypeVar("T")
 MAX_COMMAND_LINE = 2048
 # RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
 MAX_AUTH_LINE = 12288 + 32
+# The commands whose argument the log may show when they are refused: it is no secret.
+_TOLD = frozenset({b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RCPT"})
 
 
 class Rules:
@@ -145,6 +147,10 @@ class Dialogue:
         self._objection: Refused | None = None
         self._refusals = 0
         self._verb = b""
+        self._argument = b""
+        self._began = rules.submission.clock.seconds()
+        self._since = self._began
+        self._waited = 0.0
 
     # The connection.
 
@@ -298,6 +304,7 @@ class Dialogue:
         entry = self.rules.verbs.get(verb)
         # What is no verb of ours may be a password, sent behind an AUTH that was refused.
         self._verb = b"" if entry is None else verb
+        self._argument = argument
         if entry is None:
             if verb == b"PROXY":
                 raise Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
@@ -437,6 +444,7 @@ class Dialogue:
             return outcome
         if isinstance(outcome, Deferred):
             self._waiting = outcome
+            self._since = self.submission.clock.seconds()
             return outcome.addBoth(self._settled)
         return outcome
 
@@ -446,7 +454,10 @@ class Dialogue:
             return result
         if self.state is State.CLOSED:  # nobody is there to be answered, or to be logged about
             return LOCAL_ERROR
-        return self.refuse(self.asRefused(result))
+        self._waited = self.submission.clock.seconds() - self._since
+        reply = self.refuse(self.asRefused(result))
+        self._waited = 0.0
+        return reply
 
     def asRefused(self, failure: Failure) -> Refused:
         """The refusal that a failure stands for; an unexpected one is logged with its traceback."""
@@ -477,26 +488,55 @@ class Dialogue:
 
     def refuse(self, refused: Refused) -> Reply:
         """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
-        reply = refused.reply
-        reply = self._counted(reply)
+        reply = self._counted(refused.reply)
+        told = self.told(refused, reply)
         if self.state is State.CONNECTED or reply.code == 421:
             self.reset()
             self.state = State.CLOSED
         elif FRAMING[self.state] is Framing.OCTETS:
             # The message has been read to its end; staying here would take commands for its text.
             self.reset()
-        user = self.session.user
-        events.emit(
-            events.REFUSED,
-            session=self.session.id,
-            peer=self.session.remoteAddress,
-            user=user.avatarId if user is not None else None,
-            command=self._verb,
-            reply=f"{reply.code} {reply.status} {reply.lines[0]}",
-            cause=refused.cause or "",
-            origin=refused.origin,
-        )
+        return told
+
+    def told(self, refused: Refused, reply: Reply) -> Reply:
+        """Log a refusal, and give the reply to it with its id."""
+        session, ids = self.session, self.submission.refusalIds
+        user = session.user
+        fields: dict[str, Any] = {
+            "session": session.id,
+            "peer": session.remoteAddress,
+            "user": user.avatarId if user is not None else None,
+            "command": self._verb,
+            "reply": f"{reply.code} {reply.status} {reply.lines[0]}",
+            "cause": refused.cause or "",
+            "origin": refused.origin,
+            **(refused.transaction or self.transaction()),
+            "seconds": round(self.submission.clock.seconds() - self._began, 3),
+        }
+        if self._verb in _TOLD:
+            fields["argument"] = self._argument
+        if self._waited:
+            fields["waited"] = round(self._waited, 3)
+        if session.waits:
+            fields["waits"] = ", ".join(f"{name} {time:.3f} s" for name, time in session.waits)
+        if ids is not None:
+            fields["refusal"] = id = ids()
+            reply = reply.marked(id)
+        events.emit(events.REFUSED, **fields)
         return reply
+
+    def transaction(self) -> dict[str, object]:
+        """What the log says of the mail transaction; empty where there is none."""
+        envelope = self.session.envelope
+        if envelope is None:
+            return {}
+        message = envelope.message
+        return {
+            "id": envelope.id,
+            "sender": str(envelope.reversePath),
+            "recipients": len(envelope.recipients),
+            "size": envelope.size if message is None else message.byteLength,
+        }
 
     def _counted(self, reply: Reply) -> Reply:
         session, limits = self.session, self.submission.limits

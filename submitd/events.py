@@ -104,9 +104,17 @@ MESSAGE_ACCEPTED = Event(
     "message accepted",
     ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
 )
-# ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).
+# ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).  ``argument`` is
+# what followed EHLO, MAIL or RCPT; ``id`` to ``size`` are the message's.  ``waits`` says how long
+# which policies took their time, ``waited`` the whole of this command, ``seconds`` the session.
 REFUSED = Event(
-    "refused", "refused", ("session", "peer", "user", "command", "reply", "cause", "origin")
+    "refused",
+    "refused",
+    (
+        *("session", "peer", "user", "command", "reply", "cause", "origin"),
+        *("refusal", "argument", "id", "sender", "recipients", "size"),
+        *("seconds", "waited", "waits"),
+    ),
 )
 POLICY_FAILED = Event(
     "policy-failed", "policy failed", ("session", "origin", "failure"), LogLevel.error
@@ -276,10 +284,11 @@ def jsonObserver(outFile: TextIO) -> FileLogObserver:
 
     :param outFile: a text file open for writing; it is flushed after every line.
     """
-    return FileLogObserver(outFile, _asJson)
+    return FileLogObserver(outFile, asJson)
 
 
-def _asJson(event: dict[str, Any]) -> str:
+def asJson(event: dict[str, Any]) -> str:
+    """An event as :func:`jsonObserver` writes it, a line."""
     when = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
     level = event.get("log_level")
     record: dict[str, Any] = {

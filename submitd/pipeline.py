@@ -36,6 +36,9 @@ from submitd.wire.reply import LOCAL_ERROR
 
 Call = Callable[..., Any]
 
+# How many of a session's waits are remembered.
+_WAITS = 10
+
 
 def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[Any]:
     """A Deferred for what a policy, delivery or checker returned to wait for.
@@ -121,7 +124,7 @@ class Stage:
         session: Session,
         arguments: tuple[Any, ...],
     ) -> None:
-        await self._verdict(origin, waiting)
+        await self._verdict(session, origin, waiting)
         for following, call in calls:
             try:
                 result = call(session, *arguments)
@@ -129,11 +132,12 @@ class Stage:
                 refused.origin = following
                 raise
             if result is not None:
-                await self._verdict(following, asDeferred(result))
+                await self._verdict(session, following, asDeferred(result))
 
-    async def _verdict(self, origin: str, waiting: Deferred[Any]) -> None:
+    async def _verdict(self, session: Session, origin: str, waiting: Deferred[Any]) -> None:
         if self._limit:
             waiting.addTimeout(self._limit, self._clock)
+        began = self._clock.seconds()
         try:
             result = await waiting
         except Refused as refused:
@@ -141,6 +145,9 @@ class Stage:
             raise
         except TimeoutError:
             raise self._late(origin) from None
+        finally:
+            seconds = self._clock.seconds() - began
+            session.waits = (*session.waits[1 - _WAITS :], (origin, seconds))
         if result is not None:
             raise TypeError(f"{origin} answered {type(result).__name__} where None is consent")
 

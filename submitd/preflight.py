@@ -171,6 +171,16 @@ def _names(settings: Settings) -> Iterator[Finding]:
 def _smtp(settings: Settings) -> Iterator[Finding]:
     smtp = settings.smtp
     if not (smtp.hello_text.isascii() and smtp.hello_text.isprintable()):
+def _refusals(settings: Settings) -> Iterator[Finding]:
+    file = settings.refusals.file
+    if file is None:
+        return
+    if file.is_dir():
+        yield Finding("refusals.file", f"{file} is a directory")
+    elif not file.parent.is_dir():
+        yield Finding("refusals.file", f"there is no directory {file.parent}")
+
+
         yield Finding("smtp.hello_text", "must be printable ASCII (RFC 5321 4.2)")
     verbs = [row.name.decode("ascii") for row in VERBS]
     for extension in extensions.extensions():
@@ -484,6 +494,7 @@ def portsInUse(settings: Settings) -> list[Finding]:
 
 def _whyTaken(address: Address) -> str | None:
     if address.port is None:
+    (frozenset({"refusals"}), _refusals),
         return _whySocketTaken(address.host)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -38,6 +38,7 @@ from submitd.session import Session, TLSInfo
 from submitd.states import FRAMING, Framing, State
 from submitd.submission import Submission
 from submitd.tls import isVerified
+from submitd.wire.errors import Refused
 from submitd.wire.network import NONE as NO_NETWORKS
 from submitd.wire.network import Networks
 from submitd.wire.proxy import Ends
@@ -413,16 +414,10 @@ class SubmissionProtocol(Protocol):
 
     def _turnAway(self) -> None:
         """Too many connections: say so where the client can read it, and close."""
-        session = self.dialogue.session
-        events.emit(
-            events.REFUSED,
-            session=session.id,
-            peer=session.remoteAddress,
-            reply=TOO_MANY_CONNECTIONS.lines[0],
-            cause="connections, in all or from this address",
-        )
+        refused = Refused(TOO_MANY_CONNECTIONS, "connections, in all or from this address")
+        reply = self.dialogue.told(refused, refused.reply)
         if not self.factory.implicitTLS:
-            self._transport.write(TOO_MANY_CONNECTIONS.wire)
+            self._transport.write(reply.wire)
         self._close()
 
     def drain(self) -> None:

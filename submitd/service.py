@@ -51,6 +51,7 @@ from submitd.extensions import extensions
 from submitd.interfaces import IReverseResolver, IRunning, ISpool
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
+from submitd.refusals import RefusalFile, RefusalIds
 from submitd.relay.connection import ClientTLS
 from submitd.relay.destinations import Destinations, Means
 from submitd.relay.mx import MailExchangers
@@ -162,7 +163,7 @@ class SubmissionService(MultiService):
     :param connections: what they share.
     :param drainSeconds: what transactions under way get at the end.
     :param tls: the certificates; ``None`` for none that can be read again.
-    :param log: is opened before everything else and closed behind it.
+    :param logs: are opened before everything else and closed behind it.
     :param running: deliveries and policies that have something running, and the reactor for them.
     """
 
@@ -171,7 +172,7 @@ class SubmissionService(MultiService):
         hostname: str,
         connections: Connections,
         drainSeconds: float = 30.0,
-        log: JSONLog | None = None,
+        logs: Sequence[JSONLog | RefusalFile] = (),
         tls: ServerTLS | None = None,
         running: tuple[Sequence[IRunning], Any] = ((), None),
     ) -> None:
@@ -179,7 +180,7 @@ class SubmissionService(MultiService):
         self.hostname = hostname
         self.connections = connections
         self.drainSeconds = drainSeconds
-        self._log = log
+        self._logs = logs
         self._tls = tls
         self._running, self._reactor = running
 
@@ -215,23 +216,23 @@ class SubmissionService(MultiService):
         events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
 
     def _openAll(self, start: Callable[[], None]) -> None:
-        if self._log is not None:
-            self._log.open()
+        for log in self._logs:
+            log.open()
         try:
             start()
         except CannotStart:
             for child in self:
                 child.stopService()
-            self._closeLog()
+            self._closeLogs()
             raise
 
     def _notStarted(self, failure: Failure) -> None:
         cause = getattr(failure.value, "cause", None) or failure.value
         events.emit(events.SERVICE_PROBLEM, problem=f"not started: {cause}")
 
-    def _closeLog(self) -> None:
-        if self._log is not None:
-            self._log.close()
+    def _closeLogs(self) -> None:
+        for log in self._logs:
+            log.close()
 
     async def _end(self, closing: Deferred[Any]) -> None:
         # Clients and deliveries have the same time, not one after the other.
@@ -241,7 +242,7 @@ class SubmissionService(MultiService):
         for each in self._running:
             await each.stop()
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
-        self._closeLog()
+        self._closeLogs()
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then the connections.
@@ -394,15 +395,25 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     :param reactor: listens, tells the time and calls later.
     :raise CannotStart: when something that was good at the examination no longer is.
     """
-    log = JSONLog(settings.log.json) if settings.log.json else None
-    common = _submission(settings, reactor)
+    common = submission(settings, reactor)
     tls = _tls(settings)
-    service = _listening(common, settings.listener, tls, settings.limits, reactor, log)
+    logs = _logs(settings)
+    service = _listening(common, settings.listener, tls, settings.limits, reactor, logs)
     HangUp(reactor, service.reload).setServiceParent(service)
     relay = _relay(settings, common, reactor)
     if relay is not None:
         relay.setServiceParent(service)
     return service
+
+
+def _logs(settings: Settings) -> list[JSONLog | RefusalFile]:
+    logs: list[JSONLog | RefusalFile] = []
+    if settings.log.json:
+        logs.append(JSONLog(settings.log.json))
+    path = settings.refusals.path(settings.delivery)
+    if settings.refusals.ids and path is not None:
+        logs.append(RefusalFile(path, settings.refusals.size))
+    return logs
 
 
 def submissionService(
@@ -431,6 +442,7 @@ def submissionService(
         "mechanisms": [sasl.mechanism(name) for name in AuthSettings().mechanisms],
         "extensions": extensions(),
         "limits": limits(bounds),
+        "refusalIds": RefusalIds(),
     }
     return _listening(Submission(**{**usual, **common}), listeners, tls, bounds, reactor)
 
@@ -441,27 +453,19 @@ def _listening(
     tls: IOpenSSLContextFactory | None,
     bounds: LimitSettings,
     reactor: Any,
-    log: JSONLog | None = None,
+    logs: Sequence[JSONLog | RefusalFile] = (),
 ) -> SubmissionService:
     connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
     running = [each for each in (common.delivery, *common.policies) if IRunning.providedBy(each)]
     service = SubmissionService(
-        common.hostname, connections, bounds.drain, log, renewable, (running, reactor)
+        common.hostname, connections, bounds.drain, logs, renewable, (running, reactor)
     )
     if renewable is not None:
         Renewal(renewable, reactor).setServiceParent(service)
     for listener in listeners:
         factory = SubmissionFactory(
-            attrs.evolve(
-                common,
-                startTLS=listener.tls == "starttls",
-                requireTLS=listener.require_tls,
-                lmtp=listener.lmtp,
-                xclientFrom=Networks.parse(listener.xclient_from),
-                xclientLogin=listener.xclient_login,
-                xforwardFrom=Networks.parse(listener.xforward_from),
-            ),
+            forListener(common, listener),
             tls if listener.tls != "off" else None,
             listener.tls == "implicit",
             connections,
@@ -470,6 +474,19 @@ def _listening(
         endpoint = _endpoint(listener, reactor)
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
+
+
+def forListener(common: Submission, listener: ListenerSettings) -> Submission:
+    """What the sessions of one listener have in common."""
+    return attrs.evolve(
+        common,
+        startTLS=listener.tls == "starttls",
+        requireTLS=listener.require_tls,
+        lmtp=listener.lmtp,
+        xclientFrom=Networks.parse(listener.xclient_from),
+        xclientLogin=listener.xclient_login,
+        xforwardFrom=Networks.parse(listener.xforward_from),
+    )
 
 
 def _relay(settings: Settings, common: Submission, reactor: Any) -> RelayService | None:
@@ -520,7 +537,12 @@ def _endpoint(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoint
     return endpoint
 
 
-def _submission(settings: Settings, reactor: Any) -> Submission:
+def submission(settings: Settings, reactor: Any) -> Submission:
+    """What the sessions of all listeners have in common; nothing of it is running yet.
+
+    :param settings: without mistakes.
+    :raise CannotStart: when something that was good at the examination no longer is.
+    """
     return Submission(
         hostname=settings.hostname or socket.getfqdn(),
         banner=settings.banner,
@@ -544,6 +566,7 @@ def _submission(settings: Settings, reactor: Any) -> Submission:
         insecureLogin=settings.auth.insecure,
         limits=limits(settings.limits),
         resolver=_resolver(settings.dns, reactor),
+        refusalIds=RefusalIds() if settings.refusals.ids else None,
         lookupLimit=settings.dns.timeout,
     )
 

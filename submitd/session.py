@@ -133,6 +133,7 @@ class Session:
     :ivar xclient: what a trusted proxy said with XCLIENT, by upper-case name.
     :ivar xforward: what a trusted proxy said with XFORWARD, by upper-case name.
     :ivar notes: a place for policies to keep their own facts, by their name.
+    :ivar waits: the last policies that took their time, and how long, in seconds.
     """
 
     remoteAddress: str = ""
@@ -163,6 +164,7 @@ class Session:
     proxyAddress: str = ""
     direct: Ends | None = None
     notes: dict[str, Any] = attrs.field(factory=dict)
+    waits: tuple[tuple[str, float], ...] = ()
 
     @property
     def servername(self) -> str | None:

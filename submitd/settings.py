@@ -313,6 +313,45 @@ class LogSettings:
         return attrs.evolve(self, json=str(directory / self.json))
 
 
+@attrs.frozen(kw_only=True)
+class RefusalSettings:
+    """``[refusals]``: how what was refused is found again (``submitd-why``)."""
+
+    ids: bool = attrs.field(
+        metadata={
+            "help": "End each reply that refuses with an id, such as (id 7BQK2ZXA). submitd-why "
+            "and the log know it."
+        },
+        default=True,
+    )
+    file: Path | None = attrs.field(
+        metadata={
+            "help": "Where refusals are kept, a line of JSON each; its directory must be there. "
+            "Left out, it is refusals.jsonl in the directory of the spool; without one, there is "
+            "none."
+        },
+        default=None,
+    )
+    size: Size = attrs.field(
+        metadata={
+            "help": "How large the file grows before a new one is begun; the one before is kept "
+            "as FILE.1. A refusal takes about 500 octets."
+        },
+        default=Size(8 * 1024 * 1024),
+        validator=attrs.validators.ge(Size(64 * 1024)),
+    )
+
+    def path(self, delivery: Component) -> Path | None:
+        """Where refusals are kept; ``None`` for nowhere.
+
+        :param delivery: the ``[delivery]`` of the same configuration.
+        """
+        if self.file is not None or delivery.use != "spool":
+            return self.file
+        spool = delivery.keys.get("path")
+        return delivery.directory / spool / "refusals.jsonl" if isinstance(spool, str) else None
+
+
 @attrs.frozen
 class Component:
     """A policy or a delivery: which one, and its own keys.
@@ -427,5 +466,8 @@ class Settings:
     )
     smtp: SMTPSettings = attrs.field(
         metadata={"help": "What is said and offered."}, factory=SMTPSettings
+    )
+    refusals: RefusalSettings = attrs.field(
+        metadata={"help": "What was refused."}, factory=RefusalSettings
     )
     log: LogSettings = attrs.field(metadata={"help": "Logs."}, factory=LogSettings)

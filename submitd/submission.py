@@ -7,7 +7,7 @@ global, nobody subclasses the core.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -87,6 +87,8 @@ class Submission:
     :param xforwardFrom: the proxies that may say by XFORWARD where a message came from.
     :param resolver: looks up the name of a client's address; ``None`` for no look-up.
     :param lookupLimit: seconds that the greeting waits for the name at most.
+    :param refusalIds: gives the id that each refusal shows, such as a
+        :class:`submitd.refusals.RefusalIds`; ``None`` for refusals without.
     """
 
     hostname: str
@@ -114,4 +116,5 @@ class Submission:
     xforwardFrom: Networks = NONE
     resolver: IReverseResolver | None = None
     lookupLimit: float = 2.0
+    refusalIds: Callable[[], str] | None = None
     limits: Limits = attrs.field(factory=Limits)

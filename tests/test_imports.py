@@ -20,7 +20,7 @@ PACKAGE = ROOT / "submitd"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"wire"}),
     frozenset({"equality", "envelope", "events", "interfaces", "session", "states", "submission"}),
-    frozenset({"counters", "reverselookup", "twistedmail", "typed"}),
+    frozenset({"counters", "refusals", "reverselookup", "twistedmail", "typed"}),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
     frozenset(

@@ -129,7 +129,9 @@ class Login:
             avatar, logout = await self._login(credentials)
         except UnauthorizedLogin:
             return await self._failed(credentials, Failure())
-        except Refused:
+        except Refused as refused:
+            if not refused.reply.isTransient:  # a checker with words of its own for a wrong login
+                await self._count(credentials, Failure())
             raise
         except Exception:
             if dialogue.state is State.CLOSED:
@@ -186,6 +188,14 @@ class Login:
         return LOGIN_OK
 
     async def _failed(self, credentials: Any, failure: Failure) -> Reply:
+        await self._count(credentials, failure)
+        if self.exchange is not None and IFailureChallenge.providedBy(self.exchange):
+            challenge = self.exchange.loginFailed(failure)
+            return self._challenge(challenge, self._failureAcknowledged)
+        raise Refused(self._failureReply(), str(failure.value))
+
+    async def _count(self, credentials: Any, failure: Failure) -> None:
+        """Count a failed login, and tell the policies, whose refusal goes before ours."""
         dialogue, session = self.dialogue, self.dialogue.session
         session.loginFailures += 1
         events.emit(
@@ -199,10 +209,6 @@ class Login:
         objection = dialogue.pipeline.loginFailed.run(session, credentials, failure)
         if objection is not None:
             await objection
-        if self.exchange is not None and IFailureChallenge.providedBy(self.exchange):
-            challenge = self.exchange.loginFailed(failure)
-            return self._challenge(challenge, self._failureAcknowledged)
-        raise Refused(self._failureReply())
 
     def _failureAcknowledged(self, line: bytes) -> Outcome:
         raise Refused(self._failureReply())

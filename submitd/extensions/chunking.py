@@ -135,6 +135,7 @@ def _discard(dialogue: Dialogue, chunk: Chunk, refused: Refused) -> Outcome:
     if refused.reply.code == 421:
         raise refused  # it closes, so nothing is read any more
     before, recipients = dialogue.state, _recipients(dialogue)
+    refused.transaction = dialogue.transaction()
     dialogue.reset()
     state = State.GREETED if before is State.GREETED else State.READY
     remembered = (refused, recipients) if recipients and not chunk.last else None

@@ -15,6 +15,7 @@ class Refused(Exception):
     :param reply: what the client is told; its code must be 4yz or 5yz.
     :param cause: what the log says about it; never sent.
     :ivar origin: who refused, for the log: the policy and its stage, filled in by the pipeline.
+    :ivar transaction: what the log says of the mail transaction where that is over already.
     """
 
     def __init__(self, reply: Reply, cause: str | None = None) -> None:
@@ -24,6 +25,7 @@ class Refused(Exception):
         self.reply = reply
         self.cause = cause
         self.origin = ""
+        self.transaction: dict[str, object] = {}
 
     def __str__(self) -> str:
         said = f"{self.reply.code} {self.reply.status} {' / '.join(self.reply.lines)}"

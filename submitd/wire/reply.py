@@ -68,6 +68,11 @@ class Reply:
         """Whether the client may try the same again later (4yz)."""
         return 400 <= self.code < 500
 
+    def marked(self, id: str) -> Reply:
+        """The same with an id behind the text of its last line, within the length of a line."""
+        mark, (*others, last) = f" (id {id})", self.lines
+        return Reply(self.code, self.status, (*others, last[: MAX_TEXT - len(mark)] + mark))
+
 
 @attrs.frozen
 class Replies:

@@ -116,7 +116,8 @@ class Answer:
     lines: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.code} {' | '.join(self.lines)[:100]}"
+        """Without the id of a refusal, which is another one each time."""
+        return re.sub(r" \(id [A-Z2-7]{8}\)$", "", f"{self.code} {' | '.join(self.lines)}")[:104]
 
 
 def clientContext(
