@@ -168,9 +168,6 @@ def _names(settings: Settings) -> Iterator[Finding]:
         yield Finding("banner", "must be printable ASCII (RFC 5321 4.2)")
 
 
-def _smtp(settings: Settings) -> Iterator[Finding]:
-    smtp = settings.smtp
-    if not (smtp.hello_text.isascii() and smtp.hello_text.isprintable()):
 def _refusals(settings: Settings) -> Iterator[Finding]:
     file = settings.refusals.file
     if file is None:
@@ -181,6 +178,9 @@ def _refusals(settings: Settings) -> Iterator[Finding]:
         yield Finding("refusals.file", f"there is no directory {file.parent}")
 
 
+def _smtp(settings: Settings) -> Iterator[Finding]:
+    smtp = settings.smtp
+    if not (smtp.hello_text.isascii() and smtp.hello_text.isprintable()):
         yield Finding("smtp.hello_text", "must be printable ASCII (RFC 5321 4.2)")
     verbs = [row.name.decode("ascii") for row in VERBS]
     for extension in extensions.extensions():
@@ -470,6 +470,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"policy", "delivery"}), _holding),
     (frozenset({"delivery", "relay", "route"}), _relay),
     (frozenset({"dns"}), _dns),
+    (frozenset({"refusals"}), _refusals),
     (frozenset({"log"}), _log),
 )
 
@@ -494,7 +495,6 @@ def portsInUse(settings: Settings) -> list[Finding]:
 
 def _whyTaken(address: Address) -> str | None:
     if address.port is None:
-    (frozenset({"refusals"}), _refusals),
         return _whySocketTaken(address.host)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
