@@ -108,7 +108,9 @@ class Recipients:
         user = session.user
         if user is not None and sameLogin(user.avatarId) in self._logins:
             return
-        if session.remoteAddress not in self._networks:
+        # By XCLIENT a client may have no address; that does not make a unix socket of it.
+        isKnown = bool(session.remoteAddress) or session.direct is None
+        if not isKnown or session.remoteAddress not in self._networks:
             raise Refused(NULL_REFUSED)
 
     def validateTo(self, session: Session, envelope: Envelope, recipient: Recipient) -> None:

@@ -15,6 +15,7 @@ from submitd.realm import Submitter
 from submitd.session import Session
 from submitd.wire.address import NULL_PATH, Mailbox, ReversePath
 from submitd.wire.errors import Refused
+from submitd.wire.proxy import Ends
 
 OWN = Envelope("ID", ReversePath(Mailbox("a", "example.com")))
 
@@ -135,5 +136,8 @@ class RecipientsTests(SynchronousTestCase):
         self.assertTrue(self.nullAllowed("reports", "198.51.100.1", **logins, **networks))
         self.assertFalse(self.nullAllowed("reports", "192.0.2.1", null_sender_logins=()))
         self.assertFalse(self.nullAllowed("reports", "192.0.2.1", null_sender_from=()))
+        proxied = Session(direct=Ends("192.0.2.1", 1, "192.0.2.2", 2))
+        with self.assertRaises(Refused):  # its proxy knows no address: that is no unix socket
+            Recipients(null_sender_from=("unix",)).validateFrom(proxied, Envelope("ID", NULL_PATH))
         Recipients(null_sender_logins=()).validateFrom(Session(), OWN)
         self.assertRaises(ValueError, Recipients, null_sender_from=("nonsense",))
