@@ -146,7 +146,8 @@ class IncomingMessage:
         end = held.find(_HEADER_END, max(0, before - len(_HEADER_END) + 1))
         if end >= 0:
             return self._reviewed(end + 2)
-        if 0 < self._reviewLimit < before + len(chunk):
+        # Two octets may belong to the end that has not come whole.
+        if 0 < self._reviewLimit < len(held) - 2:
             self._tooLarge("a header section without end")
         return None
 

@@ -247,6 +247,19 @@ class ReviewTests(SynchronousTestCase):
         message.dataReceived(b"A: 1\r\n" * 1000)
         self.assertIsNone(message.problem)
 
+    def test_atTheLimit(self) -> None:
+        """A header section of its limit is not too large while its end has not come whole."""
+        for octets in (b"A: 123456\r\n", b"A: 1234567\r\n"):
+            verdicts = set()
+            for cut in range(len(octets) + 2):
+                message = self.make(self.change, reviewLimit=11)
+                message.dataReceived(octets[:cut])
+                message.dataReceived(octets[cut:])
+                message.dataReceived(b"\r")
+                message.dataReceived(b"\n")
+                verdicts.add(message.problem is None)
+            self.assertEqual(verdicts, {len(octets) <= 11})
+
     def test_tooManyLines(self) -> None:
         """A hundred thousand lines are counted, not read."""
         for lines in (MAX_LINES, MAX_LINES + 1):
