@@ -94,7 +94,13 @@ class Finding:
 
     def __str__(self) -> str:
         said = f"{self.key}: {self.sentence}" if self.key else self.sentence
+        # A key or value with a line feed in it must not look like two findings.
+        said = "".join(map(_visible, said))
         return f"warning: {said}" if self.isWarning else said
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 @attrs.frozen

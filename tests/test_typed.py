@@ -221,6 +221,11 @@ class FindingTests(SynchronousTestCase):
         self.assertEqual(str(typed.Finding("", "is wrong")), "is wrong")
         self.assertEqual(str(typed.Finding("a", "is unwise", True)), "warning: a: is unwise")
 
+    def test_oneLine(self) -> None:
+        """A key with a line feed in it is still one line, and steers no terminal."""
+        said = str(typed.Finding("a\nb", 'is unknown, "\x1b[2J\u202e\u2028"'))
+        self.assertEqual(said, 'a\\nb: is unknown, "\\x1b[2J\\u202e\\u2028"')
+
     def test_nearest(self) -> None:
         """The nearest name is found without regard to case; with none known, none are listed."""
         self.assertEqual(typed.nearest("plian", ["LOGIN", "PLAIN"]), 'did you mean "PLAIN"?')
