@@ -160,6 +160,9 @@ class IReceivedMessage(Interface):
     header: bytes = Attribute(
         "the header section as it goes to the delivery, up to the limit of header octets; bytes"
     )
+    prepended: list[bytes] = Attribute(
+        "what has been put in front of the message so far; the last one will stand on top; a list"
+    )
 
     def prepend(field: bytes) -> None:
         """Put a header field in front of the message.
@@ -317,6 +320,17 @@ class IShared(Interface):
         :param storage: a :class:`submitd.counters.shared.SharedCounts` of one's own: what one
             worker counts in it, the others see.
         """
+
+
+class IReloaded(Interface):
+    """A policy that reads its files again when it is told to (SIGHUP)."""
+
+    def reload() -> Deferred[None]:
+        """Read them again; what is wrong with them is logged, and what was read before stays."""
+
+
+class ISigning(Interface):
+    """A policy that signs messages: no message policy may stand behind it and change them."""
 
 
 class IChecked(Interface):
