@@ -293,7 +293,9 @@ class FileTests(Heard):
 
     def test_damaged(self) -> None:
         """Lines that are cut off or nonsense are passed over."""
-        self.path.write_bytes(b'"AAAAAAAA"\n{"event": "refused", "refusal": "AAAAAAAA"\n\xffAAAAAAAA')
+        self.path.write_bytes(
+            b'"AAAAAAAA"\n{"event": "refused", "refusal": "AAAAAAAA"\n\xffAAAAAAAA'
+        )
         self.assertEqual(list(refusals.find(self.path, "AAAAAAAA")), [])
 
     def test_unwritable(self) -> None:

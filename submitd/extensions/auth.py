@@ -192,7 +192,8 @@ class Login:
         if self.exchange is not None and IFailureChallenge.providedBy(self.exchange):
             challenge = self.exchange.loginFailed(failure)
             return self._challenge(challenge, self._failureAcknowledged)
-        raise Refused(self._failureReply(), str(failure.value))
+        cause = str(failure.value) or type(failure.value).__name__
+        raise Refused(self._failureReply(), cause)
 
     async def _count(self, credentials: Any, failure: Failure) -> None:
         """Count a failed login, and tell the policies, whose refusal goes before ours."""
