@@ -31,7 +31,7 @@ from zope.interface.interface import InterfaceClass, Method
 from submitd import deliveries, interfaces, policies, tap
 from submitd.settings import Component, Settings
 from submitd.tools import passwd
-from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size
+from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size, Table
 
 COMPONENTS = {"policy": policies.REGISTRY, "delivery": deliveries.REGISTRY}
 
@@ -45,6 +45,7 @@ TYPES: dict[Any, str] = {
     Seconds: "time",
     Rates: "rates",
     Path: "path",
+    Table: "table",
 }
 
 
@@ -109,7 +110,7 @@ def sectionOf(kind: Any) -> type | None:
     """The class of the section that a field of :class:`Settings` stands for, or ``None``."""
     inner = [each for each in typing.get_args(kind) if each not in (Ellipsis, types.NoneType)]
     section = inner[0] if len(inner) == 1 else kind
-    return section if attrs.has(section) else None
+    return section if attrs.has(section) and section not in TYPES else None
 
 
 def describeKeys(section: type) -> Iterator[str]:

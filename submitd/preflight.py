@@ -31,9 +31,12 @@ from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, interfaces, policies, sasl, tls
 from submitd.interfaces import (
+    IBlindCopyDelivery,
+    IBringsDelivery,
     IChecked,
     IDelivery,
     IHoldingDelivery,
+    IMayBlindCopy,
     IMayHold,
     IReverseResolver,
 )
@@ -386,22 +389,43 @@ def _policies(settings: Settings) -> Iterator[Finding]:
                 f'"{component.use}" provides no stage interface of submitd.interfaces',
             )
         elif not findings:
+            yield from _ownDelivery(made, f"{path}.delivery")
             yield from _ask(made, path)
 
 
-def _holding(settings: Settings) -> Iterator[Finding]:
-    """Whoever holds messages needs a delivery that can."""
+def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:
+    if not IBringsDelivery.providedBy(policy) or policy.delivery is None:
+        return
+    component = Component.fromTable(policy.delivery.values, policy.delivery.directory)
+    made, findings = component.make(deliveries.REGISTRY, path)
+    yield from findings
+    if IDelivery.providedBy(made):
+        policy.sink = made
+    elif not findings:
+        yield Finding(f"{path}.use", f'"{component.use}" does not provide IDelivery')
+
+
+# What a policy may do, what a delivery must be for it, and how a mistake says so.
+NEEDS = (
+    (IMayHold, IHoldingDelivery, "holds messages"),
+    (IMayBlindCopy, IBlindCopyDelivery, "copies messages to an address"),
+)
+
+
+def _needs(settings: Settings) -> Iterator[Finding]:
+    """Some policies need a delivery that can do what they ask for."""
     delivery, findings = settings.delivery.make(deliveries.REGISTRY, "delivery")
-    if findings or IHoldingDelivery.providedBy(delivery):
+    if findings:
         return
     for at, component in enumerate(settings.policy):
         made, findings = component.make(policies.REGISTRY, f"policy[{at}]")
-        if not findings and IMayHold.providedBy(made):
-            yield Finding(
-                f"policy[{at}].use",
-                f'"{component.use}" holds messages, and the delivery "{settings.delivery.use}"'
-                ' cannot; it needs [delivery] use = "spool"',
-            )
+        for may, must, said in NEEDS:
+            if not findings and may.providedBy(made) and not must.providedBy(delivery):
+                yield Finding(
+                    f"policy[{at}].use",
+                    f'"{component.use}" {said}, and the delivery "{settings.delivery.use}"'
+                    ' cannot; it needs [delivery] use = "spool"',
+                )
 
 
 def _delivery(settings: Settings) -> Iterator[Finding]:
@@ -467,7 +491,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"delivery"}), _delivery),
-    (frozenset({"policy", "delivery"}), _holding),
+    (frozenset({"policy", "delivery"}), _needs),
     (frozenset({"delivery", "relay", "route"}), _relay),
     (frozenset({"dns"}), _dns),
     (frozenset({"refusals"}), _refusals),

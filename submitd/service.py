@@ -48,7 +48,7 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.extensions import extensions
-from submitd.interfaces import IReverseResolver, IRunning, ISpool
+from submitd.interfaces import IBringsDelivery, IReverseResolver, IRunning, ISpool
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -549,8 +549,7 @@ def submission(settings: Settings, reactor: Any) -> Submission:
         clock=reactor,
         delivery=_made(settings.delivery, deliveries.REGISTRY, "delivery"),
         policies=[
-            _made(component, policies.REGISTRY, f"policy[{at}]")
-            for at, component in enumerate(settings.policy)
+            _policy(component, f"policy[{at}]") for at, component in enumerate(settings.policy)
         ],
         portal=_portal(settings, reactor),
         mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
@@ -585,6 +584,14 @@ def _made(component: Component, registry: dict[str, str], path: str) -> Any:
     if findings:
         raise CannotStart("; ".join(str(finding) for finding in findings))
     return made
+
+
+def _policy(component: Component, path: str) -> Any:
+    policy = _made(component, policies.REGISTRY, path)
+    if IBringsDelivery.providedBy(policy) and policy.delivery is not None:
+        own = Component.fromTable(policy.delivery.values, policy.delivery.directory)
+        policy.sink = _made(own, deliveries.REGISTRY, f"{path}.delivery")
+    return policy
 
 
 def _portal(settings: Settings, reactor: Any) -> Portal | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # name in the configuration -> "module:Class"; code outside the tree is named there in this form.
 REGISTRY: dict[str, str] = {
+    "archive": "submitd.policies.archive:Archive",
     "brake": "submitd.policies.brake:Brake",
     "login-throttle": "submitd.policies.loginthrottle:LoginThrottle",
     "message-fixups": "submitd.policies.fixups:MessageFixups",
