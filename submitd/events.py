@@ -116,6 +116,7 @@ REFUSED = Event(
         *("seconds", "waited", "waits"),
     ),
 )
+NOT_SIGNED = Event("not-signed", "message not signed", ("session", "id", "cause"))
 POLICY_FAILED = Event(
     "policy-failed", "policy failed", ("session", "origin", "failure"), LogLevel.error
 )

@@ -48,7 +48,7 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.extensions import extensions
-from submitd.interfaces import IBringsDelivery, IReverseResolver, IRunning, ISpool
+from submitd.interfaces import IBringsDelivery, IReloaded, IReverseResolver, IRunning, ISpool
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -191,12 +191,15 @@ class SubmissionService(MultiService):
         return [address for address in found if address is not None]
 
     def reload(self) -> None:
-        """Read the certificates again; what is wrong with them is logged, and the old ones stay.
+        """Read certificates and keys again; what is wrong is logged, and the old ones stay.
 
         Password files and the like need no reload: a change is seen by those who read them.
         """
         if self._tls is not None:
             self._tls.reload()
+        for each in self._running:
+            if IReloaded.providedBy(each):
+                each.reload().addErrback(self._notReloaded)
 
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
@@ -229,6 +232,9 @@ class SubmissionService(MultiService):
     def _notStarted(self, failure: Failure) -> None:
         cause = getattr(failure.value, "cause", None) or failure.value
         events.emit(events.SERVICE_PROBLEM, problem=f"not started: {cause}")
+
+    def _notReloaded(self, failure: Failure) -> None:
+        events.emit(events.SERVICE_PROBLEM, problem="not read again", failure=failure)
 
     def _closeLogs(self) -> None:
         for log in self._logs:
