@@ -21,7 +21,6 @@ from typing import Any, TextIO
 
 import attrs
 from twisted.logger import (
-    FileLogObserver,
     Logger,
     LogLevel,
     formatEvent,
@@ -30,6 +29,8 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
+
+from submitd.logwriter import LogWriter
 
 # Longest value of one field, in characters: RFC 5321 4.5.3.1.3 gives a path 256 octets.
 MAX_VALUE = 512
@@ -276,16 +277,17 @@ def _traceback(failure: Failure) -> str:
     return text if len(text) <= MAX_TRACEBACK else "..." + text[-MAX_TRACEBACK:]
 
 
-def jsonObserver(outFile: TextIO) -> FileLogObserver:
+def jsonObserver(outFile: TextIO, reactor: Any = None) -> LogWriter:
     """An observer that writes one JSON object per line.
 
     Each has ``time`` (ISO 8601, UTC), ``level``, ``event`` and the event's fields; an event of
     somebody else is called ``log`` and has ``namespace`` and ``message``.  A failure adds
     ``traceback``.
 
-    :param outFile: a text file open for writing; it is flushed after every line.
+    :param outFile: a text file open for writing.
+    :param reactor: tells when lines that waited for others are written; ``None``: each at once.
     """
-    return FileLogObserver(outFile, asJson)
+    return LogWriter(outFile, asJson, reactor)
 
 
 def asJson(event: dict[str, Any]) -> str:
@@ -309,16 +311,17 @@ def asJson(event: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
-def textObserver(outFile: TextIO) -> FileLogObserver:
+def textObserver(outFile: TextIO, reactor: Any = None) -> LogWriter:
     """An observer that writes the lines of ``twisted.logger.textFileLogObserver``, only faster.
 
-    :param outFile: a text file open for writing; it is flushed after every line.
+    :param outFile: a text file open for writing.
+    :param reactor: as for :func:`jsonObserver`.
     """
-    return FileLogObserver(outFile, _TextLines())
+    return LogWriter(outFile, TextLines(), reactor)
 
 
-class _TextLines:
-    """Formats as Twisted does, and makes the time stamp once per second."""
+class TextLines:
+    """Formats an event as Twisted does, and makes the time stamp once per second."""
 
     def __init__(self) -> None:
         self._second = -1

@@ -12,15 +12,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
-from submitd import __version__
+from submitd import __version__, logwriter
 from submitd.config import ConfigurationError, lines, load
 from submitd.demo import PORTS, prepare, stateDirectory
+from submitd.events import TextLines
 from submitd.preflight import portsInUse
 from submitd.settings import LogSettings, Settings
 from submitd.typed import Finding
@@ -38,7 +39,12 @@ What concerns the process is an option of twistd and stands before the word subm
 
 
 class Options(usage.Options):
-    """The options behind ``twistd submitd``."""
+    """The options behind ``twistd submitd``.
+
+    :cvar log: where the text log of this process goes, for :func:`textLog`.
+    """
+
+    log: ClassVar[str | None] = None
 
     longdesc = """\
 An authenticated mail submission service (RFC 6409): it proves who is sending, decides what they may
@@ -80,6 +86,11 @@ send, and takes the message durably."""
             # Here and not in makeService, where twistd would want the pid file of a service that
             # is running while its next configuration is checked.
             sys.exit(check(Path(self["config"])))
+        twistd: Any = self.parent
+        Options.log = logwriter.target(twistd) if twistd is not None else None
+        if Options.log is not None:
+            # twistd looks for what makes its log by this name, and gives it no arguments.
+            twistd["logger"] = "submitd.tap.textLog"
 
 
 def _ports(text: str) -> tuple[int, int]:
@@ -117,13 +128,23 @@ def makeService(options: Options) -> IService:
     if options["json-log"]:
         target = LogSettings(json=options["json-log"]).anchored(Path.cwd())
         settings = attrs.evolve(settings, log=target)
-    # twistd has chosen a reactor by now; importing it earlier would choose the default one.
-    from twisted.internet import reactor
-
     from submitd import service
 
-    made: IService = service.makeService(settings, reactor)
+    made: IService = service.makeService(settings, _reactor())
     return made
+
+
+def textLog() -> logwriter.LogWriter:
+    """The text log that twistd would have, at a fraction of its price."""
+    assert Options.log is not None
+    return logwriter.textLog(Options.log, TextLines(), _reactor())
+
+
+def _reactor() -> Any:
+    # twistd has chosen one by now; importing it earlier would choose the default one.
+    from twisted.internet import reactor
+
+    return reactor
 
 
 def _configured(file: Path) -> Settings:

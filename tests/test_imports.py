@@ -19,7 +19,18 @@ PACKAGE = ROOT / "submitd"
 # From the bottom to the top; a room may import from its own layer and from those below it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"wire"}),
-    frozenset({"equality", "envelope", "events", "interfaces", "session", "states", "submission"}),
+    frozenset(
+        {
+            "equality",
+            "envelope",
+            "events",
+            "interfaces",
+            "logwriter",
+            "session",
+            "states",
+            "submission",
+        }
+    ),
     frozenset({"counters", "refusals", "reverselookup", "twistedmail", "typed"}),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
