@@ -15,6 +15,8 @@ from zope.interface import Attribute, Interface
 from zope.interface.interface import InterfaceClass
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
@@ -319,6 +321,21 @@ class IShared(Interface):
 
         :param storage: a :class:`submitd.counters.shared.SharedCounts` of one's own: what one
             worker counts in it, the others see.
+        """
+
+
+class IRehearsed(Interface):
+    """A policy that changes something outside of its process, and can do without that.
+
+    ``submitd-policy try`` asks a configuration what it would do, beside the running service.
+    """
+
+    def rehearse(directory: Path) -> None:
+        """Leave everything as it is from now on; called before the start, if at all.
+
+        What has to be written is written in the directory.
+
+        :param directory: an empty one of this process, which is removed at its end.
         """
 
 

@@ -174,11 +174,18 @@ class Pipeline:
     :param policies: objects that provide any of the stage interfaces.
     :param clock: for the time limit.
     :param limit: seconds one policy may take at one stage; 0 for no limit.
+    :param make: makes each stage.
     """
 
-    def __init__(self, policies: Sequence[Any], clock: IReactorTime, limit: float) -> None:
+    def __init__(
+        self,
+        policies: Sequence[Any],
+        clock: IReactorTime,
+        limit: float,
+        make: Callable[..., Stage] = Stage,
+    ) -> None:
         def stage(name: str, interface: InterfaceClass, method: str) -> Stage:
-            return Stage(name, interface, method, policies, clock, limit)
+            return make(name, interface, method, policies, clock, limit)
 
         self.connection = stage("connection", IConnectionPolicy, "connectionMade")
         self.hello = stage("hello", IHelloPolicy, "helloReceived")

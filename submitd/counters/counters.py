@@ -73,6 +73,7 @@ class Counters:
         self._clock: IReactorTime | None = None
         self._run: Run | None = None
         self._turns = DeferredSemaphore(MAX_THREADS)
+        self._isRehearsal = False
         self._isAway = False
         self._askAgain = 0.0
         if self._memory is None and not where.startswith(SCHEMES):
@@ -103,6 +104,10 @@ class Counters:
             self._memory = storage
             self._isShared = True
 
+    def rehearse(self) -> None:
+        """Count nothing in a Redis, but say what would come of it."""
+        self._isRehearsal = True
+
     @property
     def clock(self) -> IReactorTime:
         """What tells the time.
@@ -131,6 +136,8 @@ class Counters:
             return self._askShared(lambda storage: storage.take(wants, now, together))
         if self._memory is not None:
             return self._memory.take(wants, now, together)
+        if self._isRehearsal:
+            return then(self.rooms(wants), _wouldTake, wants)
         return self._ask(lambda storage: storage.take(wants, now, together))
 
     def rooms(self, wants: Sequence[Want]) -> list[Room] | Deferred[list[Room] | None] | None:
@@ -220,6 +227,15 @@ def inThreadsOf(reactor: Any) -> Run:
         return deferred
 
     return run
+
+
+def _wouldTake(rooms: list[Room] | None, wants: Sequence[Want]) -> Taken | None:
+    if rooms is None:
+        return None
+    for at, (want, room) in enumerate(zip(wants, rooms, strict=True)):
+        if room.left < want.cost:
+            return Taken(at, room.until)
+    return Taken()
 
 
 def then(result: Any, call: Callable[..., Any], *arguments: Any) -> Any:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -40,6 +41,7 @@ from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
     ILoginPolicy,
+    IRehearsed,
     IRunning,
     IShared,
     ISubmitter,
@@ -53,7 +55,7 @@ Scopes = dict[str, str]
 """Scope -> who is counted there."""
 
 
-@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IShared, IChecked)
+@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IShared, IRehearsed, IChecked)
 @attrs.define(eq=False)
 class LoginThrottle:
     """Slows down and blocks those who guess passwords.
@@ -147,6 +149,10 @@ class LoginThrottle:
         """See :meth:`submitd.interfaces.IShared.share`."""
         self._counters.share(storage)
         self._wrong, self._key = storage, storage.secret
+
+    def rehearse(self, directory: Path) -> None:
+        """See :meth:`submitd.interfaces.IRehearsed.rehearse`."""
+        self._counters.rehearse()
 
     def start(self, reactor: Any, run: Any = None) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`.

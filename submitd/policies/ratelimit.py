@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -37,6 +38,7 @@ from submitd.interfaces import (
     IDataPolicy,
     IHelloPolicy,
     IRecipientPolicy,
+    IRehearsed,
     IRunning,
     ISenderPolicy,
     IShared,
@@ -97,7 +99,14 @@ Asked = list[tuple[Limit, str]]
 
 
 @implementer(
-    IHelloPolicy, ISenderPolicy, IRecipientPolicy, IDataPolicy, IRunning, IShared, IChecked
+    IHelloPolicy,
+    ISenderPolicy,
+    IRecipientPolicy,
+    IDataPolicy,
+    IRunning,
+    IShared,
+    IRehearsed,
+    IChecked,
 )
 @attrs.define(eq=False)
 class RateLimit:
@@ -189,6 +198,10 @@ class RateLimit:
     def share(self, storage: SharedCounts) -> None:
         """See :meth:`submitd.interfaces.IShared.share`."""
         self._counters.share(storage)
+
+    def rehearse(self, directory: Path) -> None:
+        """See :meth:`submitd.interfaces.IRehearsed.rehearse`."""
+        self._counters.rehearse()
 
     def start(self, reactor: Any, run: Any = None) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`.
