@@ -38,7 +38,9 @@ from submitd.interfaces import (
     IHoldingDelivery,
     IMayBlindCopy,
     IMayHold,
+    IMessagePolicy,
     IReverseResolver,
+    ISigning,
 )
 from submitd.relay import routes
 from submitd.relay.routes import RelaySettings
@@ -428,6 +430,23 @@ def _needs(settings: Settings) -> Iterator[Finding]:
                 )
 
 
+def _signing(settings: Settings) -> Iterator[Finding]:
+    """What is changed behind a signature breaks it."""
+    made = [component.make(policies.REGISTRY, "")[0] for component in settings.policy]
+    for at, policy in enumerate(made):
+        later = [
+            behind
+            for behind in range(at + 1, len(made))
+            if IMessagePolicy.providedBy(made[behind]) and not ISigning.providedBy(made[behind])
+        ]
+        if ISigning.providedBy(policy) and later:
+            yield Finding(
+                f"policy[{at}].use",
+                f'"{settings.policy[at].use}" signs, and must stand behind policy[{later[-1]}],'
+                f' "{settings.policy[later[-1]].use}", which may change messages',
+            )
+
+
 def _delivery(settings: Settings) -> Iterator[Finding]:
     component = settings.delivery
     made, findings = component.make(deliveries.REGISTRY, "delivery")
@@ -490,6 +509,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"tls"}), _certificate),
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
+    (frozenset({"policy"}), _signing),
     (frozenset({"delivery"}), _delivery),
     (frozenset({"policy", "delivery"}), _needs),
     (frozenset({"delivery", "relay", "route"}), _relay),
