@@ -44,8 +44,12 @@ log = Logger(namespace="submitd")
 _SECRET = re.compile(r"passw|secret|credential|token|response|challenge|private", re.IGNORECASE)
 # What twisted.logger and twisted.python.log keep for themselves in an event.
 _TAKEN = frozenset({"event", "time", "system", "message", "format", "isError", "why", "level"})
-# What is shown as it is: printable ASCII without space, quote, backslash and equals sign.
-_PLAIN = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}").fullmatch
+# What is shown as it is: printable ASCII without space, quote, backslash and equals sign; several
+# values with line feeds between them.
+_ALL_PLAIN = re.compile(
+    rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}(?:\n[!#-<>-\[\]-~]{{1,{MAX_VALUE}}})*"
+).fullmatch
+_SIMPLE = frozenset({str, int, type(None)})
 _NEEDS_QUOTES = re.compile(r'[\s"=]')
 
 
@@ -72,6 +76,11 @@ class Event:
     text: str
     fields: tuple[str, ...] = attrs.field(validator=_fieldNames)
     level: Any = LogLevel.info
+    template: str = attrs.field(init=False)
+
+    @template.default
+    def _template(self) -> str:
+        return f"{self.text}: " + " ".join(f"{name}=%s" for name in self.fields)
 
 
 CONNECTION_CLOSED = Event(
@@ -196,6 +205,16 @@ FILE_PROBLEM = Event("file-problem", "file problem", ("file", "line", "problem")
 SERVICE_STARTED = Event("service-started", "service started", ("hostname", "release"))
 SERVICE_LISTENING = Event("service-listening", "listening", ("endpoint", "tls"))
 SERVICE_STOPPED = Event("service-stopped", "service stopped", ("hostname", "reason"))
+SERVICE_RELOADED = Event("service-reloaded", "service reloaded", ("workers",))
+SERVICE_NOT_RELOADED = Event(
+    "service-not-reloaded", "not reloaded, all stays as it was", ("problem",), LogLevel.error
+)
+# ``process`` is the process id; ``again`` the seconds until there is another one.
+WORKER_STARTED = Event("worker-started", "worker started", ("worker", "process"))
+WORKER_ENDED = Event("worker-ended", "worker ended", ("worker", "process"))
+WORKER_DIED = Event(
+    "worker-died", "worker died", ("worker", "process", "cause", "again"), LogLevel.error
+)
 SERVICE_PROBLEM = Event("service-problem", "service problem", ("problem", "failure"), LogLevel.warn)
 
 
@@ -220,6 +239,28 @@ def emit(event: Event, **fields: Any) -> None:
         "log_source": None,
         "log_time": time.time(),
     }
+    text = _plain(event, fields)
+    if text is not None:
+        published.update(fields)
+        published["log_fields"] = event.fields
+        published["log_text"] = text
+    else:
+        _format(published, event, fields)
+    log.observer(published)
+
+
+def _plain(event: Event, fields: dict[str, Any]) -> str | None:
+    """The text of an event whose fields are all there, and none needs care; most are like that."""
+    if tuple(fields) != event.fields or not {*map(type, fields.values())} <= _SIMPLE:
+        return None
+    values = ["-" if value is None else str(value) for value in fields.values()]
+    joined = "\n".join(values)
+    if _ALL_PLAIN(joined) is None or joined.count("\n") != len(values) - 1:
+        return None
+    return event.template % tuple(values)
+
+
+def _format(published: dict[str, Any], event: Event, fields: dict[str, Any]) -> None:
     names = [name for name in event.fields if name in fields]
     if len(names) != len(fields):
         raise TypeError(f"{event.name} has no field {', '.join(sorted({*fields} - {*names}))}")
@@ -228,16 +269,11 @@ def emit(event: Event, **fields: Any) -> None:
         published["log_failure"] = fields["failure"]
     text = f"{event.text}:" if names else event.text
     for name in names:
-        value = fields[name]
-        if type(value) is int or (type(value) is str and _PLAIN(value)):
-            text += f" {name}={value}"
-        else:
-            value = _clean(value)
-            text += f" {name}={_quoted(value)}"
+        value = _clean(fields[name])
+        text += f" {name}={_quoted(value)}"
         published[name] = value
     published["log_fields"] = names
     published["log_text"] = text
-    log.observer(published)
 
 
 def _clean(value: Any) -> Any:
