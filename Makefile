@@ -2,6 +2,8 @@
 #              make run ARGS="--config submitd.toml" a configuration
 # make test    sets everything up and runs the tests; COVERAGE=1 measures branch coverage
 # make nightly the tests whose long form takes hours: more kills, more random input
+# make fuzz    tries all parsers and dialogues with random input for 10 minutes; SECONDS=60 for less
+# make load    10,000 idle and 1,000 busy connections for 10 minutes; see python -m tests.load --help
 # make check   ruff, mypy, bandit and the documentation (make lint, types, security, docs)
 #
 # Needs Python 3.11 or newer with pip, and nothing else; another one: make PYTHON=python3.12 run
@@ -12,6 +14,7 @@ TESTS ?= tests
 ARGS ?=
 KILLS ?= 200
 COVERAGE ?=
+SECONDS ?= 600
 
 BIN = $(VENV)/bin
 # The virtual environment is made without pip, and filled by the pip outside: so a Python without
@@ -20,7 +23,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-
 	--config-settings editable_mode=compat --editable
 TRIAL = -m twisted.trial --temp-directory=$(VENV)/trial
 
-.PHONY: run test nightly check lint types security docs clean
+.PHONY: run test nightly fuzz check lint types security docs clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
@@ -38,6 +41,12 @@ nightly: $(VENV)/test.done
 	@status=0; \
 	SUBMITD_KILLS=$(KILLS) $(BIN)/python $(TRIAL) tests.crash || status=1; \
 	exit $$status
+
+fuzz: $(VENV)/test.done
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+load: $(VENV)/test.done
+	$(BIN)/python -m tests.load $(ARGS)
 
 check: lint types security docs
 

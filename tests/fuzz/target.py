@@ -86,7 +86,7 @@ class Target:
     name: str
     check: Callable[[bytes], None]
     pieces: Sequence[bytes]
-    count: int = 150
+    count: int = 60
     longest: int = 12
 
     @property

@@ -100,11 +100,12 @@ KEYS += [
 CONFIG = Target(
     "config",
     configuration,
-    _lines()
+    [SAMPLE.read_bytes()]
+    + _lines()
     + [key + b" = " + value + b"\n" for at, key in enumerate(KEYS) for value in VALUES[at % 3 :: 3]]
     + [b"[" + key + b"]\n" for key in KEYS]
     + [b"[[" + key + b"]]\n" for key in KEYS],
-    120,
+    60,
     16,
 )
 

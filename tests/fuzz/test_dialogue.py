@@ -44,6 +44,7 @@ from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 from tests.fixtures import Conversation, MemoryDelivery, makeSubmission
 from tests.fuzz.examples import examples
+from tests.fuzz.target import Machine
 
 STAGE_LIMIT = 60.0
 MAX_RECIPIENTS = 3
@@ -655,5 +656,8 @@ def _run(made: Any) -> Callable[[SynchronousTestCase], None]:
     return test
 
 
-DialogueMachineTests = _test(DialogueMachine, 200)
-LMTPMachineTests = _test(LMTPMachine, 100)
+DIALOGUE = Machine("dialogue", DialogueMachine)
+LMTP = Machine("lmtp", LMTPMachine)
+
+DialogueMachineTests = _test(DialogueMachine, 80)
+LMTPMachineTests = _test(LMTPMachine, 40)

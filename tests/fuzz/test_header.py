@@ -128,7 +128,7 @@ HEADER = Target(
         *LONG[:4],
         *ODD,
     ],
-    250,
+    60,
 )
 MAILBOXES = Target(
     "mailboxes",
@@ -156,7 +156,7 @@ MAILBOXES = Target(
         *LONG[:4],
         *ODD,
     ],
-    250,
+    60,
 )
 
 HeaderTests = HEADER.tests(__name__)

@@ -110,7 +110,7 @@ OCTETS = Target(
         *TEXT,
         *ODD,
     ],
-    150,
+    60,
     20,
 )
 

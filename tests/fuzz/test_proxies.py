@@ -177,7 +177,7 @@ PROXY = Target(
         b"\x16\x03\x01",
         *ODD,
     ],
-    200,
+    60,
 )
 ATTRIBUTES = Target(
     "xclient",
@@ -198,7 +198,7 @@ ATTRIBUTES = Target(
     + [b"::ffff:192.0.2.1", b"REMOTE", b"="]
     + LONG[:4]
     + ODD,
-    120,
+    60,
 )
 
 ProxyTests = PROXY.tests(__name__)

@@ -231,7 +231,7 @@ SASL = Target(
         encoded(b"\x00\x00\x00") + b"\n",
         *ODD,
     ],
-    250,
+    60,
 )
 
 SaslTests = SASL.tests(__name__)

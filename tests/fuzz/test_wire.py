@@ -222,7 +222,7 @@ ADDRESS = Target(
         *LONG,
         *ODD,
     ],
-    300,
+    60,
 )
 COMMAND = Target(
     "command",
@@ -264,7 +264,7 @@ COMMAND = Target(
         *LONG,
         *ODD,
     ],
-    300,
+    60,
 )
 REPLY = Target(
     "reply",
@@ -289,12 +289,12 @@ REPLY = Target(
         b"250-y\r\n" * 260,
         *ODD,
     ],
-    300,
+    60,
 )
 TEXT = [b".", b"..", b"\r\n", b"\r", b"\n", b"\r\n.\r\n", b"\r\n.", b"\n.\n", b"\r.\r", b"RSET\r\n"]
 TEXT += [b"Subject: x\r\n\r\n", b"text", b"\0", b"\xff", b"x" * 1000]
-DATA = Target("data", dots, TEXT, 300)
-BDAT = Target("bdat", chunked, [*TEXT, b"\x00\x00\x00\x00", b"\x05\x00\x03\xff"], 200)
+DATA = Target("data", dots, TEXT)
+BDAT = Target("bdat", chunked, [*TEXT, b"\x00\x00\x00\x00", b"\x05\x00\x03\xff"])
 
 AddressTests = ADDRESS.tests(__name__)
 CommandTests = COMMAND.tests(__name__)
