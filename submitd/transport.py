@@ -52,6 +52,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, directlyProvides, implementer, providedBy
 
+from submitd import events
+
 # Seconds that a client gets to close its side after we closed ours.
 LINGER = 5.0
 
@@ -62,6 +64,15 @@ RECORD = 16384
 # Octets read from, and sent to, one connection before the others have their turn.
 READ_LIMIT = 262144
 SEND_LIMIT = 131072
+
+# Connections accepted in one turn, and the seconds without when there is no descriptor for one.
+ACCEPTS = 100
+REST = 1.0
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# What Twisted's endpoints ask for when nothing is said.  With so short a queue the kernel drops the
+# beginnings of connections under a rush, and clients try again only after 1, 3, 7, 15 seconds.
+FEW_WAITING = 50
 
 
 class Phase(enum.Enum):
@@ -625,7 +636,80 @@ class UNIXServer(Server):
         """There is no TCP here: nothing to set."""
 
 
-class Port(tcp.Port):
+class _Accepting(tcp.Port):
+    """A port that leaves clients waiting while there is no descriptor for them.
+
+    Twisted's takes them all to close them at once, with a line of log for each, and they come back
+    as fast as they can.
+    """
+
+    reactor: Any
+    factory: Any
+    _log = Logger()
+    _resting: IDelayedCall | None = None
+    _isShort = False
+
+    def doRead(self) -> None:
+        """Take connections, as many as one turn may."""
+        for _ in range(ACCEPTS):
+            try:
+                accepted, address = self.socket.accept()
+            except BlockingIOError:
+                self._allServed()
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._rest(error)
+                # Or one has gone again before it was accepted; the next has its turn soon.
+                return
+            self._serve(accepted, address)
+
+    def _serve(self, accepted: socket.socket, address: Any) -> None:
+        try:
+            if len(address) == 4:
+                # With the scope of a link-local address, which is part of its name.
+                numbers = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+                address = (socket.getnameinfo(address, numbers)[0], *address[1:])
+            protocol = self.factory.buildProtocol(self._buildAddr(address))
+            if protocol is None:
+                accepted.close()
+                return
+            number, self.sessionno = self.sessionno, self.sessionno + 1
+            made = self.transport(accepted, protocol, address, self, number, self.reactor)
+            protocol.makeConnection(made)
+        except Exception:
+            # One connection's trouble is not to close the port to all others.
+            self._log.failure("in connectionMade")
+            accepted.close()
+
+    def _rest(self, error: OSError) -> None:
+        """Accept nobody for a moment: a socket that stays readable would turn the reactor."""
+        if not self._isShort:
+            self._isShort = True
+            said = f"clients have to wait: {error.strerror}; see LimitNOFILE and limits.connections"
+            events.emit(events.SERVICE_PROBLEM, problem=said)
+        self.stopReading()
+        self._resting = self.reactor.callLater(REST, self._goOn)
+
+    def _allServed(self) -> None:
+        if self._isShort:
+            self._isShort = False
+            events.emit(events.SERVICE_PROBLEM, problem="no client has to wait any longer")
+
+    def _goOn(self) -> None:
+        self._resting = None
+        if self.connected:
+            self.startReading()
+
+    def connectionLost(self, reason: Any) -> None:
+        """The port is closed."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        super().connectionLost(reason)
+
+
+class Port(_Accepting):
     """A listening TCP port."""
 
     transport = Server
@@ -641,7 +725,7 @@ class Port(tcp.Port):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
 
 
-class UNIXPort(unix.Port):
+class UNIXPort(_Accepting, unix.Port):
     """A listening unix socket."""
 
     transport = UNIXServer  # type: ignore[assignment]
@@ -657,6 +741,11 @@ class UNIXPort(unix.Port):
         self._bindPath = b"\0" + self._bindPath
         self._shouldShutdown = False
         return self
+
+
+def _waiting(backlog: int) -> int:
+    """How many may wait to be accepted: what is asked for, or the most that the system has."""
+    return backlog if backlog != FEW_WAITING else socket.SOMAXCONN
 
 
 class PortReactor:
@@ -679,7 +768,7 @@ class PortReactor:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """See ``IReactorTCP.listenTCP``."""
-        return self._listen(Port(port, factory, backlog, interface, self._reactor))
+        return self._listen(Port(port, factory, _waiting(backlog), interface, self._reactor))
 
     def listenUNIX(
         self,
@@ -690,7 +779,8 @@ class PortReactor:
         wantPID: bool = False,
     ) -> IListeningPort:
         """See ``IReactorUNIX.listenUNIX``."""
-        return self._listen(UNIXPort(address, factory, backlog, mode, self._reactor, wantPID))
+        waiting = _waiting(backlog)
+        return self._listen(UNIXPort(address, factory, waiting, mode, self._reactor, wantPID))
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory

@@ -1,0 +1,1 @@
+"""Whether a service holds a heavy load: see ``python -m tests.load --help``."""
