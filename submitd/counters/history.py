@@ -11,8 +11,10 @@ The functions of :class:`HistoryFile` block and may raise ``sqlalchemy.exc.SQLAl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,6 +158,17 @@ class HistoryFile:
     def close(self) -> None:
         """Close it."""
         self._engine.dispose()
+
+
+def copied(path: Path, directory: Path) -> Path:
+    """Copy a file as it is now, with what has been written to it of late.
+
+    :return: the copy, in the directory; not there where the file is not.
+    """
+    for name in (path.name, f"{path.name}-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(path.with_name(name), directory / name)
+    return directory / path.name
 
 
 def packed(usual: Usual) -> tuple[bytes, str]:

@@ -37,13 +37,13 @@ from zope.interface import implementer
 
 from submitd import events
 from submitd.counters.counters import Run, inThreadsOf
-from submitd.counters.history import DAY, HistoryFile, Usual, packed
+from submitd.counters.history import DAY, HistoryFile, Usual, copied, packed
 from submitd.counters.memory import Memory
 from submitd.counters.names import asTime, shortened
 from submitd.counters.windows import Want, Window, parseWindows
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
-from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning
+from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRehearsed, IRunning
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
 
@@ -56,7 +56,7 @@ COMMAND_TIME = 60.0
 MAX_COMMANDS = 10
 
 
-@implementer(IDataPolicy, IMayHold, IRunning, IChecked)
+@implementer(IDataPolicy, IMayHold, IRunning, IRehearsed, IChecked)
 @attrs.define(eq=False)
 class Brake:
     """Holds the mail of a login that suddenly does what it never did.
@@ -134,6 +134,11 @@ class Brake:
         if not self._windows and not self.factor:
             found.append("brakes nobody: there is neither first_time nor factor")
         return found
+
+    def rehearse(self, directory: Path) -> None:
+        """See :meth:`submitd.interfaces.IRehearsed.rehearse`; it learns in a copy."""
+        self._file = HistoryFile(copied(self.path, directory))
+        self.command = ()
 
     def start(self, reactor: Any, run: Run | None = None) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`.
