@@ -1,0 +1,1 @@
+"""All cores: a parent that opens the ports, and worker processes that serve them."""

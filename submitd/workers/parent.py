@@ -1,0 +1,640 @@
+"""The parent: it opens the ports, and sees that workers serve them.  It serves nobody itself.
+
+Workers are forked from a :class:`submitd.workers.template.Template`, a process of its own for each
+time the configuration is read.  All of them accept from the same open sockets, which are the
+parent's: a connection that waits in one is lost with no worker.
+
+A worker that ends is replaced, at once after a long life, else after a wait that doubles.  At
+SIGHUP the configuration is read again, by a new template.  When there is a mistake in it, each is
+logged and all stays as it was; ports that are new are opened first, or all stays as it was, too.
+Otherwise the workers are replaced one after the other: the new one serves before the old one ends
+its connections, within the time to drain.  The same is done each day, for new keys of session
+tickets.  The relay is one process: the new one begins when the old one has ended.
+
+At the end all workers are told to end; those that have not within the time to drain, and some
+seconds, are killed.  A worker whose parent is gone ends by itself.
+"""
+
+# mypy: allow-untyped-calls
+# Twisted's services are not annotated throughout.
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import LogLevel, globalLogPublisher
+
+from submitd import events, tally
+from submitd.counters import shared
+from submitd.service import (
+    TICKET_KEYS,
+    CannotStart,
+    HangUp,
+    JSONLog,
+    ListenerService,
+    listenerService,
+)
+from submitd.settings import ListenerSettings, Settings
+from submitd.workers import channel
+from submitd.workers.backoff import Backoff
+from submitd.workers.channel import Channel, Message
+from submitd.workers.template import CHANNEL, PROGRAM
+
+RELAY = "relay"
+"""The name of the worker that delivers from the spool; the others are called 1, 2, 3."""
+
+PATIENCE = 10.0
+"""Seconds beyond the time to drain until a worker is killed."""
+
+START = 120.0
+"""Seconds that a configuration may take to be read, and a worker to serve."""
+
+
+@attrs.frozen
+class Source:
+    """Where the configuration is, and what the command line says besides.
+
+    :param file: the configuration.
+    :param json: the log, in place of the configuration's.
+    :param reactor: which one workers have; empty for the usual one.
+    :param logsDirectly: whether workers write text to standard output themselves; otherwise the
+        parent logs for them.
+    """
+
+    file: Path
+    json: str | None = None
+    reactor: str = ""
+    logsDirectly: bool = False
+
+
+class _Exit(ProcessProtocol):
+    """A template's end is seen by its channel; what remains is to have it waited for."""
+
+
+@attrs.define(eq=False)
+class Template:
+    """The parent's side of a template.
+
+    :ivar about: what it has said of its configuration; ``None`` before.
+    :ivar workers: those of it that have not ended, by process id.
+    """
+
+    channel: Channel | None = None
+    about: Message | None = None
+    workers: dict[int, Worker] = attrs.field(factory=dict)
+    process: Any = None
+    overdue: IDelayedCall | None = None
+
+
+@attrs.define(eq=False)
+class Worker:
+    """The parent's side of a worker.
+
+    :param post: what it is for.
+    :param number: its page of the tally; no other has it as long as it lives.
+    :ivar pid: its process id; 0 before the template has told.
+    :ivar isEnding: whether it has been told to end.
+    """
+
+    post: Post
+    number: int
+    template: Template
+    pid: int = 0
+    isEnding: bool = False
+    hasEnded: bool = False
+    cause: str = ""
+    channel: Channel | None = None
+    overdue: IDelayedCall | None = None
+
+
+@attrs.define(eq=False)
+class Post:
+    """One of the places to be filled: a number, or the relay.
+
+    :ivar worker: who is there, and has not been told to end.
+    :ivar waiting: the call that fills it.
+    """
+
+    name: str
+    backoff: Backoff
+    worker: Worker | None = None
+    waiting: IDelayedCall | None = None
+
+
+class WorkersService(MultiService):
+    """The parent as a service.
+
+    :param settings: the configuration as it is at the start.
+    :param source: where it is read again.
+    :param reactor: starts processes, listens, tells the time and calls later.
+    """
+
+    def __init__(self, settings: Settings, source: Source, reactor: Any) -> None:
+        super().__init__()
+        self._settings = settings
+        self._source = source
+        self._reactor = reactor
+        self._listeners: dict[str, ListenerService] = {}
+        self._posts: dict[str, Post] = {}
+        self._template: Template | None = None
+        self._candidate: Template | None = None
+        self._isAskedAgain = False
+        self._replacing: list[Post] = []
+        self._leaving: list[Post] = []
+        self._before: Template | None = None
+        self._workers: dict[int, Worker] = {}
+        self._logTarget = settings.log.json
+        self._log = JSONLog(self._logTarget)
+        self._stopped: Deferred[None] | None = None
+        self._drain = float(settings.limits.drain)
+        self._counts: Path | None = None
+        self._tally: tally.Tally | None = None
+        self._tallyFile = -1
+        self._key = os.urandom(32)
+        self._retry = Backoff(reactor.seconds)
+        self._later: IDelayedCall | None = None
+        self._renewing = LoopingCall(self._renew)
+        self._renewing.clock = reactor
+        for listener in settings.listener:
+            self._listen(listener)
+        HangUp(reactor, self.reload).setServiceParent(self)
+
+    # The beginning and the end.
+
+    def _listen(self, listener: ListenerSettings) -> ListenerService:
+        factory = Factory()
+        factory.noisy = False
+        made = listenerService(listener, self._reactor, factory)
+        self._listeners[listener.endpoint] = made
+        made.setServiceParent(self)
+        return made
+
+    def privilegedStartService(self) -> None:
+        """Open all ports, or none.
+
+        :raise CannotStart: when one cannot be opened, or is none that processes can share.
+        """
+        self._openAll(super().privilegedStartService)
+        # The certificate's key may be for those alone who have not given up their rights yet.
+        self._candidate = self._candidate or self._begin()
+
+    def startService(self) -> None:
+        """Have the workers begin.
+
+        :raise CannotStart: when a port cannot be opened.
+        """
+        self._openAll(super().startService)
+        self._counts = Path(tempfile.mkdtemp(prefix="submitd-"))
+        shared.prepare(self._counts)
+        self._tallyFile = tally.makeFile()
+        self._tally = tally.Tally(self._tallyFile)
+        self._candidate = self._candidate or self._begin()
+        self._renewing.start(TICKET_KEYS, now=False)
+
+    def _openAll(self, start: Callable[[], None]) -> None:
+        if self._logTarget:
+            self._log.open()
+        try:
+            start()
+            for each in self._listeners.values():
+                handOver(each)
+        except CannotStart:
+            for child in self:
+                child.stopService()
+            self._log.close()
+            raise
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, and have all workers end.
+
+        :return: fires when they have.
+        """
+        if self._renewing.running:
+            self._renewing.stop()
+        if self._later is not None and self._later.active():
+            self._later.cancel()
+        return Deferred.fromCoroutine(self._end(super().stopService()))
+
+    async def _end(self, closing: Deferred[Any]) -> None:
+        self._stopped = Deferred()
+        self._replacing.clear()
+        if self._candidate is not None:
+            self._drop(self._candidate)
+        for post in self._posts.values():
+            if post.waiting is not None and post.waiting.active():
+                post.waiting.cancel()
+        for worker in list(self._workers.values()):
+            self._dismiss(worker)
+        self._tellIfDone()
+        await closing
+        await self._stopped
+        if self._template is not None:
+            self._drop(self._template)
+        if self._tally is not None:
+            self._tally.close()
+            os.close(self._tallyFile)
+        if self._counts is not None:
+            shutil.rmtree(self._counts, ignore_errors=True)
+        events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
+        self._log.close()
+
+    def _tellIfDone(self) -> None:
+        if self._stopped is not None and not self._workers and not self._stopped.called:
+            self._stopped.callback(None)
+
+    # Reading the configuration.
+
+    def reload(self) -> None:
+        """Read the configuration again, and replace the workers; or log what is wrong with it."""
+        self._reopenLog()
+        if self._candidate is not None:
+            self._isAskedAgain = True
+        else:
+            self._candidate = self._begin()
+
+    def _reopenLog(self) -> None:
+        """Go on in a new file, where the old one has been taken away."""
+        self._log.close()
+        if self._logTarget:
+            self._log = JSONLog(self._logTarget)
+            try:
+                self._log.open()
+            except CannotStart as error:
+                events.emit(events.SERVICE_PROBLEM, problem=str(error))
+
+    def _renew(self) -> None:
+        """Have workers with new keys for session tickets."""
+        if self._template is None or self._template.channel is None:
+            return  # the next one has new keys
+        if self._candidate is None and not self._replacing:
+            self._template.channel.send({"renew": True})
+            self._replacing = [post for post in self._posts.values() if post.name != RELAY]
+            self._before = None
+            self._next()
+
+    def _begin(self) -> Template:
+        """Start a template."""
+        template = Template()
+        ours, theirs = channel.pair()
+        template.channel = Channel(
+            ours,
+            self._reactor,
+            lambda message: self._heard(template, message),
+            lambda: self._lost(template),
+        )
+        words = {"file": str(self._source.file), "json": self._source.json}
+        with theirs:
+            template.process = self._reactor.spawnProcess(
+                _Exit(),
+                sys.executable,
+                [sys.executable, "-P", "-c", PROGRAM, json.dumps(words)],
+                {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs={0: 0, 1: 1, 2: 2, CHANNEL: theirs.fileno()},
+            )
+        template.overdue = self._reactor.callLater(START, self._drop, template)
+        return template
+
+    def _heard(self, template: Template, message: Message) -> None:
+        """A template has said something."""
+        if "problems" in message:
+            for problem in message["problems"]:
+                self._complain(problem)
+        elif "workers" in message:
+            template.about = message
+            _cancel(template.overdue)
+            self._change(template)
+        elif "forked" in message:
+            worker = self._workers.get(message["forked"])
+            if worker is not None:
+                worker.pid = message["pid"]
+                template.workers[worker.pid] = worker
+        elif "ended" in message:
+            worker = template.workers.pop(message["ended"], None)
+            if worker is not None:
+                worker.cause = message["cause"]
+                self._gone(worker)
+
+    def _complain(self, problem: str) -> None:
+        events.emit(events.SERVICE_NOT_RELOADED, problem=f"{self._source.file}: {problem}")
+
+    def _drop(self, template: Template) -> None:
+        if template.channel is not None:
+            template.channel.close()
+
+    def _lost(self, template: Template) -> None:
+        """A template is gone; its workers are not, unless they have told so themselves."""
+        _cancel(template.overdue)
+        template.channel = None
+        for worker in list(self._workers.values()):
+            if worker.template is template and worker.channel is None:
+                self._gone(worker)
+        if template is self._candidate:
+            self._candidate = None
+            if self._template is None and self._stopped is None:
+                # There is nothing yet that could stay as it was.
+                self._retry.ended()
+                self._tryAgain()
+            self._goOn()
+        elif template is self._template and self._stopped is None:
+            # Nothing can be forked from it any more.
+            self._template = None
+            events.emit(events.SERVICE_PROBLEM, problem="the template process has ended")
+            self._tryAgain()
+
+    def _tryAgain(self) -> None:
+        def begin() -> None:
+            if self._candidate is None and self._stopped is None:
+                self._retry.started()
+                self._candidate = self._begin()
+
+        self._later = self._reactor.callLater(max(1.0, self._retry.ended()), begin)
+
+    def _change(self, template: Template) -> None:
+        """A configuration is good: have it served, unless a port of it cannot be had."""
+        about = template.about
+        assert about is not None
+        new = [each for each in dict.fromkeys(about["endpoints"]) if each not in self._listeners]
+        try:
+            for endpoint in new:
+                handOver(self._listen(ListenerSettings(endpoint=endpoint)))
+        except CannotStart as error:
+            for endpoint in new:
+                if endpoint in self._listeners:
+                    self._close(endpoint)
+            self._complain(str(error))
+            self._drop(template)
+            return
+        if about["log"] != self._logTarget:
+            self._logTarget = about["log"]
+            self._reopenLog()
+        self._candidate, before = None, self._template
+        self._template = template
+        self._drain = about["drain"]
+        names = [str(at + 1) for at in range(about["workers"])]
+        if about["relay"]:
+            names.append(RELAY)
+        for name in names:
+            if name not in self._posts:
+                self._posts[name] = Post(name, Backoff(self._reactor.seconds))
+        self._replacing = [self._posts[name] for name in names]
+        self._leaving = [post for name, post in self._posts.items() if name not in names]
+        self._before = before
+        self._next()
+
+    # Replacing the workers, one after the other.
+
+    def _next(self) -> None:
+        """Fill the next post with a worker of the template; behind the last, clear up."""
+        while self._replacing:
+            post = self._replacing[0]
+            if post.name == RELAY and post.worker is not None:
+                # Two of them would be twice as many connections as the settings allow.
+                self._dismiss(post.worker)
+                return
+            if post.worker is None:
+                # There is nobody to wait for: all of them at once.
+                del self._replacing[0]
+                self._fill(post)
+                continue
+            self._fill(post)
+            return
+        self._clearUp()
+
+    def _clearUp(self) -> None:
+        assert self._template is not None
+        about = self._template.about
+        assert about is not None
+        for post in self._leaving:
+            del self._posts[post.name]
+            _cancel(post.waiting)
+            if post.worker is not None:
+                self._dismiss(post.worker)
+        self._leaving = []
+        for endpoint in [each for each in self._listeners if each not in about["endpoints"]]:
+            self._close(endpoint)
+        if self._before is not None:
+            events.emit(events.SERVICE_RELOADED, workers=about["workers"])
+            self._dropIfIdle(self._before)
+        self._goOn()
+
+    def _goOn(self) -> None:
+        if self._isAskedAgain and self._stopped is None:
+            self._isAskedAgain = False
+            self.reload()
+
+    def _dropIfIdle(self, template: Template) -> None:
+        if template is not self._template and not template.workers:
+            self._drop(template)
+
+    def _close(self, endpoint: str) -> None:
+        # Taken out of the service, it closes its port.
+        self._listeners.pop(endpoint).disownServiceParent()
+
+    # One worker.
+
+    def _fill(self, post: Post) -> None:
+        """Fork a worker for a post."""
+        template = self._template
+        _cancel(post.waiting)
+        if template is None or template.channel is None or self._stopped is not None:
+            return  # when there is a template, all posts are filled
+        assert template.about is not None
+        number = next(at for at in range(1, tally.PAGES) if at not in self._workers)
+        worker = Worker(post, number, template)
+        self._workers[number] = worker
+        assert self._tally is not None
+        self._tally.wipe(number)
+        self._tally.look(max(self._workers) + 1)
+        post.backoff.started()
+        isRelay = post.name == RELAY
+        ours, theirs = channel.pair()
+        worker.channel = Channel(
+            ours,
+            self._reactor,
+            lambda message: self._said(worker, message),
+            lambda: self._closed(worker),
+        )
+        worker.overdue = self._reactor.callLater(START, self._kill, worker)
+        endpoints = () if isRelay else template.about["endpoints"]
+        with theirs:
+            template.channel.send(
+                {
+                    "number": number,
+                    "name": post.name,
+                    "isRelay": isRelay,
+                    "counts": str(self._counts),
+                    "key": self._key.hex(),
+                    "reactor": self._source.reactor,
+                    "logs": "direct" if self._source.logsDirectly else "parent",
+                    "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
+                },
+                [
+                    theirs.fileno(),
+                    self._tallyFile,
+                    *(fileOf(self._listeners[each]) for each in endpoints),
+                ],
+            )
+
+    def _said(self, worker: Worker, message: Message) -> None:
+        """A worker has said something."""
+        if "log" in message:
+            relog(message["log"])
+        elif "due" in message:
+            relay = self._posts.get(RELAY)
+            if relay is not None and relay.worker is not None and relay.worker.channel is not None:
+                relay.worker.channel.send(message)
+        elif "problem" in message:
+            events.emit(events.SERVICE_PROBLEM, problem=message["problem"])
+        elif "serving" in message:
+            self._serves(worker)
+
+    def _serves(self, worker: Worker) -> None:
+        post = worker.post
+        if worker.template is not self._template and post.worker is not None:
+            self._dismiss(worker)
+            return
+        _cancel(worker.overdue)
+        events.emit(events.WORKER_STARTED, worker=post.name, process=worker.pid)
+        before, post.worker = post.worker, worker
+        if before is not None:
+            self._dismiss(before)
+        if self._stopped is not None or self._posts.get(post.name) is not post:
+            self._dismiss(worker)
+        elif self._replacing and self._replacing[0] is post:
+            del self._replacing[0]
+            self._next()
+
+    def _dismiss(self, worker: Worker) -> None:
+        """Have a worker end its connections, and then itself."""
+        if worker.isEnding:
+            return
+        worker.isEnding = True
+        if worker.channel is not None:
+            worker.channel.send({"end": True})
+        _cancel(worker.overdue)
+        worker.overdue = self._reactor.callLater(self._drain + PATIENCE, self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        if worker.channel is not None and worker.pid:
+            events.emit(
+                events.SERVICE_PROBLEM, problem=f"worker {worker.post.name} has to be killed"
+            )
+            _signal(worker.pid)
+
+    def _closed(self, worker: Worker) -> None:
+        """A worker's channel is closed: it has ended, or is about to."""
+        worker.channel = None
+        if worker.template.channel is None:
+            self._gone(worker)
+
+    def _gone(self, worker: Worker) -> None:
+        """A worker has ended."""
+        if worker.hasEnded:
+            return
+        worker.hasEnded = True
+        if worker.channel is not None:
+            worker.channel.close()
+        _cancel(worker.overdue)
+        worker.template.workers.pop(worker.pid, None)
+        del self._workers[worker.number]
+        if self._tally is not None:
+            self._tally.wipe(worker.number)
+        self._dropIfIdle(worker.template)
+        post = worker.post
+        isExpected = worker.isEnding or self._stopped is not None
+        if isExpected:
+            events.emit(events.WORKER_ENDED, worker=post.name, process=worker.pid)
+        if post.worker is worker:
+            post.worker = None
+        self._tellIfDone()
+        if self._stopped is not None or self._posts.get(post.name) is not post:
+            return
+        wait = 0.0 if isExpected else self._fillLater(worker)
+        if self._replacing and self._replacing[0] is post:
+            if isExpected or post.worker is None:
+                self._next()
+            else:
+                # The new one has failed, and the old one goes on until another one serves.
+                post.waiting = self._reactor.callLater(wait, self._fill, post)
+
+    def _fillLater(self, worker: Worker) -> float:
+        post = worker.post
+        wait = post.backoff.ended()
+        events.emit(
+            events.WORKER_DIED,
+            worker=post.name,
+            process=worker.pid,
+            cause=worker.cause or "unknown",
+            again=wait,
+        )
+        if post.worker is None and post not in self._replacing:
+            _cancel(post.waiting)
+            post.waiting = self._reactor.callLater(wait, self._fill, post)
+        return wait
+
+
+def _cancel(call: IDelayedCall | None) -> None:
+    if call is not None and call.active():
+        call.cancel()
+
+
+def _signal(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def handOver(listener: ListenerService) -> None:
+    """Have a port stay open, for others to accept from.
+
+    :raise CannotStart: when it is none of this machine's sockets.
+    """
+    fileOf(listener)
+    port: Any = listener.port
+    port.stopReading()
+
+
+def fileOf(listener: ListenerService) -> int:
+    """The descriptor of an open port.
+
+    :raise CannotStart: when there is none.
+    """
+    port: Any = listener.port
+    file = getattr(port, "fileno", lambda: -1)()
+    if file < 0 or not hasattr(port, "stopReading"):
+        endpoint = listener.settings.endpoint
+        raise CannotStart(f"{endpoint} is none that several workers can listen on")
+    return int(file)
+
+
+def relog(record: Message) -> None:
+    """Log what a worker has logged."""
+    event: dict[str, Any] = {
+        "log_format": "{log_text}",
+        "log_text": record["text"],
+        "log_logger": events.log,
+        "log_level": LogLevel.lookupByName(record["level"]),
+        "log_namespace": record["namespace"],
+        "log_source": None,
+        "log_time": record["time"],
+        "log_worker": True,
+    }
+    if "event" in record:
+        event.update(record["fields"])
+        event["event"] = record["event"]
+        event["log_fields"] = list(record["fields"])
+    globalLogPublisher(event)

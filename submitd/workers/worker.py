@@ -1,0 +1,227 @@
+"""A worker: one process that serves the ports, or the one that delivers from the spool.
+
+It ends when the parent says so, when it is sent SIGTERM, and when the parent is gone; in each case
+as a service of its own ends: no new connections, and those there are within the time to drain.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner
+from zope.interface import implementer
+
+from submitd import events, service
+from submitd.settings import Settings
+from submitd.tally import Tally
+from submitd.tls import ServerTLS
+from submitd.transport import Port, UNIXPort
+from submitd.workers import later
+from submitd.workers.channel import Channel, Message
+
+TELL_EVERY = 0.05
+"""Seconds in which the parent is told once of new work for the relay."""
+
+
+@attrs.frozen
+class Beginning:
+    """What a worker begins with.
+
+    :param settings: the configuration.
+    :param tls: made before the workers parted.
+    :param order: the parent's: ``number``, ``name``, ``counts``, ``key``, ``isRelay``, ``logs``.
+    :param files: the channel to the parent, the tally, and the open ports.
+    """
+
+    settings: Settings
+    tls: ServerTLS | None
+    order: Message
+    files: list[int]
+
+
+class _Fair:
+    """A port that several processes accept from: it takes one connection, and lets them take one.
+
+    A process that is busy does not accept, so the next connection is that of one that is not; with
+    as many accepted as there are, whoever wakes first would have all of a burst.
+    """
+
+    numberAccepts: int
+
+    def doRead(self) -> None:
+        """Accept one."""
+        self.numberAccepts = 1
+        super().doRead()  # type: ignore[misc]
+
+
+class SharedPort(_Fair, Port):
+    """A TCP port of several processes."""
+
+
+class SharedUNIXPort(_Fair, UNIXPort):
+    """A unix socket of several processes."""
+
+
+@implementer(IStreamServerEndpoint)
+class SharedEndpoint:
+    """A port that the parent has opened.
+
+    :param reactor: listens.
+    :param descriptor: of the port; it is closed when it is listened on.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See ``IStreamServerEndpoint.listen``."""
+        with socket.socket(fileno=self._descriptor) as opened:
+            file, family = opened.fileno(), opened.family
+            port: Any
+            if family == socket.AF_UNIX:
+                port = SharedUNIXPort._fromListeningDescriptor(self._reactor, file, factory)
+            else:
+                adopt: Any = SharedPort._fromListeningDescriptor
+                port = adopt(self._reactor, file, family, factory)
+        port.startListening()
+        return succeed(port)
+
+
+@implementer(ILogObserver)
+class Worker:
+    """The worker's side of the channel.
+
+    :param beginning: what it begins with.
+    :param reactor: of this process alone.
+    """
+
+    def __init__(self, beginning: Beginning, reactor: Any) -> None:
+        self._beginning = beginning
+        self._reactor = reactor
+        self._told: Callable[[float], None] = lambda due: None
+        self._due: float | None = None
+        sock = socket.socket(fileno=beginning.files[0])
+        self.channel = Channel(sock, reactor, self._received, self.end)
+
+    def start(self) -> None:
+        """Serve.
+
+        :raise CannotStart: when it cannot.
+        """
+        beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
+        _, tally, *ports = beginning.files
+        globalLogBeginner.beginLoggingTo(
+            [_directly() if order["logs"] == "direct" else self],
+            redirectStandardIO=False,
+            discardBuffer=True,
+        )
+        if beginning.tls is not None:
+            beginning.tls.refresh()  # what the template has read may be old
+        made = service.makeWorker(
+            beginning.settings,
+            reactor,
+            service.Place(
+                number=order["number"],
+                endpoints=[SharedEndpoint(reactor, port) for port in ports],
+                tls=beginning.tls,
+                tally=Tally(tally, order["number"], bytes.fromhex(order["key"])),
+                counts=Path(order["counts"]),
+                isRelay=order["isRelay"],
+                told=self._tell,
+            ),
+        )
+        os.close(tally)
+        for each in made:
+            if isinstance(each, service.RelayService):
+                self._told = each.runner.told
+        made.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", made.stopService)
+        self.channel.send({"serving": os.getpid()})
+
+    def end(self) -> None:
+        """Serve no more, and end when all is done."""
+        if self._reactor.running:
+            self._reactor.stop()
+        else:
+            self._reactor.callWhenRunning(self.end)
+
+    def _received(self, message: Message) -> None:
+        if "end" in message:
+            self.end()
+        elif "due" in message:
+            self._told(message["due"])
+
+    def _tell(self, due: float) -> None:
+        """Have the parent tell the relay; the first of a burst says it for all of them."""
+        if self._due is None:
+            self._due = due
+            self._reactor.callLater(TELL_EVERY, self._tellNow)
+        else:
+            self._due = min(self._due, due)
+
+    def _tellNow(self) -> None:
+        due, self._due = self._due, None
+        self.channel.send({"due": due})
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """See ``ILogObserver``: have the parent log an event."""
+        self.channel.send({"log": portable(event)})
+
+
+def portable(event: dict[str, Any]) -> Message:
+    """An event as it is sent to the parent."""
+    names = event.get("log_fields")
+    said: Message = {
+        "time": event.get("log_time", 0.0),
+        "level": (event.get("log_level") or LogLevel.info).name,
+        "namespace": event.get("log_namespace", "-"),
+        "text": event["log_text"] if names is not None else formatEvent(event),
+    }
+    if names is not None:
+        said["event"] = event["event"]
+        said["fields"] = {name: event[name] for name in names}
+    if "log_failure" in event:
+        said["text"] += "\n" + event["log_failure"].getTraceback()[-events.MAX_TRACEBACK :]
+    return said
+
+
+class _Standard:
+    """Standard output, a line in one call: several processes write to it."""
+
+    def write(self, text: str) -> None:
+        """Write."""
+        os.write(1, text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+def _directly() -> ILogObserver:
+    output: Any = _Standard()
+    return events.textObserver(output)
+
+
+def work(beginning: Beginning) -> int:
+    """A worker's life.
+
+    :return: the exit status.
+    """
+    imported = later.remove()
+    reactor = service.freshReactor(beginning.order["reactor"])
+    imported.become(reactor)
+    worker = Worker(beginning, reactor)
+    try:
+        worker.start()
+    except service.CannotStart as error:
+        worker.channel.send({"problem": str(error)})
+        return 1
+    reactor.run()
+    return 0
