@@ -128,6 +128,33 @@ class Header:
         self._fields.insert(0, _checked(field))
         self._changed()
 
+    def insert(self, at: int, field: bytes) -> None:
+        """Put a field at a place, behind all others where there are not so many; as :meth:`append`.
+
+        :param at: how many fields are to stand above it.
+        """
+        if at >= len(self._fields):
+            self.append(field)
+        else:
+            self._fields.insert(at, _checked(field))
+            self._changed()
+
+    def change(self, name: bytes, number: int, field: bytes) -> bool:
+        """Put another field in the place of one; as :meth:`append`.
+
+        :param name: in lower case.
+        :param number: which of those of this name, from 1 on.
+        :param field: the other, or ``b""`` for none.
+        :return: whether there is one.
+        """
+        found = self.named(name)[number - 1 : number]
+        if not found:
+            return False
+        at = self._fields.index(found[0])
+        self._fields[at : at + 1] = [_checked(field)] if field else []
+        self._changed()
+        return True
+
     def rewrite(self, name: bytes, rewritten: Callable[[Field], bytes]) -> None:
         """Put other fields in the places of those of a name; as :meth:`append`.
 

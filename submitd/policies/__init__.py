@@ -9,6 +9,7 @@ REGISTRY: dict[str, str] = {
     "dkim": "submitd.policies.dkim:DKIM",
     "login-throttle": "submitd.policies.loginthrottle:LoginThrottle",
     "message-fixups": "submitd.policies.fixups:MessageFixups",
+    "milter": "submitd.policies.milter:Milter",
     "rate-limit": "submitd.policies.ratelimit:RateLimit",
     "recipients": "submitd.policies.recipients:Recipients",
     "require-tls": "submitd.policies.requiretls:RequireTLS",
