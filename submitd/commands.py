@@ -199,7 +199,7 @@ def _opened(
     )
     _transaction(dialogue).message = incoming
     dialogue.incoming = incoming
-    waiting = incoming.trace(_traceField(dialogue, now))
+    waiting = incoming.trace(_traceField(dialogue, dialogue.submission.timeOfDay()))
     return dialogue.after(waiting, then, dialogue, incoming)
 
 

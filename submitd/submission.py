@@ -62,6 +62,8 @@ class Submission:
     :param hostname: our own name, in the greeting, EHLO and Received.
     :param delivery: where an accepted message goes.
     :param clock: what tells the time and calls later; the reactor, or a ``Clock`` in tests.
+    :param timeOfDay: seconds since 1970, for dates that clients name and see; the clock's own where
+        nothing is said.
     :param portal: who checks a login; ``None`` offers none.
     :param policies: objects that provide any of the stage interfaces, in their order.
     :param mechanisms: the SASL mechanisms to offer, best first.
@@ -118,3 +120,6 @@ class Submission:
     lookupLimit: float = 2.0
     refusalIds: Callable[[], str] | None = None
     limits: Limits = attrs.field(factory=Limits)
+    timeOfDay: Callable[[], float] = attrs.field(
+        default=attrs.Factory(lambda self: self.clock.seconds, takes_self=True)
+    )

@@ -31,17 +31,27 @@ LAYERS: tuple[frozenset[str], ...] = (
             "submission",
         }
     ),
-    frozenset({"counters", "refusals", "reverselookup", "twistedmail", "typed"}),
+    frozenset({"counters", "refusals", "reverselookup", "steady", "twistedmail", "typed"}),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
     frozenset(
-        {"certificates", "checkers", "connections", "deliveries", "realm", "spool", "transport"}
+        {
+            "certificates",
+            "checkers",
+            "connections",
+            "deliveries",
+            "realm",
+            "spool",
+            "tally",
+            "transport",
+        }
     ),
     frozenset({"protocol", "proxy", "relay", "tls"}),
     frozenset({"settings"}),
     frozenset({"preflight"}),
     frozenset({"config", "demo"}),
     frozenset({"service"}),
+    frozenset({"workers"}),
     frozenset({"tap", "tools"}),
 )
 HEIGHT = {room: at for at, layer in enumerate(LAYERS) for room in layer}

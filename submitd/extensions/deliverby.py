@@ -50,7 +50,7 @@ def by(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None:
     seconds, mode = int(matched[1]), matched[2].upper()
     if mode == "R":
         _checkReturn(seconds, dialogue.submission.minDeliverBy)
-    deadline = dialogue.submission.clock.seconds() + seconds
+    deadline = dialogue.submission.timeOfDay() + seconds
     envelope.extensions[KEYWORD] = DeliverBy(deadline, mode, bool(matched[3]))
 
 

@@ -53,7 +53,7 @@ def holdUntil(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None
     """HOLDUNTIL: until a date and time."""
     require(_isOffered(dialogue), KEYWORD)
     until = _timestamp(value or "")
-    now = dialogue.submission.clock.seconds()
+    now = dialogue.submission.timeOfDay()
     if until <= now:
         raise Refused(_PAST)
     _hold(dialogue, envelope, until - now)
@@ -73,7 +73,7 @@ def _hold(dialogue: Dialogue, envelope: Envelope, seconds: float) -> None:
         raise Refused(_BOTH)
     if seconds > dialogue.submission.maxHold:
         raise Refused(_TOO_LATE)
-    envelope.extensions[KEYWORD] = dialogue.submission.clock.seconds() + seconds
+    envelope.extensions[KEYWORD] = dialogue.submission.timeOfDay() + seconds
 
 
 class FutureRelease(Extension):
@@ -87,5 +87,5 @@ class FutureRelease(Extension):
         if not _isOffered(dialogue):
             return None
         interval = math.floor(dialogue.submission.maxHold)
-        last = datetime.fromtimestamp(dialogue.submission.clock.seconds() + interval, UTC)
+        last = datetime.fromtimestamp(dialogue.submission.timeOfDay() + interval, UTC)
         return f"{self.keyword} {interval} {last:%Y-%m-%dT%H:%M:%SZ}"
