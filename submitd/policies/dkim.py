@@ -161,18 +161,21 @@ class DKIM:
         metadata={"help": "What becomes of a message that cannot be signed."},
     )
     headers: tuple[str, ...] = attrs.field(
-        default=SIGNED,
+        default=(),
         converter=_names,
         validator=_canBeSigned,
-        metadata={"help": "Header fields that are signed; From always is."},
+        metadata={
+            "help": "Header fields that are signed; From always is. Empty for those of RFC 6376 "
+            "5.4.1."
+        },
     )
     oversigned: tuple[str, ...] = attrs.field(
-        default=OVERSIGNED,
+        default=(),
         converter=_names,
         validator=_canBeSigned,
         metadata={
             "help": "Those of which another one, added on the way, breaks the signature; From "
-            "always does."
+            "always does. Empty for the most important ones."
         },
     )
     timestamp: bool = attrs.field(
@@ -183,6 +186,7 @@ class DKIM:
         metadata={"help": "How long a signature is valid (x=); 0 for no end."},
     )
     seconds: Callable[[], float] = attrs.field(init=False, default=time.time, repr=False)
+    _names: tuple[tuple[str, ...], tuple[str, ...]] = attrs.field(init=False, repr=False)
     _signers: dict[str, list[_Signer]] = attrs.field(init=False, repr=False, factory=dict)
     _begun: WeakKeyDictionary[Envelope, _Begun] = attrs.field(
         init=False, repr=False, factory=WeakKeyDictionary
@@ -191,6 +195,10 @@ class DKIM:
 
     def __attrs_post_init__(self) -> None:
         self._run = _atOnce
+        self._names = (
+            ("from", *(self.headers or SIGNED)),
+            ("from", *(self.oversigned or OVERSIGNED)),
+        )
         if not self.key:
             raise ValueError("has no key")
         names = set()
@@ -254,8 +262,7 @@ class DKIM:
         try:
             author = authorDomain(begun.header, prepended)
             signers = self._signersFor(author)
-            signed, over = (*("from",), *self.headers), (*("from",), *self.oversigned)
-            selection = select((*prepended.fields, *begun.header.fields), signed, over)
+            selection = select((*prepended.fields, *begun.header.fields), *self._names)
             if len(selection.names) > MAX_SIGNED:
                 raise ValueError("too many header fields to sign")
         except ValueError as error:
