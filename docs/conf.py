@@ -26,6 +26,7 @@ html_copy_source = False
 
 man_pages = [
     ("man/submitd.8", "submitd", "authenticated mail submission service", [], 8),
+    ("man/submitd-dkim.1", "submitd-dkim", "make DKIM keys for submitd", [], 1),
     ("man/submitd-passwd.1", "submitd-passwd", "keep the users of submitd", [], 1),
     ("man/submitd-queue.1", "submitd-queue", "look at the queue of submitd and change it", [], 1),
     ("man/submitd.toml.5", "submitd.toml", "configuration of submitd", [], 5),

@@ -135,6 +135,24 @@ class FakeTransport(StringTransport):
         return written
 
 
+class ThreadClock(Clock):
+    """A clock that is a reactor with threads, too: what is to run in one runs at once."""
+
+    def getThreadPool(self) -> ThreadClock:
+        return self
+
+    def callInThreadWithCallback(self, onResult: Any, call: Any, *arguments: Any) -> None:
+        try:
+            result = call(*arguments)
+        except Exception:
+            onResult(False, Failure())
+        else:
+            onResult(True, result)
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None:
+        call(*arguments)
+
+
 class NoTLS:
     """A context factory that nobody asks anything."""
 

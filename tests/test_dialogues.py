@@ -41,6 +41,7 @@ from tests.fixtures import (
     Conversation,
     MemoryDelivery,
     MemoryMessage,
+    ThreadClock,
     makePortal,
     makeSubmission,
 )
@@ -159,7 +160,7 @@ class Run:
         self.heard: list[str] = []
         self.messageLines: list[str] | None = None
         self.conversation: Conversation | None = None
-        self.clock = Clock()
+        self.clock = ThreadClock()
 
     def run(self) -> None:
         for number, kind, text in steps(self.path):

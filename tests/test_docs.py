@@ -110,7 +110,7 @@ class BuildTests(SynchronousTestCase):
         """There are three manual pages; what the commands take stands in them."""
         made = self.build("man")
         pages = {each.name: each.read_text("utf-8") for each in made.glob("*.[1-8]")}
-        expected = {"submitd.8", "submitd-passwd.1", "submitd-queue.1", "submitd.toml.5"}
+        expected = {"submitd.8", "submitd-dkim.1", "submitd-passwd.1", "submitd-queue.1", "submitd.toml.5"}
         self.assertEqual(set(pages), expected)
         for name, words in (
             ("submitd.8", ("demo\\-ports", "check", "json\\-log")),
