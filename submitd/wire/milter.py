@@ -366,9 +366,10 @@ def _negotiated(contents: bytes) -> Negotiated:
     version, actions, steps = struct.unpack(">III", contents[:12])
     if not OLDEST <= version <= VERSION:
         raise MilterError(f"version {version} of the protocol")
-    if steps & ~ALL_STEPS:
+    if steps & ~int(ALL_STEPS):
         raise MilterError(f"wants what nobody offered: {steps:#x}")
-    return Negotiated(version, Action(actions) & ALL_ACTIONS, Step(steps), _macroNames(contents[12:]))
+    allowed = Action(actions) & ALL_ACTIONS
+    return Negotiated(version, allowed, Step(steps), _macroNames(contents[12:]))
 
 
 def _macroNames(octets: bytes) -> dict[Stage, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from submitd.policies.milter import Milter
+from submitd.policies.milter import NEVER, Milter
 from submitd.wire import milter
 from submitd.wire.milter import ALL_ACTIONS, Action, Step
 
@@ -100,7 +100,7 @@ def replaceBody(octets: bytes) -> bytes:
 
 
 def negotiated(
-    actions: Action = ALL_ACTIONS, steps: Step = Step(0), version: int = 6, macros: bytes = b""
+    actions: Action = ALL_ACTIONS, steps: Step = NEVER, version: int = 6, macros: bytes = b""
 ) -> bytes:
     """What it wants."""
     return milter.packet(b"O", struct.pack(">III", version, actions, steps) + macros)
@@ -118,7 +118,7 @@ class Script:
 
     does: dict[bytes, Does] = attrs.field(factory=dict)
     actions: Action = ALL_ACTIONS
-    steps: Step = Step(0)
+    steps: Step = NEVER
     version: int = 6
     macroNames: bytes = b""
     refuses: bool = False
@@ -210,7 +210,9 @@ class FakeFilter(Protocol):
         for letter, contents in self.reader.feed(data):
             if letter == b"D":
                 strings = contents[1:].decode().split("\0")[:-1]
-                self.script.macros[contents[:1]] = dict(zip(strings[::2], strings[1::2]))
+                self.script.macros[contents[:1]] = dict(
+                    zip(strings[::2], strings[1::2], strict=True)
+                )
                 continue
             if letter != b"O":
                 self.script.heard.append((letter, contents))
@@ -223,7 +225,7 @@ class FakeFilter(Protocol):
         if letter == b"O":
             macros = script.macroNames
             usual = negotiated(script.actions, script.steps, script.version, macros)
-        elif script.steps & QUIET.get(letter, Step(0)):
+        elif script.steps & QUIET.get(letter, NEVER):
             usual = b""
         does = script.does.get(letter, usual)
         if does == CLOSE:
