@@ -6,6 +6,7 @@ from __future__ import annotations
 REGISTRY: dict[str, str] = {
     "archive": "submitd.policies.archive:Archive",
     "brake": "submitd.policies.brake:Brake",
+    "delegation": "submitd.policies.delegation:Delegation",
     "dkim": "submitd.policies.dkim:DKIM",
     "login-throttle": "submitd.policies.loginthrottle:LoginThrottle",
     "message-fixups": "submitd.policies.fixups:MessageFixups",
