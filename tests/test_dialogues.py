@@ -33,6 +33,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd import policies
 from submitd.checkers.trusted import TrustedProxy
 from submitd.interfaces import IRunning
+from submitd.refusals import RefusalIds
 from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire.network import Networks
@@ -113,6 +114,11 @@ def outcomes(settings: Settings, value: str) -> None:
     settings["delivery"] = MemoryDelivery(onEnd=end)
 
 
+def ids(settings: Settings, value: str) -> None:
+    """Ids that can be foretold: AAAAAAAB is the first one."""
+    settings["refusalIds"] = RefusalIds(lambda count: bytes(count))
+
+
 SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "login": flag("loginRequired"),
     "tls": flag("requireTLS"),
@@ -135,6 +141,7 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "xclient": networks("xclientFrom"),
     "xclient_login": trustedLogin,
     "xforward": networks("xforwardFrom"),
+    "ids": ids,
 }
 
 

@@ -220,7 +220,8 @@ def headerChanges(before: bytes, after: bytes) -> list[str]:
 
 
 def _header(message: bytes) -> list[str]:
-    return _shown(b"\r\n" + message).partition("\r\n\r\n")[0].split("\r\n")[1:]
+    lines = _shown(b"\r\n" + message).partition("\r\n\r\n")[0].split("\r\n")
+    return [line for line in lines if line]
 
 
 def _body(message: bytes) -> bytes:

@@ -461,6 +461,8 @@ class Try:
         self.sender = sender
         self.recipients = recipients
         self.message = self._small() if message is None else message
+        if self.message and not self.message.endswith(b"\r\n"):
+            self.message += b"\r\n"  # SMTP has no other end
         self._offered: frozenset[str] = frozenset()
 
     def _small(self) -> bytes:
@@ -529,10 +531,9 @@ class Try:
             return False
         self._went(await say("DATA"))
         text = re.sub(rb"(?m)^\.", b"..", self.message)
-        end = b".\r\n" if text.endswith(b"\r\n") or not text else b"\r\n.\r\n"
         count = len(self.recipients) - refused if self.rehearsal.listener.lmtp else 1
         said = f"(sends {len(self.message)} octets)"
-        step = self._went(await self.rehearsal.send(text + end, said, count))
+        step = self._went(await self.rehearsal.send(text + b".\r\n", said, count))
         return not refused and not step.isRefused
 
     @property
