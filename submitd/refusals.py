@@ -33,13 +33,18 @@ Record = dict[str, Any]
 class RefusalIds:
     """Gives ids: no two are the same in one process, and none says how many there were.
 
+    :param worker: the number of this process, below 256, where the ids of several are to differ.
+
     :param random: gives so many random octets.
     """
 
-    def __init__(self, random: Any = os.urandom) -> None:
+    def __init__(self, random: Any = os.urandom, worker: int | None = None) -> None:
         self._last = int.from_bytes(random(_BITS // 8), "big")
         # An odd step passes every number before it comes back to the first.
         self._step = int.from_bytes(random(_BITS // 8), "big") | 1
+        if worker is not None:
+            self._last = self._last & -256 | worker
+            self._step <<= 8
 
     def __call__(self) -> str:
         """The next id."""

@@ -12,6 +12,7 @@ removed), then the connections, each with a word to its client.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -20,9 +21,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
+from twisted.application.reactors import installReactor
 from twisted.application.service import MultiService, Service
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import makeChecker
@@ -41,14 +44,24 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from submitd import __version__, deliveries, events, policies, sasl
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
+from submitd.counters.shared import SharedCounts
 from submitd.extensions import extensions
-from submitd.interfaces import IBringsDelivery, IReloaded, IReverseResolver, IRunning, ISpool
+from submitd.interfaces import (
+    IBringsDelivery,
+    IReloaded,
+    IReverseResolver,
+    IRunning,
+    IShared,
+    ISpool,
+)
+from submitd.logwriter import LogWriter
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -58,6 +71,7 @@ from submitd.relay.mx import MailExchangers
 from submitd.relay.routes import RelaySettings, makeRoutes
 from submitd.relay.runner import Runner
 from submitd.reverselookup import DNS, parseServer
+from submitd.session import numberIds
 from submitd.settings import (
     AuthSettings,
     Component,
@@ -66,7 +80,9 @@ from submitd.settings import (
     ListenerSettings,
     Settings,
 )
+from submitd.steady import steady
 from submitd.submission import Limits, Submission
+from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
 from submitd.transport import PortReactor
 from submitd.wire.network import Networks
@@ -102,6 +118,11 @@ class ListenerService(Service):
         self._endpoint = endpoint
         self._port: IListeningPort | None = None
         self._opening: Deferred[None] | None = None
+
+    @property
+    def port(self) -> IListeningPort | None:
+        """The port; ``None`` while there is none."""
+        return self._port
 
     @property
     def address(self) -> IAddress | None:
@@ -264,13 +285,15 @@ class Renewal(Service):
 
     :param tls: the certificates; their settings say how often to look.
     :param clock: calls later.
+    :param isAlone: whether the keys are this process's alone; those that workers have in common are
+        renewed with the workers.
     """
 
-    def __init__(self, tls: ServerTLS, clock: IReactorTime) -> None:
+    def __init__(self, tls: ServerTLS, clock: IReactorTime, isAlone: bool = True) -> None:
         self._calls = []
         for call, seconds in (
             (tls.refresh, tls.settings.reload_interval),
-            (tls.renewTickets, TICKET_KEYS),
+            (tls.renewTickets, TICKET_KEYS if isAlone else 0.0),
         ):
             if seconds:
                 looping = LoopingCall(call)
@@ -349,16 +372,19 @@ class RelayService(Service):
         return Deferred.fromCoroutine(self.runner.stop(self.drainSeconds))
 
 
+@implementer(ILogObserver)
 class JSONLog:
     """Appends every event to a file, a line of JSON each.
 
     :param target: the path; ``"-"`` for standard output.
+    :param reactor: tells when lines that waited for others are written; ``None``: each at once.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, reactor: Any = None) -> None:
         self._target = target
+        self._reactor = reactor
         self._file: TextIO | None = None
-        self._observer: ILogObserver | None = None
+        self._observer: LogWriter | None = None
 
     def open(self) -> None:
         """Open the file, unless it is open; before twistd gives up its rights.
@@ -371,19 +397,28 @@ class JSONLog:
             self._file = self._opened()
         except OSError as error:
             raise CannotStart(f"cannot write {self._target}: {error.strerror}") from None
-        self._observer = events.jsonObserver(self._file)
-        globalLogPublisher.addObserver(self._observer)
+        self._observer = events.jsonObserver(self._file, self._reactor)
+        globalLogPublisher.addObserver(self)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """See ``ILogObserver``."""
+        # A worker whose event the parent logs for it has written its own line.
+        if self._observer is not None and "log_worker" not in event:
+            self._observer(event)
 
     def _opened(self) -> TextIO:
         if self._target == "-":
             # twistd has made sys.stdout a part of its own log by now.
             return sys.__stdout__ or sys.stdout
-        return open(self._target, "a", encoding="utf-8", opener=_privately)
+        file = open(self._target, "ab", buffering=0, opener=_privately)  # noqa: SIM115
+        # A line in one call of the system: several processes may write to the file.
+        return io.TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
 
     def close(self) -> None:
         """Close the file, if it is open."""
         if self._observer is not None and self._file is not None:
-            globalLogPublisher.removeObserver(self._observer)
+            globalLogPublisher.removeObserver(self)
+            self._observer.end()
             self._observer = None
             if self._target != "-":
                 self._file.close()
@@ -394,6 +429,57 @@ def _privately(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+@attrs.frozen(kw_only=True)
+class Place:
+    """The place of a worker among the processes of one service.
+
+    :param number: its own, which no other has at the same time.
+    :param endpoints: the ports that are open already, one for each listener of the settings.
+    :param tls: what was made before the workers parted, so that they resume each other's sessions.
+    :param tally: where connections are counted.
+    :param counts: where all else is counted.
+    :param isRelay: whether this is the one that delivers from the spool; it serves nobody.
+    :param told: called with the time at which the relay has something to do.
+    """
+
+    number: int
+    endpoints: Sequence[IStreamServerEndpoint] = ()
+    tls: ServerTLS | None = None
+    tally: Tally
+    counts: Path
+    isRelay: bool = False
+    told: Callable[[float], None]
+
+
+def makeWorker(settings: Settings, reactor: Any, place: Place) -> SubmissionService:
+    """Put together what one of several processes does.
+
+    :param settings: as for :func:`makeService`.
+    :param place: what it has in common with the others.
+    :raise CannotStart: when something that was good at the examination no longer is.
+    """
+    numberIds(place.number)
+    common = submission(settings, reactor)
+    if common.refusalIds is not None:
+        common = attrs.evolve(common, refusalIds=RefusalIds(worker=place.number))
+    listeners = settings.listener
+    if place.isRelay:
+        common, listeners = attrs.evolve(common, policies=[]), ()
+    for at, policy in enumerate(common.policies):
+        if IShared.providedBy(policy):
+            policy.share(SharedCounts(place.counts, f"{at}/"))
+    service = _listening(
+        common, listeners, place.tls, settings.limits, reactor, _logs(settings, reactor), place
+    )
+    queue = getattr(common.delivery, "queue", None)
+    relay = _relay(settings, common, reactor) if place.isRelay else None
+    if relay is not None:
+        relay.setServiceParent(service)
+    elif ISpool.providedBy(queue):
+        queue.whenDue(place.told)
+    return service
+
+
 def makeService(settings: Settings, reactor: Any) -> MultiService:
     """Put a service together.
 
@@ -402,8 +488,8 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     :raise CannotStart: when something that was good at the examination no longer is.
     """
     common = submission(settings, reactor)
-    tls = _tls(settings)
-    logs = _logs(settings)
+    tls = serverTLS(settings)
+    logs = _logs(settings, reactor)
     service = _listening(common, settings.listener, tls, settings.limits, reactor, logs)
     HangUp(reactor, service.reload).setServiceParent(service)
     relay = _relay(settings, common, reactor)
@@ -412,10 +498,10 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     return service
 
 
-def _logs(settings: Settings) -> list[JSONLog | RefusalFile]:
+def _logs(settings: Settings, reactor: Any) -> list[JSONLog | RefusalFile]:
     logs: list[JSONLog | RefusalFile] = []
     if settings.log.json:
-        logs.append(JSONLog(settings.log.json))
+        logs.append(JSONLog(settings.log.json, reactor))
     path = settings.refusals.path(settings.delivery)
     if settings.refusals.ids and path is not None:
         logs.append(RefusalFile(path, settings.refusals.size))
@@ -460,16 +546,21 @@ def _listening(
     bounds: LimitSettings,
     reactor: Any,
     logs: Sequence[JSONLog | RefusalFile] = (),
+    place: Place | None = None,
 ) -> SubmissionService:
-    connections = Connections(reactor, bounds.connections, bounds.connections_per_address)
+    most = (bounds.connections, bounds.connections_per_address)
+    if place is None:
+        connections = Connections(reactor, *most)
+    else:
+        connections = SharedConnections(reactor, *most, place.tally)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
     running = [each for each in (common.delivery, *common.policies) if IRunning.providedBy(each)]
     service = SubmissionService(
         common.hostname, connections, bounds.drain, logs, renewable, (running, reactor)
     )
     if renewable is not None:
-        Renewal(renewable, reactor).setServiceParent(service)
-    for listener in listeners:
+        Renewal(renewable, reactor, place is None).setServiceParent(service)
+    for at, listener in enumerate(listeners):
         factory = SubmissionFactory(
             forListener(common, listener),
             tls if listener.tls != "off" else None,
@@ -477,7 +568,7 @@ def _listening(
             connections,
             Networks.parse(listener.proxy_protocol_from),
         )
-        endpoint = _endpoint(listener, reactor)
+        endpoint = _endpoint(listener, reactor) if place is None else place.endpoints[at]
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
 
@@ -493,6 +584,23 @@ def forListener(common: Submission, listener: ListenerSettings) -> Submission:
         xclientLogin=listener.xclient_login,
         xforwardFrom=Networks.parse(listener.xforward_from),
     )
+
+
+def hasRelay(settings: Settings) -> bool:
+    """Whether something delivers from the spool."""
+    return settings.delivery.use == "spool" and bool(settings.relay or settings.route)
+
+
+def freshReactor(name: str) -> Any:
+    """The reactor of a process that has none yet.
+
+    :param name: one of twistd's; empty for the usual one.
+    """
+    if name:
+        installReactor(name)
+    from twisted.internet import reactor
+
+    return steady(reactor)
 
 
 def _relay(settings: Settings, common: Submission, reactor: Any) -> RelayService | None:
@@ -525,13 +633,25 @@ def _clientTLS(relay: RelaySettings) -> ClientTLS:
         raise CannotStart(f"relay.ca_file: {error}") from None
 
 
-def _tls(settings: Settings) -> ServerTLS | None:
+def serverTLS(settings: Settings) -> ServerTLS | None:
+    """The certificates; ``None`` where there is no ``[tls]``.
+
+    :raise CannotStart: when they cannot be used.
+    """
     if settings.tls is None:
         return None
     try:
         return ServerTLS(settings.tls)
     except TLSMistake as mistake:
         raise CannotStart(f"tls.{mistake}") from None
+
+
+def listenerService(listener: ListenerSettings, reactor: Any, factory: Factory) -> ListenerService:
+    """A listener that is served by a factory of somebody else's.
+
+    :raise CannotStart: for an endpoint string that is none.
+    """
+    return ListenerService(listener, _endpoint(listener, reactor), factory)
 
 
 def _endpoint(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoint:
@@ -553,6 +673,7 @@ def submission(settings: Settings, reactor: Any) -> Submission:
         hostname=settings.hostname or socket.getfqdn(),
         banner=settings.banner,
         clock=reactor,
+        timeOfDay=time.time,
         delivery=_made(settings.delivery, deliveries.REGISTRY, "delivery"),
         policies=[
             _policy(component, f"policy[{at}]") for at, component in enumerate(settings.policy)
@@ -571,8 +692,8 @@ def submission(settings: Settings, reactor: Any) -> Submission:
         insecureLogin=settings.auth.insecure,
         limits=limits(settings.limits),
         resolver=_resolver(settings.dns, reactor),
-        refusalIds=RefusalIds() if settings.refusals.ids else None,
         lookupLimit=settings.dns.timeout,
+        refusalIds=RefusalIds() if settings.refusals.ids else None,
     )
 
 

@@ -23,13 +23,29 @@ if TYPE_CHECKING:
     from submitd.interfaces import ISubmitter
 
 
+# The number of this process among the workers of one service, where there are several.
+_worker: int | None = None
+
+
+def numberIds(worker: int) -> None:
+    """From now on, have no id that another worker could have at the same time.
+
+    :param worker: below 256.
+    """
+    global _worker
+    _worker = worker
+
+
 def newId() -> str:
     """A session's id: 14 characters of base32hex, 53 bits of time (1.024 us) and 17 random ones.
 
     Unique in the logs; and they grow with time, so that a queue whose keys begin with them appends
-    its rows, whatever its length.
+    its rows, whatever its length.  Of several workers, 8 of the random bits are each one's number.
     """
-    number = time.time_ns() >> 10 << 17 | int.from_bytes(os.urandom(3), "big") >> 7
+    last = int.from_bytes(os.urandom(3), "big") >> 7
+    if _worker is not None:
+        last = _worker << 9 | last & 0x1FF
+    number = time.time_ns() >> 10 << 17 | last
     return base64.b32hexencode((number << 2).to_bytes(9, "big"))[:14].decode("ascii")
 
 

@@ -20,7 +20,7 @@ import attrs
 
 from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.tls import TLSSettings
-from submitd.typed import Count, Finding, Seconds, Size, nearest, structure
+from submitd.typed import Count, Finding, Seconds, Size, Workers, nearest, structure
 from submitd.wire.reply import LOGIN_REQUIRED
 
 # The checkers whose argument is the path of a file.
@@ -442,6 +442,13 @@ class Settings:
     )
     banner: str = attrs.field(
         metadata={"help": "Text behind the name in the greeting."}, default=""
+    )
+    workers: Workers = attrs.field(
+        metadata={
+            "help": 'How many processes serve; "auto" for one on each core. With more than one '
+            "there is a parent beside them, and a process for the relay."
+        },
+        default=Workers(1),
     )
     listener: tuple[ListenerSettings, ...] = attrs.field(
         metadata={"help": "The listeners."}, default=()

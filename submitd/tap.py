@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import attrs
 from twisted.application.service import IService
@@ -24,7 +24,11 @@ from submitd.demo import PORTS, prepare, stateDirectory
 from submitd.events import TextLines
 from submitd.preflight import portsInUse
 from submitd.settings import LogSettings, Settings
+from submitd.steady import steady
 from submitd.typed import Finding
+
+if TYPE_CHECKING:
+    from submitd.workers.parent import Source
 
 EXAMPLES = """
 Examples:
@@ -125,13 +129,33 @@ def makeService(options: Options) -> IService:
     :raise SystemExit: when it cannot start; everything that is wrong has been printed.
     """
     settings = _configured(Path(options["config"])) if options["config"] else _demo(options)
+    target = None
     if options["json-log"]:
         target = LogSettings(json=options["json-log"]).anchored(Path.cwd())
         settings = attrs.evolve(settings, log=target)
+    if settings.workers > 1:
+        from submitd.workers import parent
+
+        return parent.WorkersService(settings, _source(options, target), _reactor())
     from submitd import service
 
     made: IService = service.makeService(settings, _reactor())
     return made
+
+
+def _source(options: Options, log: LogSettings | None) -> Source:
+    """Where workers find what this process was told."""
+    from submitd.workers.parent import Source
+
+    process: Any = options.parent or {}  # twistd's own options
+    isElsewhere = process.get("syslog") or process.get("logger")
+    isStandard = process.get("nodaemon") and process.get("logfile") in (None, "-")
+    return Source(
+        file=Path(options["config"]).absolute(),
+        json=log.json if log is not None else None,
+        reactor=process.get("reactor") or "",
+        logsDirectly=bool(isStandard and not isElsewhere),
+    )
 
 
 def textLog() -> logwriter.LogWriter:
@@ -144,7 +168,7 @@ def _reactor() -> Any:
     # twistd has chosen one by now; importing it earlier would choose the default one.
     from twisted.internet import reactor
 
-    return reactor
+    return steady(reactor)
 
 
 def _configured(file: Path) -> Settings:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import re
 import types
 import typing
@@ -48,8 +49,13 @@ Seconds = NewType("Seconds", float)
 Count = NewType("Count", int)
 """A whole number, not negative."""
 
+Workers = NewType("Workers", int)
+"""A whole number from 1 to 60, or ``"auto"`` for the cores that the process may use."""
 Rates = NewType("Rates", str)
 """How much in which time: ``"100/hour, 1000/day"``, or empty for any amount."""
+
+# Four of each, old and new, those that serve and those that end, must have a number below 256.
+MAX_WORKERS = 60
 
 SIZE_UNITS = {
     "": 1,
@@ -199,6 +205,19 @@ def parseCount(value: Any) -> Count:
     return Count(value)
 
 
+def parseWorkers(value: Any) -> Workers:
+    """A number of processes, or ``"auto"``.
+
+    :raise WrongValue: when it is neither.
+    """
+    if value == "auto":
+        return Workers(min(len(os.sched_getaffinity(0)), MAX_WORKERS))
+    if type(value) is not int or not 0 < value <= MAX_WORKERS:
+        said = f'must be a whole number from 1 to {MAX_WORKERS}, or "auto"'
+        raise WrongValue(f"{said}, not {describe(value)}")
+    return Workers(value)
+
+
 def parseRates(value: Any) -> Rates:
     """A string such as ``"100/hour, 1000/day"``.
 
@@ -308,6 +327,7 @@ def _converter(directory: Path) -> Converter:
     converter.register_structure_hook(Size, lambda value, _: parseSize(value))
     converter.register_structure_hook(Seconds, lambda value, _: parseSeconds(value))
     converter.register_structure_hook(Count, lambda value, _: parseCount(value))
+    converter.register_structure_hook(Workers, lambda value, _: parseWorkers(value))
     converter.register_structure_hook(Rates, lambda value, _: parseRates(value))
     converter.register_structure_hook_func(_isLiteral, _oneOf)
     converter.register_structure_hook_factory(_isTuple, _list)

@@ -16,13 +16,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+
+T = TypeVar("T")
 
 MAX_RECIPIENTS = 5000
 MAX_DAYS = 29
@@ -111,7 +113,30 @@ class HistoryFile:
     def read(self, login: str) -> Usual:
         """What is known of a login; what cannot be read in its row is as if it was not there."""
         with self._lock, self._begin() as connection:
-            row = connection.execute(sa.select(_usual).where(_usual.c.login == login)).one_or_none()
+            return self._find(connection, login)
+
+    def change(self, login: str, change: Callable[[Usual], T]) -> T:
+        """Look at a login and change what is known of it, with no other process in between.
+
+        :param change: is given what is known, changes it, and says what came of it.
+        :return: that.
+        """
+        with self._lock, self._begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            usual = self._find(connection, login)
+            braked = usual.braked
+            result = change(usual)
+            values: dict[str, Any] = {}
+            if usual.changed:
+                values["recipients"], values["days"] = packed(usual)
+            if usual.braked != braked:
+                values.update(braked=usual.braked, reason=usual.reason)
+            if values:
+                self._put(connection, login, **values)
+            return result
+
+    def _find(self, connection: sa.Connection, login: str) -> Usual:
+        row = connection.execute(sa.select(_usual).where(_usual.c.login == login)).one_or_none()
         if row is None:
             return Usual()
         digests = bytes(row.recipients)

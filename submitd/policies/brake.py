@@ -40,10 +40,18 @@ from submitd.counters.counters import Run, inThreadsOf
 from submitd.counters.history import DAY, HistoryFile, Usual, copied, packed
 from submitd.counters.memory import Memory
 from submitd.counters.names import asTime, shortened
-from submitd.counters.windows import Want, Window, parseWindows
+from submitd.counters.shared import SharedCounts
+from submitd.counters.windows import Storage, Want, Window, parseWindows
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
-from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRehearsed, IRunning
+from submitd.interfaces import (
+    IChecked,
+    IDataPolicy,
+    IMayHold,
+    IRehearsed,
+    IRunning,
+    IShared,
+)
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
 
@@ -56,7 +64,7 @@ COMMAND_TIME = 60.0
 MAX_COMMANDS = 10
 
 
-@implementer(IDataPolicy, IMayHold, IRunning, IRehearsed, IChecked)
+@implementer(IDataPolicy, IMayHold, IRunning, IShared, IRehearsed, IChecked)
 @attrs.define(eq=False)
 class Brake:
     """Holds the mail of a login that suddenly does what it never did.
@@ -104,7 +112,8 @@ class Brake:
     _windows: tuple[Window, ...] = attrs.field(init=False, repr=False)
     _file: HistoryFile = attrs.field(init=False, repr=False)
     _logins: OrderedDict[str, Usual] = attrs.field(init=False, repr=False, factory=OrderedDict)
-    _recent: Memory = attrs.field(init=False, repr=False, factory=Memory)
+    _recent: Storage = attrs.field(init=False, repr=False, factory=Memory)
+    _isShared: bool = attrs.field(init=False, repr=False, default=False)
     _reactor: Any = attrs.field(init=False, repr=False, default=None)
     _run: Run = attrs.field(init=False, repr=False, default=None)
     _writing: LoopingCall = attrs.field(init=False, repr=False)
@@ -134,6 +143,10 @@ class Brake:
         if not self._windows and not self.factor:
             found.append("brakes nobody: there is neither first_time nor factor")
         return found
+
+    def share(self, storage: SharedCounts) -> None:
+        """See :meth:`submitd.interfaces.IShared.share`."""
+        self._recent, self._isShared = storage, True
 
     def rehearse(self, directory: Path) -> None:
         """See :meth:`submitd.interfaces.IRehearsed.rehearse`; it learns in a copy."""
@@ -173,6 +186,11 @@ class Brake:
         if session.user is None:
             return None
         login = session.user.avatarId
+        if self._isShared:
+            # The file is the one truth: what another worker has learned or braked stands there.
+            deciding = self._run(self._file.change, login, self._decision(envelope, login))
+            deciding.addErrback(self._broken)
+            return deciding.addCallback(self._decided, session, envelope, login)
         usual = self._logins.get(login)
         if usual is None or usual.braked > self._reactor.seconds():
             # Whether a braked login has been let go stands in the file.
@@ -182,6 +200,22 @@ class Brake:
         self._logins.move_to_end(login)
         self._decide(usual, session, envelope, login)
         return None
+
+    def _decision(self, envelope: Envelope, login: str) -> Callable[[Usual], Decision]:
+        """What is asked of the file, in a thread."""
+        recipients, now = _recipients(envelope), self._reactor.seconds()
+
+        def decide(usual: Usual) -> Decision:
+            return self._judge(usual, recipients, login, now)
+
+        return decide
+
+    def _decided(
+        self, decision: Decision | None, session: Session, envelope: Envelope, login: str
+    ) -> None:
+        if decision is not None:
+            self._isBroken = False
+            self._act(decision, session, envelope, login)
 
     def _consider(
         self, read: Usual | None, session: Session, envelope: Envelope, login: str
@@ -197,16 +231,22 @@ class Brake:
         self._decide(usual, session, envelope, login)
 
     def _decide(self, usual: Usual, session: Session, envelope: Envelope, login: str) -> None:
-        now = self._reactor.seconds()
-        recipients = list(dict.fromkeys(_digest(each.mailbox) for each in envelope.recipients))
+        decision = self._judge(usual, _recipients(envelope), login, self._reactor.seconds())
+        if decision.isNew:
+            braking = self._run(self._file.brake, login, usual.braked, decision.reason)
+            braking.addErrback(self._broken)
+        self._act(decision, session, envelope, login)
+
+    def _judge(self, usual: Usual, recipients: list[bytes], login: str, now: float) -> Decision:
+        """Learn, or brake."""
         if usual.braked > now:
-            self._hold(usual.reason, session, envelope, login)
-            return
+            return Decision(usual.reason, usual.braked)
         reason = "" if usual.trusted > now else self._objection(usual, recipients, login, now)
-        if reason:
-            self._apply(usual, reason, session, envelope, login, now)
-        else:
+        if not reason:
             usual.learn(recipients, int(now // DAY))
+            return Decision()
+        usual.braked, usual.reason = now + self.lasts, reason
+        return Decision(reason, usual.braked, isNew=True)
 
     def _objection(self, usual: Usual, recipients: list[bytes], login: str, now: float) -> str:
         """Why this is not usual; empty when it is."""
@@ -229,29 +269,22 @@ class Brake:
                 return f"{today} recipients in a day, and usually {each:.0f}"
         return ""
 
-    def _apply(
-        self,
-        usual: Usual,
-        reason: str,
-        session: Session,
-        envelope: Envelope,
-        login: str,
-        now: float,
-    ) -> None:
-        until = now + self.lasts
-        usual.braked, usual.reason = until, reason
-        self._run(self._file.brake, login, until, reason).addErrback(self._broken)
-        events.emit(
-            events.BRAKE_APPLIED,
-            session=session.id,
-            id=envelope.id,
-            peer=session.remoteAddress,
-            user=login,
-            reason=reason,
-            until=asTime(until),
-        )
-        self._hold(reason, session, envelope, login)
-        self._tell(login, reason, session.remoteAddress, until)
+    def _act(self, decision: Decision, session: Session, envelope: Envelope, login: str) -> None:
+        if not decision.reason:
+            return
+        if decision.isNew:
+            events.emit(
+                events.BRAKE_APPLIED,
+                session=session.id,
+                id=envelope.id,
+                peer=session.remoteAddress,
+                user=login,
+                reason=decision.reason,
+                until=asTime(decision.until),
+            )
+        self._hold(decision.reason, session, envelope, login)
+        if decision.isNew:
+            self._tell(login, decision.reason, session.remoteAddress, decision.until)
 
     def _hold(self, reason: str, session: Session, envelope: Envelope, login: str) -> None:
         envelope.hold = f"brake: {reason}"
@@ -328,6 +361,20 @@ class Brake:
             events.emit(events.BRAKE_PROBLEM, problem=f"{self.command[0]}: {problem}")
 
 
+@attrs.frozen
+class Decision:
+    """What becomes of a message.
+
+    :param reason: why it is held; empty when it is not.
+    :param until: until when its login is braked.
+    :param isNew: whether the login is braked with this message.
+    """
+
+    reason: str = ""
+    until: float = 0.0
+    isNew: bool = False
+
+
 class _Command(ProcessProtocol):
     """One run of the operator's command; what it says is dropped.
 
@@ -344,6 +391,10 @@ class _Command(ProcessProtocol):
         if self.overdue is not None and self.overdue.active():
             self.overdue.cancel()
         self._ended("" if reason.check(ProcessDone) else str(reason.value))
+
+
+def _recipients(envelope: Envelope) -> list[bytes]:
+    return list(dict.fromkeys(_digest(each.mailbox) for each in envelope.recipients))
 
 
 def _digest(mailbox: Any) -> bytes:

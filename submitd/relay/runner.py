@@ -198,7 +198,7 @@ class Runner:
         self._running = True
         if not self._listening:
             self._listening = True
-            self._spool.whenDue(self._told)
+            self._spool.whenDue(self.told)
         self._extending.start(self._settings.lease / 3, now=False).addErrback(self._unexpected)
         self._wakeAt(self._now())
 
@@ -229,8 +229,11 @@ class Runner:
 
     # Taking work.
 
-    def _told(self, due: float) -> None:
-        """The spool has something to do."""
+    def told(self, due: float) -> None:
+        """The spool has something to do.
+
+        :param due: when, in seconds since 1970.
+        """
         if self._running:
             self._wakeAt(due)
 

@@ -160,4 +160,5 @@ def main() -> NoReturn:
     beginning = Template(sock, settings, tls).run()
     if beginning is None:
         sys.exit(0)
-    sys.exit(work(beginning))
+    # As any child that was forked: what the template would do at its end is not this process's.
+    os._exit(work(beginning))
