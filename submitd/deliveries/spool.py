@@ -243,7 +243,7 @@ class SpooledMessage:
         """See :meth:`submitd.interfaces.IMessage.connectionLost`."""
         self._waiting.clear()
         if self._uploaded:
-            # When this fails as well, the chunks are cleared away after a day.
+            # When this fails as well, the chunks are cleared away later.
             self._queue.abandon(self._envelope.id).addErrback(lambda _: None)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -31,8 +32,14 @@ T = TypeVar("T")
 
 FILE = "spool.db"
 
-MINIMUM_FREE = 16 * 1024 * 1024
-"""Octets that must be free on the disk for a start."""
+MINIMUM_FREE = 4 * 1024 * 1024
+"""Octets that must be free on the disk for a start; a queue that has filled its own has more."""
+
+RESERVE = 8 * 1024 * 1024
+"""Octets on the disk that new messages leave free.
+
+Without them the queue could not get emptier: to delete takes room, too, before it gives any.
+"""
 
 LOCK_TIMEOUT = 10.0
 """Seconds that SQLite waits while another process writes."""
@@ -50,11 +57,14 @@ _POSTGRES_FULL = "53100"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # What every SQLite connection is told.  journal_size_limit: a log that one large message made long
-# is cut again.  cache_size: 16 MiB, so that the inner pages of all indexes stay in memory.
+# is cut again.  secure_delete: what is deleted is overwritten where that costs nothing; Debian's
+# SQLite would write each freed page once more, for which a full disk has no room.  cache_size:
+# 16 MiB, so that the inner pages of all indexes stay in memory.
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA journal_size_limit=67108864",
+    "PRAGMA secure_delete=FAST",
     "PRAGMA cache_size=-16384",
 )
 
@@ -117,9 +127,14 @@ class Database:
             except schema.SchemaMistake as mistake:
                 raise Unusable(f"{self.name} {mistake}") from None
 
-    def check(self) -> list[str]:
-        """What is wrong, in sentences, without making anything."""
-        return list(_examinePath(self) if self.path is not None else self.examine())
+    def check(self, needsRoom: bool = True) -> list[str]:
+        """What is wrong, in sentences, without making anything.
+
+        :param needsRoom: whether something is to be added.
+        """
+        if self.path is None:
+            return list(self.examine())
+        return list(_examinePath(self, needsRoom))
 
     def examine(self) -> Iterator[str]:
         """What is wrong with a data base that is there."""
@@ -131,6 +146,30 @@ class Database:
             yield f"{self.name} {mistake}"
         except sa.exc.SQLAlchemyError as error:
             yield f"{self.name} cannot be opened: {cause(error)}"
+
+    def requireRoom(self, connection: sa.Connection, size: int) -> None:
+        """Look whether there is room for more, where it is our own disk.
+
+        :param size: octets to be added: first to the log, then to the file.
+        :raise Refused: when they would take what the queue needs to get emptier.
+        """
+        if self.path is None:
+            return
+        found = os.statvfs(self.path)
+        free = found.f_bavail * found.f_frsize
+        if free < RESERVE + 2 * size and free < RESERVE + size + max(0, size - _unused(connection)):
+            raise Refused(STORAGE_FULL, f"{self.path}: only {free // 1024} KiB are free")
+
+    def shrink(self, connection: sa.Connection) -> bool:
+        """Have the log of SQLite take no room; outside of a transaction.
+
+        :return: whether it took any before.
+        """
+        if self.path is None or not _sizeOf(self.path / f"{FILE}-wal"):
+            return False
+        driver: Any = connection.connection.driver_connection
+        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return not _sizeOf(self.path / f"{FILE}-wal")
 
     def dispose(self) -> None:
         """Forget all that the engine keeps."""
@@ -181,6 +220,20 @@ def _postgres(url: str) -> sa.Engine:
         raise ValueError("PostgreSQL needs psycopg: pip install submitd[postgresql]") from None
 
 
+def _unused(connection: sa.Connection) -> int:
+    """Octets of the file that wait to be used again."""
+    names = ("freelist_count", "page_size")
+    count, size = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names)
+    return int(count) * int(size)
+
+
+def _sizeOf(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
 def _makePrivate(directory: Path) -> None:
     """Make the directory 0700 and the file 0600; its log files take the mode from it."""
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -213,9 +266,23 @@ class Link:
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something in a transaction that has been committed when this returns.
 
-        Whatever ``work`` raises rolls back, and is raised.
+        Whatever ``work`` raises rolls back, and is raised.  Where there is no room, the log is cut
+        and it is run once more.
         """
+        try:
+            return self._run(work, writing)
+        except Refused as refused:
+            if refused.reply is not STORAGE_FULL or not self._shrink():
+                raise
         return self._run(work, writing)
+
+    def _shrink(self) -> bool:
+        assert self._connection is not None, "there was one to find the disk full"
+        try:
+            return self._database.shrink(self._connection)
+        except (sa.exc.SQLAlchemyError, sqlite3.Error):
+            self.close()
+            return False
 
     def look(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something that only reads, in a transaction."""
@@ -266,7 +333,7 @@ def asRefused(error: BaseException, name: str) -> Refused:
     return Refused(STORAGE_FULL if isFull(error) else LOCAL_ERROR, f"{name}: {cause(error)}")
 
 
-def _examinePath(database: Database) -> Iterator[str]:
+def _examinePath(database: Database, needsRoom: bool) -> Iterator[str]:
     path = database.path
     assert path is not None
     if os.path.lexists(path):
@@ -286,7 +353,8 @@ def _examinePath(database: Database) -> Iterator[str]:
         if not os.access(directory, os.W_OK | os.X_OK):
             problems.append(f"{path} cannot be made: no permission to write to {directory}")
     yield from problems
-    yield from _short(directory)
+    if needsRoom:
+        yield from _short(directory)
     if not problems:
         yield from _examineFile(database, path / FILE)
 
@@ -321,6 +389,8 @@ def _short(directory: Path) -> Iterator[str]:
             f"{directory} is on a full disk: {free // 1024} KiB are free, and"
             f" {MINIMUM_FREE // 1024} KiB is the least to start with"
         )
+    elif found.f_files and not found.f_favail:
+        yield f"{directory} is on a full disk: there is no room for one more file"
 
 
 def _examineFile(database: Database, file: Path) -> Iterator[str]:

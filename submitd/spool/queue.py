@@ -75,6 +75,7 @@ class Queue:
         self._runs: tuple[Run, Run] = (_notStarted, _notStarted)
         self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
+        self._left: set[str] = set()
         self._owner = ""
         self._owners = None if database.path is None else Owners(database.path)
         self._isPresent = False
@@ -92,14 +93,25 @@ class Queue:
 
     def add(self, upload: store.Upload) -> Deferred[None]:
         """Keep a chunk of a message that is not complete yet."""
-        return self._write(store.add, upload)
+        return self._write(self._add, upload)
+
+    def _add(self, connection: sa.Connection, uploads: list[store.Upload]) -> list[None]:
+        self.database.requireRoom(connection, sum(len(each.data) for each in uploads))
+        return store.add(connection, uploads)
 
     def accept(self, acceptance: store.Acceptance) -> Deferred[store.Accepted]:
         """Keep a message; when this fires, it is durable."""
-        accepting = self._write(store.accept, acceptance)
-        accepting.addCallback(self._accepted, acceptance)
         self._tidyNowAndThen()
+        accepting = self._write(self._accept, acceptance)
+        accepting.addCallback(self._accepted, acceptance)
         return accepting
+
+    def _accept(
+        self, connection: sa.Connection, acceptances: list[store.Acceptance]
+    ) -> list[store.Accepted]:
+        size = sum(len(part) for each in acceptances for part in each.chunks)
+        self.database.requireRoom(connection, size)
+        return store.accept(connection, acceptances)
 
     def _accepted(self, accepted: store.Accepted, acceptance: store.Acceptance) -> store.Accepted:
         if not accepted.isRepeat:
@@ -107,8 +119,20 @@ class Queue:
         return accepted
 
     def abandon(self, messageId: str) -> Deferred[None]:
-        """Drop the chunks of a message that will not be complete."""
-        return self._write(store.abandon, messageId)
+        """Drop the chunks of a message that will not be complete.
+
+        When that fails it is done later: on a full disk it is they that may have filled it.
+        """
+        return self._write(store.abandon, messageId).addErrback(self._notAbandoned, messageId)
+
+    def _notAbandoned(self, failure: Failure, messageId: str) -> Failure:
+        self._left.add(messageId)
+        return failure
+
+    def _dropLeft(self) -> None:
+        left, self._left = self._left, set()
+        for each in left:
+            self.abandon(each).addErrback(lambda _: None)
 
     # For the relay.
 
@@ -227,6 +251,8 @@ class Queue:
         self.database.dispose()
 
     def _tidyNowAndThen(self) -> None:
+        if self._left:
+            self._dropLeft()
         if self.now() - self._tidied >= TIDY_INTERVAL:
             self._tidied = self.now()
             # What has not been cleared away now will be the next time.

@@ -458,7 +458,8 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
     :raise Problem: when it cannot be done.
     """
     spool = openSpool(arguments)
-    mistakes = spool.check()
+    # On a full disk, most of all, one must be able to look and to delete.
+    mistakes = spool.queue.database.check(needsRoom=False)
     if not mistakes and spool.path is not None and not spool.path.is_dir():
         # A new, empty queue in a mistyped place would look like good news.
         mistakes = [f"{spool.path}: there is no queue"]

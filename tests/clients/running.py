@@ -49,6 +49,7 @@ class RunningService:
     :param ports: the names of the ports.
     :param arguments: more arguments behind ``submitd --config FILE``.
     :param modules: more directories in which Python finds what the configuration names.
+    :param before: a command line that runs the service: the service's own is put behind it.
     :ivar ports: name -> number, from the start on.
     """
 
@@ -59,6 +60,7 @@ class RunningService:
         ports: Sequence[str] = ("starttls", "implicit"),
         arguments: Sequence[str] = (),
         modules: Sequence[Path] = (),
+        before: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.ports: dict[str, int] = {}
@@ -66,6 +68,7 @@ class RunningService:
         self._names = tuple(ports)
         self._arguments = tuple(arguments)
         self._modules = tuple(modules)
+        self._before = tuple(before)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningService:
@@ -91,7 +94,15 @@ class RunningService:
         return string.Template(self._config).substitute(names, directory=self.directory)
 
     def _launch(self) -> None:
-        command = [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile=", "submitd"]
+        command = [
+            *self._before,
+            sys.executable,
+            "-c",
+            _TWISTD,
+            "--nodaemon",
+            "--pidfile=",
+            "submitd",
+        ]
         command += ["--config", str(self._configFile), *self._arguments]
         found = [str(ROOT), *map(str, self._modules), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(filter(None, found))
