@@ -179,7 +179,8 @@ class Line(Protocol):
 
     def ask(self, request: bytes) -> Deferred[Action]:
         """Ask; nothing else may be asked before the answer."""
-        self._answer = answer = Deferred(self._cancelled)
+        answer: Deferred[Action] = Deferred(self._cancelled)
+        self._answer = answer
         assert self.transport is not None
         self.transport.write(request)
         return answer

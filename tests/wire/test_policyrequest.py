@@ -80,6 +80,18 @@ class AnswerTests(SynchronousTestCase):
         self.assertTrue(reader.hasBegun)
         self.assertEqual(reader.feed(b"\r\n"), Action("OK"))
 
+    def test_atTheLimit(self) -> None:
+        """An answer of the limit is taken wherever its end was cut; a longer one never is."""
+        for more, end in ((0, b"\n\n"), (1, b"\n\n"), (0, b"\r\n\r\n"), (1, b"\r\n\r\n")):
+            answer = b"action=".ljust(MAX_ANSWER + more, b"x") + end
+            for cut in range(MAX_ANSWER - 2, len(answer) + 1):
+                reader = AnswerReader()
+                try:
+                    found = reader.feed(answer[:cut]) or reader.feed(answer[cut:])
+                except AnswerError:
+                    found = None
+                self.assertIs(found is None, bool(more), (cut, end))
+
     def test_nonsense(self) -> None:
         """What is no answer is an error, never an action."""
         for octets in (
