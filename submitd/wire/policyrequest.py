@@ -140,7 +140,8 @@ class AnswerReader:
         """
         octets = self._octets + data
         head, end, rest = octets.replace(b"\r\n", b"\n").partition(b"\n\n")
-        if len(head) > MAX_ANSWER:
+        # An end that has come in part, LF or LF CR, is not of the answer.
+        if len(head) > (MAX_ANSWER if end else MAX_ANSWER + 2):
             raise AnswerError(f"more than {MAX_ANSWER} octets")
         if not end:
             if octets.startswith(b"\n"):
