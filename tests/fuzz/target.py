@@ -28,7 +28,8 @@ from tests.fuzz.examples import examples
 CORPUS = Path(__file__).parent / "corpus"
 
 FINE = 600
-"""Octets that are cut one by one; what comes behind them goes in one piece."""
+LAST = 6
+"""Octets at the beginning and at the end that are cut one by one; between them is one piece."""
 
 
 def cuttings(data: bytes) -> Iterator[list[bytes]]:
@@ -37,7 +38,9 @@ def cuttings(data: bytes) -> Iterator[list[bytes]]:
     They depend on nothing but the octets, so that a failure can be had again.
     """
     yield [data]
-    yield [data[at : at + 1] for at in range(min(FINE, len(data)))] + [data[FINE:]]
+    last = max(FINE, len(data) - LAST)
+    ends = [*range(min(FINE, len(data))), *range(last, len(data))]
+    yield [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
     yield [line + b"\r" for line in data.split(b"\r")[:-1]] + [data.rpartition(b"\r")[2]]
     for turn in range(2):
         chance = random.Random(zlib.crc32(data) + turn)
@@ -48,7 +51,7 @@ def cuttings(data: bytes) -> Iterator[list[bytes]]:
 def same(results: Sequence[Any]) -> Any:
     """What is the same for all ways of cutting; an ``AssertionError`` where it is not."""
     for result in results[1:]:
-        assert result == results[0], f"depends on the cut: {results[0]!r} and {result!r}"
+        assert result == results[0], f"depends on the cut: {results[0]!r:.300} and {result!r:.300}"
     return results[0]
 
 

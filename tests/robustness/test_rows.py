@@ -38,7 +38,7 @@ class RowTests(SynchronousTestCase):
 
 
 def _exists(name: str) -> bool:
-    module, colon, attribute = name.partition(":")
+    module, _, attribute = name.partition(":")
     if module.startswith("tests.") and not attribute.startswith(" "):
         case, _, method = attribute.partition(".")
         return method in dir(getattr(namedAny(module), case, None))
