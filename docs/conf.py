@@ -29,6 +29,8 @@ man_pages = [
     ("man/submitd-dkim.1", "submitd-dkim", "make DKIM keys for submitd", [], 1),
     ("man/submitd-passwd.1", "submitd-passwd", "keep the users of submitd", [], 1),
     ("man/submitd-queue.1", "submitd-queue", "look at the queue of submitd and change it", [], 1),
+    ("man/submitd-policy.1", "submitd-policy", "ask a configuration of submitd", [], 1),
+    ("man/submitd-why.1", "submitd-why", "explain a refusal of submitd", [], 1),
     ("man/submitd.toml.5", "submitd.toml", "configuration of submitd", [], 5),
 ]
 man_show_urls = True

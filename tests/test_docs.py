@@ -110,11 +110,14 @@ class BuildTests(SynchronousTestCase):
         """There are three manual pages; what the commands take stands in them."""
         made = self.build("man")
         pages = {each.name: each.read_text("utf-8") for each in made.glob("*.[1-8]")}
-        expected = {"submitd.8", "submitd-dkim.1", "submitd-passwd.1", "submitd-queue.1", "submitd.toml.5"}
+        tools = ("dkim", "passwd", "policy", "queue", "why")
+        expected = {"submitd.8", "submitd.toml.5", *(f"submitd-{tool}.1" for tool in tools)}
         self.assertEqual(set(pages), expected)
         for name, words in (
             ("submitd.8", ("demo\\-ports", "check", "json\\-log")),
             ("submitd-passwd.1", ("stdin", "scheme", "tokens")),
+            ("submitd-why.1", ("config", "log", "json")),
+            ("submitd-policy.1", ("session", "client\\-address", "listener", "no\\-tls")),
             ("submitd.toml.5", ("message_size", "sender\\-owner")),
         ):
             for word in words:
