@@ -1,0 +1,1 @@
+"""What happens when something around the service breaks: see docs/faults.rst."""
