@@ -319,6 +319,7 @@ class Milter:
 
     def _report(self, session: Session, stage: str, failed: FilterFailed, verdict: str) -> None:
         self._isAway = True
+        self._talk(session).giveUp(str(failed))
         events.emit(
             events.FILTER_FAILED,
             session=session.id,
@@ -451,10 +452,10 @@ class Talk:
         if self.connection is not None:
             self.policy.keep(self.connection)
 
-    def giveUp(self) -> None:
+    def giveUp(self, cause: str) -> None:
         """Ask no more on this connection."""
         if self.connection is not None:
-            self.connection.fail("it was given up")
+            self.connection.fail(cause)
 
     async def ask(
         self,
@@ -565,7 +566,7 @@ class Transaction:
             # Whoever knows what the filter says next: it is not asked again.
             self.isOver = True
             self._refused = Refused(LOCAL_ERROR, f"{self._talk.policy.name} was given up")
-            self._talk.giveUp()
+            self._talk.giveUp("it was given up")
             raise
 
     def fail(self, stage: str, failed: FilterFailed) -> None:
