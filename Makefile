@@ -23,7 +23,7 @@ INSTALL = $(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-
 	--config-settings editable_mode=compat --editable
 TRIAL = -m twisted.trial --temp-directory=$(VENV)/trial
 
-.PHONY: run test nightly fuzz check lint types security docs clean
+.PHONY: run test nightly fuzz load check lint types security docs clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.done
