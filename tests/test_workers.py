@@ -1,0 +1,524 @@
+"""Several processes: the real service, with clients that see what a worker's end would break."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from passlib.hash import sha512_crypt
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests import running
+
+DATA = Path(__file__).with_name("data")
+
+SETTINGS = """
+hostname = "mail.example.com"
+workers = {workers}
+banner = "{banner}"
+
+[[listener]]
+endpoint = "tcp:{port}:interface=127.0.0.1"
+require_tls = false
+
+[[listener]]
+endpoint = "tcp:{implicit}:interface=127.0.0.1"
+tls = "implicit"
+
+[[listener]]
+endpoint = "unix:{directory}/socket"
+tls = "off"
+require_tls = false
+
+[tls]
+certificate = "{data}/certificate.pem"
+private_key = "{directory}/key.pem"
+
+[auth]
+required = false
+insecure = true
+checkers = ["htpasswd:passwd"]
+
+[log]
+json = "events.json"
+
+[delivery]
+use = "spool"
+path = "spool"
+
+{rest}
+"""
+
+RELAY = """
+[relay]
+maildir = "{directory}/{{local}}"
+lease = "1 min"
+"""
+
+
+class Service(running.Process):
+    """The service with workers.
+
+    :param rest: sections behind the others.
+    """
+
+    def __init__(self, directory: Path, rest: str = "", workers: int = 2, *options: str) -> None:
+        self.directory = directory.absolute()
+        self.directory.mkdir(exist_ok=True)
+        self.port, self.implicit, self.other = running.freePorts(3)
+        key = self.directory / "key.pem"
+        key.write_bytes((DATA / "private_key.pem").read_bytes())
+        key.chmod(0o600)
+        self.setPassword("first")
+        self.write(rest, workers)
+        temporary = self.directory / "tmp"
+        temporary.mkdir()
+        temporary.chmod(0o777)
+        super().__init__(
+            running.twistd(*options, "submitd", "--config", "submitd.toml"),
+            self.directory,
+            {**running.environment(), "TMPDIR": str(temporary)},
+        )
+
+    def write(self, rest: str = "", workers: int = 2, banner: str = "one") -> None:
+        """Write the configuration."""
+        words: dict[str, Any] = {
+            "workers": workers,
+            "banner": banner,
+            "port": self.port,
+            "implicit": self.implicit,
+            "directory": self.directory,
+            "data": DATA,
+            "rest": rest.format(directory=self.directory, other=self.other),
+        }
+        (self.directory / "submitd.toml").write_text(SETTINGS.format(**words))
+
+    def setPassword(self, password: str) -> None:
+        """Give the user another password."""
+        file = self.directory / "passwd"
+        new = self.directory / "passwd.new"
+        new.write_text(f"alice:{sha512_crypt.using(rounds=1000).hash(password)}\n")
+        new.chmod(0o600)
+        new.rename(file)
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """What is in the log."""
+        file = self.directory / "events.json"
+        lines = file.read_text().splitlines() if file.exists() else []
+        found = [json.loads(line) for line in lines]
+        return [each for each in found if not name or each["event"] == name]
+
+    def until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """Wait for something.
+
+        :raise AssertionError: when it does not come.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = condition()
+            if found:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"waited in vain:\n{self.output}")
+
+    def live(self) -> dict[str, int]:
+        """The workers that serve: name -> process id."""
+        found = {}
+        for event in self.events():
+            if event["event"] == "worker-started":
+                found[event["worker"]] = event["process"]
+            elif event["event"] in ("worker-ended", "worker-died"):
+                if found.get(event["worker"]) == event["process"]:
+                    del found[event["worker"]]
+        return found
+
+    def waitForWorkers(self, count: int) -> dict[str, int]:
+        """Wait until so many serve."""
+        found: dict[str, int] = self.until(lambda: len(self.live()) == count and self.live())
+        return found
+
+    def reload(self) -> None:
+        """Have the configuration read again."""
+        self.child.send_signal(signal.SIGHUP)
+
+    def client(self) -> smtplib.SMTP:
+        """A client that has been greeted."""
+        return smtplib.SMTP("127.0.0.1", self.port, timeout=60)
+
+    def send(self, number: int, client: smtplib.SMTP | None = None) -> None:
+        """Send a message with a number."""
+        own = client or self.client()
+        text = f"Subject: {number}\r\nMessage-ID: <{number}@example.com>\r\n\r\nx\r\n"
+        own.sendmail("a@example.com", ["inbox@example.org"], text)
+        if client is None:
+            own.quit()
+
+    def delivered(self) -> list[int]:
+        """The numbers of the messages that were delivered."""
+        found = []
+        for path in self.directory.glob("inbox/new/*"):
+            match = re.search(rb"^Subject: (\d+)", path.read_bytes(), re.MULTILINE)
+            assert match is not None
+            found.append(int(match[1]))
+        return sorted(found)
+
+
+def isAlive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def connections(pid: int) -> int:
+    """How many of its sockets are connected by TCP on loopback, seen from the server's side."""
+    count = 0
+    inodes = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        count += fields[3] == "01" and fields[9] in inodes
+    return count
+
+
+class WorkersTests(TestCase):
+    """Each test has a service of its own; its clients are in a thread."""
+
+    timeout = 300
+
+    def start(self, rest: str = "", workers: int = 2, *options: str) -> Service:
+        """Start a service, and wait until all of its workers serve."""
+        service = Service(Path(self.mktemp()), rest, workers, *options)
+        self.addCleanup(service.stop)
+        service.waitForWorkers(workers + ("[relay]" in rest))
+        return service
+
+    async def test_serve(self) -> None:
+        """All workers serve all listeners; at SIGTERM they end, and nothing is left."""
+        await deferToThread(self.serve)
+
+    def serve(self) -> None:
+        service = self.start(RELAY)
+        clients = [service.client() for _ in range(30)]
+        workers = service.live()
+        held = {name: connections(pid) for name, pid in workers.items()}
+        self.assertEqual(sum(held.values()), 30)
+        self.assertGreater(min(held["1"], held["2"]), 5, held)
+        self.assertEqual(held["relay"], 0)
+        for number, client in enumerate(clients):
+            service.send(number, client)
+        path = str(service.directory / "socket")
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(path)
+            self.assertTrue(local.recv(1000).startswith(b"220 "))
+        # The relay is told, rather than to look every half a minute.
+        service.until(lambda: service.delivered() == list(range(30)), 20)
+        self.assertEqual(service.stop(), -signal.SIGTERM)
+        service.until(lambda: not any(map(isAlive, workers.values())))
+        self.assertEqual(list((service.directory / "tmp").iterdir()), [])
+        self.assertFalse(os.path.exists(path))
+        ids = [event["session"] for event in service.events("message-accepted")]
+        self.assertEqual(len(set(ids)), 30)
+        for client in clients:
+            client.close()
+
+    async def test_killed(self) -> None:
+        """What was answered 250 is delivered, once, although workers are killed meanwhile."""
+        await deferToThread(self.killed)
+
+    def killed(self) -> None:
+        service = self.start(RELAY, workers=3)
+        client = service.client()
+        for number in range(300):
+            if number in (60, 150, 220):
+                name = {60: "1", 150: "relay", 220: "2"}[number]
+                os.kill(service.live()[name], signal.SIGKILL)
+            while True:
+                try:
+                    service.send(number, client)
+                    break
+                except (smtplib.SMTPException, OSError):
+                    client.close()
+                    client = service.client()
+            if number % 7 == 0:
+                client.close()
+                client = service.client()
+        client.close()
+        service.until(lambda: len(set(service.delivered())) == 300, 60)
+        died = {event["worker"]: event["cause"] for event in service.events("worker-died")}
+        self.assertEqual(died, {"1": "signal 9", "2": "signal 9", "relay": "signal 9"})
+        service.waitForWorkers(4)
+        delivered = service.delivered()
+        # The relay was killed between a delivery and its record at worst: the log names those.
+        doubled = {number for number in delivered if delivered.count(number) > 1}
+        takenOver = len(service.events("lease-taken-over"))
+        self.assertLessEqual(len(doubled), takenOver * 100)
+        ids = [event["id"] for event in service.events("message-accepted")]
+        self.assertEqual(len(set(ids)), len(ids))
+
+    async def test_reload(self) -> None:
+        """SIGHUP: other workers serve what is new, and sessions of before go on to their end."""
+        await deferToThread(self.reload)
+
+    def reload(self) -> None:
+        service = self.start(RELAY)
+        before = service.live()
+        clients = [service.client() for _ in range(6)]
+        for client in clients:
+            client.ehlo("x")
+            client.mail("a@example.com")
+            client.rcpt("inbox@example.org")
+            self.assertEqual(client.docmd("DATA")[0], 354)
+        service.write(
+            '[[policy]]\nuse = "recipients"\nmost = 1\n'
+            + RELAY
+            + "[limits]\nmessage_size = 5000\n",
+            3,
+            "two",
+        )
+        service.reload()
+        service.until(lambda: service.client().file is not None)
+        refused = 0
+        # Behind each other, clients see the old or the new one, and never none.
+        while not service.events("service-reloaded"):
+            client = service.client()
+            self.assertEqual(client.ehlo("x")[0], 250)
+            client.close()
+            refused += 1
+        for number, client in enumerate(clients):
+            client.send(f"Subject: {number}\r\n\r\nx\r\n.\r\n".encode())
+            self.assertEqual(client.getreply()[0], 250)
+            client.close()
+        service.until(lambda: service.delivered() == list(range(6)))
+        service.until(lambda: not any(map(isAlive, before.values())))
+        after = service.waitForWorkers(4)
+        self.assertEqual(set(after) - set(before), {"3"})
+        client = service.client()
+        self.assertIn(b"5000", client.ehlo("x")[1])
+        client.close()
+
+    async def test_reloadBroken(self) -> None:
+        """A configuration with mistakes changes nothing; each of them is logged."""
+        await deferToThread(self.reloadBroken)
+
+    def reloadBroken(self) -> None:
+        service = self.start()
+        before = service.live()
+        service.write('[dns]\ntimeout = "soon"\n[limits]\nconnections = -1\n')
+        service.reload()
+        service.until(lambda: len(service.events("service-not-reloaded")) == 2)
+        problems = [event["problem"] for event in service.events("service-not-reloaded")]
+        self.assertIn("dns.timeout", problems[0])
+        self.assertIn("limits.connections", problems[1])
+        # A port that cannot be had is one, too.
+        taken = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(taken.close)
+        listener = '[[listener]]\nendpoint = "tcp:{}:interface=127.0.0.1"\ntls = "off"\n'
+        listener += "require_tls = false\n"
+        service.write(listener.format(taken.getsockname()[1]))
+        service.reload()
+        service.until(lambda: len(service.events("service-not-reloaded")) == 3)
+        self.assertEqual(service.live(), before)
+        service.send(1)
+        # And a good one is taken behind that, with a port more.
+        service.write(listener.format(service.other))
+        service.reload()
+        service.until(lambda: service.events("service-reloaded"))
+        smtplib.SMTP("127.0.0.1", service.other, timeout=60).quit()
+        service.write()
+        service.reload()
+        service.until(lambda: len(service.events("service-reloaded")) == 2)
+        self.assertRaises(ConnectionRefusedError, smtplib.SMTP, "127.0.0.1", service.other)
+
+    async def test_parentKilled(self) -> None:
+        """Workers whose parent is gone end by themselves."""
+        await deferToThread(self.parentKilled)
+
+    def parentKilled(self) -> None:
+        service = self.start(RELAY)
+        workers = service.live()
+        service.child.kill()
+        service.until(lambda: not any(map(isAlive, workers.values())))
+
+    async def test_connections(self) -> None:
+        """Limits of connections, in all and from one address, hold for all workers together."""
+        await deferToThread(self.limits)
+
+    def limits(self) -> None:
+        service = self.start("[limits]\nconnections = 12\nconnections_per_address = 8\n", 3)
+        clients = [service.client() for _ in range(8)]
+        for _ in range(4):
+            with self.assertRaises(smtplib.SMTPConnectError) as raised:
+                service.client()
+            self.assertEqual(raised.exception.smtp_code, 421)
+        locals = []
+        for at in range(5):
+            local = socket.socket(socket.AF_UNIX)
+            self.addCleanup(local.close)
+            local.settimeout(60)
+            local.connect(str(service.directory / "socket"))
+            locals.append(local.recv(1000)[:3])
+            # A client that was turned away counts until it is gone.
+        self.assertEqual(locals.count(b"220"), 4)
+        self.assertEqual(locals[4], b"421")
+        # Those of a worker that was killed count no longer.
+        os.kill(service.live()["1"], signal.SIGKILL)
+        service.until(lambda: service.events("worker-died"))
+        service.waitForWorkers(3)
+        again = []
+        for _ in range(8):
+            try:
+                again.append(service.client())
+            except smtplib.SMTPConnectError:
+                break
+        gone = 0
+        for client in clients:
+            try:
+                gone += client.noop()[0] != 250
+            except smtplib.SMTPServerDisconnected:
+                gone += 1
+        self.assertEqual(len(again), gone)
+        for client in (*clients, *again):
+            client.close()
+
+    async def test_counted(self) -> None:
+        """Rates, failed logins and the brake count in all workers together."""
+        await deferToThread(self.counted)
+
+    def counted(self) -> None:
+        service = self.start(
+            '[[policy]]\nuse = "rate-limit"\nmessages_per_address = "10/hour"\n'
+            '[[policy]]\nuse = "login-throttle"\nper_address = "6/hour"\ndelay = 0\n'
+            '[[policy]]\nuse = "brake"\npath = "usual"\nfirst_time = "3/hour"\n',
+            3,
+        )
+        held: list[bool] = []
+        for number in range(10):
+            with service.client() as client:
+                if number < 6:
+                    client.login("alice", "first")
+                    to = [f"r{number}@example.org"]
+                    client.sendmail("a@example.com", to, f"Subject: {number}\r\n\r\nx\r\n")
+                else:
+                    service.send(number, client)
+        held = [bool(each) for each in service.events("message-held")]
+        self.assertEqual((len(held), len(service.events("brake-applied"))), (3, 1))
+        for _ in range(4):
+            with service.client() as client:
+                client.ehlo("x")
+                self.assertEqual(client.mail("a@example.com")[0], 450)
+        codes = []
+        for number in range(8):
+            try:
+                with service.client() as client:
+                    client.login("bob", f"wrong{number}")
+            except smtplib.SMTPAuthenticationError as error:
+                codes.append(error.smtp_code)
+            except smtplib.SMTPConnectError as error:
+                codes.append(error.smtp_code)
+            except smtplib.SMTPServerDisconnected:
+                codes.append(421)
+        self.assertEqual(codes.count(535), 6, codes)
+
+    async def test_password(self) -> None:
+        """A password that was changed lets nobody in any more, whichever worker remembers it."""
+        await deferToThread(self.password)
+
+    def password(self) -> None:
+        service = self.start("", 3)
+        for _ in range(12):
+            with service.client() as client:
+                client.login("alice", "first")
+        time.sleep(0.01)
+        service.setPassword("second")
+        for _ in range(12):
+            with service.client() as client:
+                self.assertRaises(smtplib.SMTPAuthenticationError, client.login, "alice", "first")
+            with service.client() as client:
+                client.login("alice", "second")
+
+    async def test_tickets(self) -> None:
+        """A TLS session that one worker began, any of them resumes; so does one begun later."""
+        await deferToThread(self.tickets)
+
+    def tickets(self) -> None:
+        service = self.start("", 3)
+        context = ssl.create_default_context(cafile=str(DATA / "certificate.pem"))
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        session: Any = None
+        resumed = []
+        for number in range(24):
+            if number == 12:
+                os.kill(service.live()["1"], signal.SIGKILL)
+                service.until(lambda: service.events("worker-died"))
+                service.waitForWorkers(3)
+            with (
+                socket.create_connection(("127.0.0.1", service.implicit), 60) as plain,
+                context.wrap_socket(plain, server_hostname="localhost", session=session) as secure,
+            ):
+                self.assertTrue(secure.recv(1000).startswith(b"220 "))
+                session = session or secure.session
+                resumed.append(secure.session_reused)
+        self.assertEqual(resumed, [False, *[True] * 23])
+
+    async def test_rights(self) -> None:
+        """The parent opens the ports, and then nobody is root, the workers least of all."""
+        await deferToThread(self.rights)
+
+    def rights(self) -> None:
+        if os.getuid() != 0:
+            raise self.skipTest("only root can give up its rights")
+        directory = Path(self.mktemp()).absolute()
+        self.assertTrue(directory.name)
+        service = Service(directory, "", 2, "--uid", "65534", "--gid", "65534")
+        self.addCleanup(service.stop)
+        for path in (directory, directory / "passwd"):
+            os.chown(path, 65534, 65534)
+        (directory / "events.json").touch()
+        os.chown(directory / "events.json", 65534, 65534)
+        workers = service.waitForWorkers(2)
+        for pid in (service.child.pid, *workers.values()):
+            status = Path(f"/proc/{pid}/status").read_text()
+            self.assertIn("\nUid:\t65534\t65534\t65534\t65534", status)
+            self.assertIn("\nGid:\t65534\t65534\t65534\t65534", status)
+
+    async def test_log(self) -> None:
+        """In the background the parent's log has the workers' events; the JSON log has each once."""
+        await deferToThread(self.log)
+
+    def log(self) -> None:
+        service = self.start("", 2, "--logfile", "text.log")
+        for number in range(10):
+            service.send(number)
+        text = service.directory / "text.log"
+        service.until(lambda: text.read_text().count("message accepted: ") == 10)
+        self.assertEqual(len(service.events("message-accepted")), 10)
+        # Moved away, it begins anew with the next reload.
+        (service.directory / "events.json").rename(service.directory / "old.json")
+        service.reload()
+        service.until(lambda: service.events("service-reloaded"))
+        service.send(10)
+        self.assertEqual(len(service.events("message-accepted")), 1)
+
+
+def plain(user: str, password: str) -> str:
+    """The response of PLAIN."""
+    return base64.b64encode(f"\0{user}\0{password}".encode()).decode()
