@@ -52,6 +52,9 @@ MAX_COMMAND = 510
 # Chunks (RFC 3030) that may be on their way without a reply: bounds what a refusal wastes.
 CHUNKS_AHEAD = 8
 
+# What the last reply of a message answers.
+END = "the end of the message"
+
 TLS_NOT_OFFERED = Reply(451, "4.7.4", "TLS is required, and the next hop does not offer it")
 INJECTED = Reply(451, "4.7.5", "Next hop sent more in the clear behind its 220 to STARTTLS")
 LOGIN_NEEDS_TLS = Reply(451, "4.7.11", "Login needs TLS, and there is none with the next hop")
@@ -301,7 +304,10 @@ class Client:
     def waitingFor(self) -> str:
         """What the next hop owes, for messages."""
         if self._waiting:
-            return f"the reply to {self._waiting[0].command}"
+            command = self._waiting[0].command
+            # RFC 1047: it may have the message, and will get it again.
+            twice = ", which may arrive twice" if command == END else ""
+            return f"the reply to {command}{twice}"
         return {
             State.GREETING: "the greeting",
             State.HANDSHAKE: "the TLS handshake",
@@ -410,7 +416,7 @@ class Client:
             held = transaction.held or b""
             octets = b"BDAT %d LAST\r\n%b" % (len(held), held)
         self._output.append(octets)
-        self._awaitVerdict("the end of the message")
+        self._awaitVerdict(END)
 
     def quit(self) -> None:
         """End the session in order, when it is ready; at once, when it is not."""
@@ -681,7 +687,7 @@ class Client:
 
     def _judged(self, reply: Reply) -> None:
         if 300 <= reply.code < 400:
-            self._nonsense("the end of the message", reply)
+            self._nonsense(END, reply)
             return
         self._settleRest(judge(reply), reply, isRemote=True)
         self._ongoing.begun = False
@@ -689,7 +695,7 @@ class Client:
 
     def _judgedOne(self, at: int, reply: Reply) -> None:
         if 300 <= reply.code < 400:
-            self._nonsense("the end of the message", reply)
+            self._nonsense(END, reply)
             return
         if self._ongoing.outcomes[at] is None:
             self._settle(at, judge(reply), reply, isRemote=True)

@@ -438,7 +438,8 @@ class Connection(Protocol):
         if self._producing:
             self._producing = False
             self._paused = False
-            transport.unregisterProducer()
+            if not self._lost:  # a TLS transport that is gone has nobody to tell
+                transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
         """The transport has enough for now."""

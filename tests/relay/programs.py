@@ -172,6 +172,11 @@ class Child:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
 
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
@@ -193,11 +198,19 @@ class Sink:
         shutil.chown(self.directory, "nobody")
         with freePorts(1) as [self.port]:
             pass
-        command = [str(find("smtp-sink")), "-u", "nobody", *options]
+        self._command = [str(find("smtp-sink")), "-u", "nobody", *options]
         # Each message has a file of its own.
-        command += ["-d", f"{self.directory}/m.", f"127.0.0.1:{self.port}", "100"]
-        self._child = Child(command, self.directory)
+        self._command += ["-d", f"{self.directory}/m.", f"127.0.0.1:{self.port}", "100"]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again at the same port."""
+        self._child = Child(self._command, self.directory)
         until(lambda: accepts(self.port), lambda: (self.directory / "output").read_text())
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._child.kill()
 
     @property
     def messages(self) -> list[bytes]:
