@@ -1,4 +1,6 @@
-"""Input that nobody has thought of: hypothesis against parsers, dialogue, SASL and configuration.
+"""Input that nobody has thought of: parsers, dialogue, SASL, relay and configuration.
 
-With ``SUBMITD_TEST_LONG=1`` there are fifty times as many examples.
+In each run of the tests every target has its corpus and a few examples, always the same; with
+``SUBMITD_TEST_LONG=1`` fifty times as many, new ones each time.  The long form is a program:
+``python -m tests.fuzz --seconds 600``, or ``make fuzz``.  README.rst says more.
 """

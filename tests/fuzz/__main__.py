@@ -117,7 +117,8 @@ def _file(target: Target, octets: bytes) -> None:
 
 def drive(target: Target, seconds: float, seed: int, keep: bool) -> Tally:
     """Try one target in a process of its own, which libFuzzer ends."""
-    tally, began = Tally(target.name), time.monotonic()
+    # The corpus is what libFuzzer begins with.
+    tally, began = Tally(target.name, len(target.corpus)), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="submitd-atheris-") as made:
         found = Path(made, "found")
         found.mkdir()
