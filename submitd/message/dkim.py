@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -45,7 +44,6 @@ NEVER_SIGNED = frozenset(("return-path", "received", "bcc", "resent-bcc", "dkim-
 MAX_SIGNED = 200
 """Fields of one message that are signed; there are a few dozen names."""
 
-_SPACES = re.compile(rb"  +")
 _MANY = 4096
 _LINE = 76
 
@@ -71,7 +69,7 @@ class BodyHash:
         self._isEmpty = True
 
     def update(self, octets: bytes) -> None:
-        """Take the next octets; a memory copy and SHA-256, so 64 KiB take a fraction of 1 ms."""
+        """Take the next octets; linear, and 64 KiB take 0.1 to 1 ms."""
         self._last = (self._last + octets[-2:])[-2:]
         self._take(self._rest + octets)
 
@@ -107,10 +105,12 @@ class BodyHash:
 
 
 def _relaxed(octets: bytes) -> bytes:
-    """Each run of white space is one space; bytes.replace is ten times as fast as re.sub."""
+    """Each run of white space is one space: halved as often as need be, and faster than re.sub."""
     if b"\t" in octets:
         octets = octets.replace(b"\t", b" ")
-    return _SPACES.sub(b" ", octets) if b"  " in octets else octets
+    while b"  " in octets:
+        octets = octets.replace(b"  ", b" ")
+    return octets
 
 
 def _lineEndsAtEnd(octets: bytes) -> int:
