@@ -153,8 +153,21 @@ def describeComponent(name: str, registry: dict[str, str]) -> Iterator[str]:
     module = importlib.import_module(path)
     yield inspect.cleandoc(module.__doc__ or "")
     yield ""
-    keys = list(describeKeys(getattr(module, attribute)))
+    component = getattr(module, attribute)
+    keys = [*describeKeys(component), *describeInner(component)]
     yield from keys or ["It has no keys.", ""]
+
+
+def describeInner(component: type) -> Iterator[str]:
+    """The keys of a component that are lists of tables."""
+    kinds = typing.get_type_hints(component)
+    for field in attrs.fields(component):
+        inner = sectionOf(kinds[field.name]) if field.init else None
+        if inner is not None:
+            yield f"``{field.name}`` (list of tables)"
+            yield f"    {prose(field.metadata['help'])} The keys of each:"
+            yield ""
+            yield from (f"    {line}" if line else "" for line in describeKeys(inner))
 
 
 class Reference(SphinxDirective):

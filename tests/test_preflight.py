@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
 from submitd import interfaces, preflight
-from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IReverseResolver
+from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IMessagePolicy, IReverseResolver
 from submitd.preflight import Address
 from submitd.settings import (
     AuthSettings,
@@ -44,6 +44,14 @@ class Sick:
         if not self.problem:
             raise RuntimeError("cannot even look")
         return [self.problem]
+
+
+@implementer(IMessagePolicy)
+class Changes:
+    """A policy that may change messages."""
+
+    def messageReceived(self, session: Any, envelope: Any, message: Any) -> None:
+        """Never called."""
 
 
 @implementer(IReverseResolver)
@@ -143,6 +151,18 @@ class ExamineTests(SynchronousTestCase):
             self.said(policy=(sick("is unwell"),), delivery=sick("has no disk")),
             ["policy[0]: is unwell", "delivery: has no disk"],
         )
+
+    def test_signing(self) -> None:
+        """A policy that signs stands behind those that may change messages."""
+        key = {"domain": "example.com", "selector": "s1", "file": self.mktemp()}
+        dkim, changes = Component("dkim", {"key": [key]}), Component(f"{__name__}:Changes")
+        mistake = f'must stand behind policy[2], "{changes.use}", which may change messages'
+        for policies, expected in (
+            ((dkim, dkim, changes), [f'policy[{at}].use: "dkim" signs, and ' for at in (0, 1)]),
+            ((changes, dkim, dkim), []),
+        ):
+            found = [each for each in self.said(policy=policies) if "must stand" in each]
+            self.assertEqual(found, [f"{each}{mistake}" for each in expected])
 
     def test_checkFails(self) -> None:
         """An object whose check fails does not hide the others."""

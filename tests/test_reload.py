@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from submitd import service
+from submitd import events, service
 from submitd.deliveries.discard import Discard
+from submitd.interfaces import IReloaded, IRunning
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
 from submitd.typed import Seconds
@@ -154,6 +158,19 @@ class HangUpTests(Files):
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
 
+@implementer(IRunning, IReloaded)
+class Rereading:
+    """A policy with files."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.answer: Deferred[None] = succeed(None)
+
+    def reload(self) -> Deferred[None]:
+        self.times += 1
+        return self.answer
+
+
 class ReloadTests(Files):
     """The service as a whole."""
 
@@ -185,6 +202,20 @@ class ReloadTests(Files):
         self.assertNotIn(service.Renewal, self.kinds(made))
         self.assertIn(service.HangUp, self.kinds(made))
         made.reload()
+
+    def test_policies(self) -> None:
+        """Policies read their files again; one that cannot is logged, and keeps nobody from it."""
+        logged: list[dict[str, Any]] = []
+        self.patch(events, "log", Logger(namespace="submitd", observer=logged.append))
+        policies = [Rereading(), Rereading(), Rereading()]
+        policies[1].answer = fail(RuntimeError())
+        made = service.submissionService(
+            self.clock, [PLAIN], self.tls, delivery=Discard(), policies=policies
+        )
+        made.reload()
+        self.assertEqual([each.times for each in policies], [1, 1, 1])
+        [event] = [each for each in logged if each["event"] == "service-problem"]
+        self.assertEqual(event["problem"], "not read again")
 
     def test_submissionService(self) -> None:
         """A program's service looks at the files too, leaves signals alone, and can be asked."""
