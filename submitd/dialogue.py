@@ -63,8 +63,6 @@ T = TypeVar("T")
 MAX_COMMAND_LINE = 2048
 # RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
 MAX_AUTH_LINE = 12288 + 32
-# The commands whose argument the log may show when they are refused: it is no secret.
-_TOLD = frozenset({b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RCPT"})
 
 
 class Rules:
@@ -122,6 +120,8 @@ class Dialogue:
     :ivar atEnd: what is to be done then, in place of a command.
     :ivar refusedChunks: the refusal of a message of which more chunks may be on their way, and the
         number of its recipients (RFC 3030 2); ``None`` where none is.
+    :ivar proposed: the path of this MAIL or RCPT, once it is known to be one; for the log, which
+        must not tell what people type in the wrong place.
     :ivar continuation: in the state AUTH, what takes the next line.
     :ivar logout: Cred's, once logged in.
     """
@@ -147,7 +147,7 @@ class Dialogue:
         self._objection: Refused | None = None
         self._refusals = 0
         self._verb = b""
-        self._argument = b""
+        self.proposed: object = None
         self._began = rules.submission.clock.seconds()
         self._since = self._began
         self._waited = 0.0
@@ -162,6 +162,7 @@ class Dialogue:
         """Forget all that was said; what follows is :meth:`greet` (XCLIENT)."""
         self._logOut()
         self.reset()
+        self.session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
         self.session.forget()
         self.state = State.CONNECTED
 
@@ -203,6 +204,8 @@ class Dialogue:
 
     def _greeted(self) -> Reply:
         self.state = State.GREETED
+        if self.session.notes:
+            self.session.notesAtGreeting = dict(self.session.notes)
         kind = "LMTP" if self.submission.lmtp else "ESMTP"
         banner = self.submission.banner
         return Reply(220, "", f"{self.submission.hostname} {kind}{' ' if banner else ''}{banner}")
@@ -304,7 +307,7 @@ class Dialogue:
         entry = self.rules.verbs.get(verb)
         # What is no verb of ours may be a password, sent behind an AUTH that was refused.
         self._verb = b"" if entry is None else verb
-        self._argument = argument
+        self.proposed = None
         if entry is None:
             if verb == b"PROXY":
                 raise Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
@@ -513,8 +516,8 @@ class Dialogue:
             **(refused.transaction or self.transaction()),
             "seconds": round(self.submission.clock.seconds() - self._began, 3),
         }
-        if self._verb in _TOLD:
-            fields["argument"] = self._argument
+        if self.proposed is not None and self._verb in (b"MAIL", b"RCPT"):
+            fields["address"] = str(self.proposed)
         if self._waited:
             fields["waited"] = round(self._waited, 3)
         if session.waits:

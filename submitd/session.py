@@ -149,6 +149,7 @@ class Session:
     :ivar xclient: what a trusted proxy said with XCLIENT, by upper-case name.
     :ivar xforward: what a trusted proxy said with XFORWARD, by upper-case name.
     :ivar notes: a place for policies to keep their own facts, by their name.
+    :ivar notesAtGreeting: what connection policies had noted before the client said anything.
     :ivar waits: the last policies that took their time, and how long, in seconds.
     """
 
@@ -180,6 +181,7 @@ class Session:
     proxyAddress: str = ""
     direct: Ends | None = None
     notes: dict[str, Any] = attrs.field(factory=dict)
+    notesAtGreeting: dict[str, Any] = attrs.field(factory=dict)
     waits: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -214,7 +216,10 @@ class Session:
         return self.remoteAddress if self.direct is None else self.direct.remoteAddress
 
     def forget(self) -> None:
-        """Drop all that the client said, for STARTTLS (RFC 3207 4.2); counters stay."""
+        """Drop all that the client said, for STARTTLS (RFC 3207 4.2).
+
+        Counters stay, and what policies noted of the connection before the client said anything.
+        """
         self.heloName = ""
         self.openingCommand = ""
         self.user = None
@@ -222,7 +227,7 @@ class Session:
         self.envelope = None
         self.rcptMax = 0
         self.mailMax = 0
-        self.notes.clear()
+        self.notes = dict(self.notesAtGreeting)
         self.xforward = {}
         if self.direct is not None:
             self.xclient = {}

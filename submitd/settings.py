@@ -181,7 +181,7 @@ class LimitSettings:
             "help": "Commands of any kind that may be refused on one connection before it is "
             "closed; each costs a reply and a line of log."
         },
-        default=Count(10_000),
+        default=Count(1000),
     )
     login_failures: Count = attrs.field(
         metadata={"help": "Failed logins before the connection is closed."}, default=Count(3)

@@ -46,7 +46,7 @@ class Limits:
     transactions: int = 0
     commandsBeforeLogin: int = 20
     unrecognized: int = 10
-    refusals: int = 10_000
+    refusals: int = 1000
     loginFailures: int = 3
     idle: float = 300.0
     handshake: float = 60.0

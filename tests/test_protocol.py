@@ -18,6 +18,7 @@ from submitd.dialogue import MAX_AUTH_LINE, MAX_COMMAND_LINE
 from submitd.interfaces import (
     IConnectionPolicy,
     IDisconnectObserver,
+    IHelloPolicy,
     IRecipientPolicy,
     ISecurePolicy,
     ISenderPolicy,
@@ -57,6 +58,17 @@ class Policy:
 
     def connectionLost(self, session: Any, reason: Any) -> None:
         self.closed.append(reason.type)
+
+
+@implementer(IConnectionPolicy, IHelloPolicy)
+class Noting:
+    """Notes something of the connection, and something that the client says."""
+
+    def connectionMade(self, session: Any) -> None:
+        session.notes["network"] = "home"
+
+    def helloReceived(self, session: Any, domain: str) -> None:
+        session.notes["said"] = domain
 
 
 def refuse() -> None:
@@ -306,6 +318,16 @@ class TLSTests(SynchronousTestCase):
         self.assertEqual(session.tls.version, "TLSv1.3")
         self.assertEqual(session.tls.cipher, "TLS_AES_256_GCM_SHA384")
         self.assertEqual(session.servername, "mail.example.com")
+
+    def test_notes(self) -> None:
+        """Forgotten is what the client said, not what was noted of it before it said anything."""
+        talk = Conversation(openly(policies=[Noting()]))
+        session = talk.protocol.dialogue.session
+        talk.say("EHLO client.example")
+        self.assertEqual(session.notes, {"network": "home", "said": "client.example"})
+        talk.say("STARTTLS")
+        talk.secure()
+        self.assertEqual(session.notes, {"network": "home"})
 
     def test_secureWaits(self) -> None:
         """A policy that looks at the handshake is waited for, by greeting and by commands."""

@@ -49,7 +49,7 @@ class Ticket:
 
     delivery: TicketDelivery
     sender: str
-    text: bytes = b""
+    text: bytearray = attrs.field(factory=bytearray)
 
     def dataReceived(self, chunk: bytes) -> None:
         """Some octets of the message."""
@@ -57,11 +57,11 @@ class Ticket:
 
     def prepend(self, fields: bytes) -> None:
         """A policy's header fields."""
-        self.text = fields + self.text
+        self.text[:0] = fields
 
     def eomReceived(self) -> None:
         """Commit: what returns from here has been kept, and the client is told 250."""
-        self.delivery.tickets.append((self.sender, self.text))
+        self.delivery.tickets.append((self.sender, bytes(self.text)))
 
     def connectionLost(self) -> None:
         """Abort: there is nothing to clean up."""

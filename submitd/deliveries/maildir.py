@@ -23,6 +23,7 @@ import os
 import shutil
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections import deque
@@ -203,9 +204,14 @@ def syncDirectory(path: Path) -> None:
 def _unwritable(directory: Path) -> str | None:
     if not directory.is_dir():
         return f"{directory}: is not a directory"
-    if not os.access(directory, os.W_OK | os.X_OK):
+    try:
+        # Permission bits do not tell: root may write everywhere, but not where nothing can be.
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except PermissionError:
         return f"{directory}: no permission to write there"
-    return None
+    except OSError as error:
+        return f"{directory}: nothing can be written there: {error.strerror}"
 
 
 @implementer(IMessage)

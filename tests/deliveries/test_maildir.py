@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import stat
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -585,10 +586,20 @@ class CheckTests(SynchronousTestCase):
 
     def denied(self, *paths: Path) -> None:
         """Have these be unwritable, for root as well."""
-        real = os.access
-        self.patch(
-            module.os, "access", lambda path, mode: Path(path) not in paths and real(path, mode)
-        )
+        real = tempfile.TemporaryFile
+
+        def temporaryFile(dir: Path) -> Any:
+            if dir in paths:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return real(dir=dir)
+
+        self.patch(module.tempfile, "TemporaryFile", temporaryFile)
+
+    def test_root(self) -> None:
+        """Where nothing can be, nothing can be written, even if root has the permission."""
+        sentences = Maildir(Path("/proc/Maildir")).check()
+        self.assertEqual(len(sentences), 1)
+        self.assertIn("/proc: nothing can be written there", sentences[0])
 
     def test_there(self) -> None:
         """A Maildir that is there and can be written has nothing wrong."""
