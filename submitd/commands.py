@@ -105,6 +105,7 @@ def mail(dialogue: Dialogue, argument: bytes) -> Outcome:
     if 0 < session.maxTransactions <= session.transactions:
         raise Refused(TOO_MANY_TRANSACTIONS)
     path, parameters = parseMail(argument)
+    dialogue.proposed = path
     envelope = Envelope(dialogue.newEnvelopeId(), path, parameters)
     known = dialogue.rules.mailParameters
     for keyword, value in parameters.items():
@@ -132,6 +133,7 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
     if limit and len(envelope.recipients) >= limit:
         raise Refused(TOO_MANY_RECIPIENTS)
     mailbox, parameters = parseRcpt(argument)
+    dialogue.proposed = mailbox
     if not envelope.smtpUtf8 and not mailbox.isAscii:
         raise Refused(UTF8_ADDRESS)
     recipient = Recipient(mailbox, parameters)

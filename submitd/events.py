@@ -114,15 +114,15 @@ MESSAGE_ACCEPTED = Event(
     "message accepted",
     ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
 )
-# ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).  ``argument`` is
-# what followed EHLO, MAIL or RCPT; ``id`` to ``size`` are the message's.  ``waits`` says how long
+# ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).  ``address`` is
+# that of MAIL or RCPT, where it is one; ``id`` to ``size`` are the message's.  ``waits`` says how long
 # which policies took their time, ``waited`` the whole of this command, ``seconds`` the session.
 REFUSED = Event(
     "refused",
     "refused",
     (
         *("session", "peer", "user", "command", "reply", "cause", "origin"),
-        *("refusal", "argument", "id", "sender", "recipients", "size"),
+        *("refusal", "address", "id", "sender", "recipients", "size"),
         *("seconds", "waited", "waits"),
     ),
 )

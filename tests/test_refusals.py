@@ -160,13 +160,22 @@ class DialogueTests(Heard):
         self.assertNotIn("nobody", text)
         self.assertNotIn("AG5", text)
 
-    def test_argument(self) -> None:
-        """What was refused at MAIL and RCPT is in the log; what stood behind AUTH is not."""
+    def test_address(self) -> None:
+        """The address of MAIL and RCPT is in the log; what people type in a wrong place is not."""
         talk = self.talk(insecureLogin=True)
-        talk.say("MAIL FROM:<a@example.com> FOO=1")
-        self.assertEqual(self.facts("command", "argument"), ["MAIL", "FROM:<a@example.com> FOO=1"])
-        talk.say(WRONG)
-        self.assertEqual(self.facts("command", "argument"), ["AUTH", None])
+        for line, address in (
+            ("MAIL FROM:<a@example.com> FOO=sesame", "<a@example.com>"),
+            ("MAIL sesame", None),
+            ("EHLO sesame x", None),
+            (WRONG, None),
+        ):
+            talk.say(line)
+            self.assertEqual(self.facts("command", "address"), [line.split()[0], address])
+            self.assertNotIn("sesame", self.heard[-1]["log_text"])
+        talk.say("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.net> FOO=1")
+        self.assertEqual(self.facts("command", "address"), ["RCPT", "b@example.net"])
+        talk.say("DATA")
+        self.assertEqual(self.facts("command", "address"), ["DATA", None])
 
     def test_message(self) -> None:
         """A refusal behind DATA says which message it was: id, sender, recipients, size."""

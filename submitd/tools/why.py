@@ -156,7 +156,7 @@ def explained(record: Record) -> str:
 
 def _lines(record: Record) -> Iterator[tuple[str, str]]:
     policy, _, stage = str(record.get("origin", "")).rpartition(" at ")
-    command = f"{record.get('command') or ''} {record.get('argument') or ''}".strip()
+    command = f"{record.get('command') or ''} {record.get('address') or ''}".strip()
     yield "refusal", str(record["refusal"])
     yield "time", str(record.get("time", "-"))
     yield "reply", str(record.get("reply", "-"))

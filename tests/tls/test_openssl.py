@@ -115,7 +115,7 @@ class RequestedTests(TLSTestCase):
     def facts(self, listener: str, *more: str) -> str:
         """What the policy knows."""
         ran = self.talk(listener, *more, stdin=ASK)
-        found = re.search(rb"^550 5\.7\.1 (.*?)\r?$", ran.stdout, re.MULTILINE)
+        found = re.search(rb"^550 5\.7\.1 (.*?) \(id \w{8}\)\r?$", ran.stdout, re.MULTILINE)
         assert found is not None, ran.stdout
         return found[1].decode()
 

@@ -117,7 +117,7 @@ class ServiceTests(TestCase):
         self.assertEqual(lines["stage"], "sender")
         self.assertEqual(lines["login"], "alice@example.com")
         self.assertEqual(lines["client"], "127.0.0.1")
-        self.assertEqual(lines["command"], "MAIL FROM:<mallory@example.com>")
+        self.assertEqual(lines["command"], "MAIL <mallory@example.com>")
         self.assertTrue(lines["reply"].startswith("553 5.7.1 "), out)
         self.assertRegex(lines["after"], r"^\d+\.\d+ s of the session$")
         file = self.directory / "spool" / "refusals.jsonl"
