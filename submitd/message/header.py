@@ -45,7 +45,8 @@ class Field:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         name, colon, _ = raw.partition(b":")
-        self.name = name.rstrip(b" \t").lower() if colon else b""
+        # A colon behind a fold is not the name's.
+        self.name = name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""
 
     @property
     def value(self) -> bytes:

@@ -35,6 +35,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(field.name, b"subject")
         self.assertEqual(field.value, b"one\ttwo:   three")
         self.assertEqual(Field(b"no colon\r\n").name, b"")
+        self.assertEqual(Field(b"no field\r\n but: a colon\r\n").name, b"")
         self.assertIn("no colon", repr(Field(b"no colon\r\n")))
 
 
