@@ -7,7 +7,8 @@ when it sends (once it has sent on ``learning`` days, and never below ``at_least
 ``lasts``: all its messages are answered 250 as ever, so the thief learns nothing, and are kept in
 the spool, on hold.
 
-The operator is told once: by an event, and by ``command``.  It is run without a shell and without
+The operator is told once: by an event, by ``web_hook``, a URL that is sent the same facts as a JSON
+object, and by ``command``.  It is run without a shell and without
 arguments of anybody else; ``SUBMITD_LOGIN``, ``SUBMITD_REASON``, ``SUBMITD_ADDRESS`` and
 ``SUBMITD_UNTIL`` stand in its environment.  What is held is released or deleted in the spool.
 :meth:`Brake.letGo` lets the login itself go, from any process (``submitd-queue release --login``).
@@ -52,6 +53,7 @@ from submitd.interfaces import (
     IRunning,
     IShared,
 )
+from submitd.policies.webhook import HookFailed, makeHook, mistake
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
 
@@ -109,6 +111,14 @@ class Brake:
             "run when a login is braked. Empty for none."
         },
     )
+    web_hook: str = attrs.field(
+        default="",
+        repr=False,  # there may be a secret in it
+        metadata={
+            "help": 'A URL, such as "https://chat.example.com/hooks/KEY", that is sent a JSON '
+            "object by POST when a login is braked. Empty for none."
+        },
+    )
     _windows: tuple[Window, ...] = attrs.field(init=False, repr=False)
     _file: HistoryFile = attrs.field(init=False, repr=False)
     _logins: OrderedDict[str, Usual] = attrs.field(init=False, repr=False, factory=OrderedDict)
@@ -140,6 +150,8 @@ class Brake:
                 found.append(f"command: {program} is no program")
             if any("\0" in word for word in self.command):
                 found.append("command: has a NUL")
+        if self.web_hook and mistake(self.web_hook):
+            found.append(f"web_hook: {mistake(self.web_hook)}")
         if not self._windows and not self.factor:
             found.append("brakes nobody: there is neither first_time nor factor")
         return found
@@ -285,6 +297,7 @@ class Brake:
         self._hold(decision.reason, session, envelope, login)
         if decision.isNew:
             self._tell(login, decision.reason, session.remoteAddress, decision.until)
+            self._tellHook(login, decision.reason, session.remoteAddress, decision.until)
 
     def _hold(self, reason: str, session: Session, envelope: Envelope, login: str) -> None:
         envelope.hold = f"brake: {reason}"
@@ -355,6 +368,24 @@ class Brake:
         process.closeStdin()
         running.overdue = self._reactor.callLater(COMMAND_TIME, process.signalProcess, "KILL")
 
+    def _tellHook(self, login: str, reason: str, address: str, until: float) -> None:
+        if not self.web_hook:
+            return
+        facts = {
+            "event": events.BRAKE_APPLIED.name,
+            "login": login,
+            "reason": reason,
+            "address": address,
+            "until": asTime(until),
+        }
+        try:
+            telling = makeHook(self.web_hook, self._reactor).tell(facts)
+        except Exception as error:  # whatever it is, the message is held all the same
+            problem = type(error).__name__
+            events.emit(events.BRAKE_PROBLEM, problem=f"web hook: {problem}")
+            return
+        telling.addErrback(_hookFailed)
+
     def _ended(self, problem: str) -> None:
         self._commands -= 1
         if problem:
@@ -373,6 +404,11 @@ class Decision:
     reason: str = ""
     until: float = 0.0
     isNew: bool = False
+
+
+def _hookFailed(failure: Failure) -> None:
+    said = str(failure.value) if failure.check(HookFailed) else type(failure.value).__name__
+    events.emit(events.BRAKE_PROBLEM, problem=f"web hook: {said}")
 
 
 class _Command(ProcessProtocol):

@@ -7,13 +7,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from submitd import deliveries, events, policies
+from submitd import deliveries, events, policies, service
+from submitd.config import load
 from submitd.deliveries.maildir import Maildir
 from submitd.envelope import Envelope
 from submitd.interfaces import (
@@ -25,12 +27,14 @@ from submitd.interfaces import (
     IMessagePolicy,
     IRunning,
 )
+from submitd.message.copied import Copy, begin
 from submitd.policies.archive import Archive
+from submitd.relay.reports import Action, isWanted
 from submitd.settings import Component
 from submitd.typed import Table
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
-from tests.fixtures import Conversation, MemoryDelivery, makeSubmission
+from tests.fixtures import Conversation, MemoryDelivery, MemoryMessage, makeSubmission
 from tests.spool.support import SpoolCase, makeEnvelope, makeSession
 
 STATUS = {452: "4.3.1", 550: "5.0.0"}
@@ -367,3 +371,74 @@ def _brokenLater(*arguments: Any) -> Any:
         _broken()
 
     return Deferred.fromCoroutine(later())
+
+
+class ConfigurationTests(SynchronousTestCase):
+    """The archive of a configuration file."""
+
+    def test_service(self) -> None:
+        """Its delivery is made with the service, and started and stopped with it."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "spool").mkdir()
+        file = directory / "submitd.toml"
+        file.write_text(
+            'hostname = "mail.example.com"\n'
+            '[[listener]]\nendpoint = "tcp:0"\ntls = "off"\nrequire_tls = false\n'
+            "[auth]\nrequired = false\n"
+            '[[policy]]\nuse = "archive"\naddress = "journal@example.com"\n'
+            'delivery = { use = "maildir", path = "archive" }\n'
+            '[delivery]\nuse = "spool"\npath = "spool"\n'
+        )
+        loaded = load(file)
+        common = service.submission(loaded.settings, Clock())
+        [policy] = common.policies
+        self.assertIsInstance(policy.sink, Maildir)
+        self.assertEqual(policy.sink.path.name, "archive")
+        self.assertFalse((directory / "archive").exists())
+
+
+class WantedTests(SynchronousTestCase):
+    """Reports."""
+
+    def test_never(self) -> None:
+        """Whatever becomes of a copy, no report tells of it."""
+        envelope = makeEnvelope("A-1")
+        copied(Archive(address="archive@example.com"), envelope=envelope)
+        for action in Action:
+            self.assertFalse(isWanted(action, envelope.blind[0], envelope))
+
+
+class BrokenCopyTests(SynchronousTestCase):
+    """A copy that fails where nothing is waited for."""
+
+    def test_prepend(self) -> None:
+        """Header fields that cannot be put in front are a failure of the copy like any other."""
+
+        class Unprepending(MemoryMessage):
+            def prepend(self, fields: bytes) -> None:
+                raise RuntimeError("broken")
+
+        class Delivery(MemoryDelivery):
+            def begin(self, session: Any, envelope: Any) -> Any:
+                message = Unprepending(self, session, envelope)
+                self.begun.append(message)
+                return message
+
+        logged: list[dict[str, Any]] = []
+        self.patch(events, "log", Logger(namespace="submitd", observer=logged.append))
+        for required in (False, True):
+            archive, own, envelope = Delivery(), MemoryDelivery(), makeEnvelope("A-1")
+            envelope.copies = (Copy(archive, required, "archive"),)
+            beginning = Deferred.fromCoroutine(begin(makeSession(), envelope, own))
+            message = self.successResultOf(beginning)
+            if required:
+                self.assertRaises(Refused, message.prepend, b"X: y\r\n")
+                message.connectionLost()
+                self.assertEqual(own.begun[0].state, "aborted")
+                continue
+            message.prepend(b"X: y\r\n")
+            message.prepend(b"X: y\r\n")
+            self.assertIsNone(self.successResultOf(message.eomReceived()))
+            self.assertEqual((own.begun[0].state, archive.begun[0].state), ("committed", "aborted"))
+        self.assertEqual([each["event"] for each in logged], ["copy-failed"])
