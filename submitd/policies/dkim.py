@@ -329,9 +329,12 @@ def authorDomain(*headers: Header) -> str:
     if len(found) != 1:
         raise ValueError("more than one From" if found else "no From")
     try:
-        return sameDomain(readMailboxes(found[0].value)[0].domain)
+        authors = readMailboxes(found[0].value)
     except ValueError as error:
         raise ValueError(f"From is malformed: {error}") from None
+    if not authors:  # an empty group (RFC 6854)
+        raise ValueError("From names nobody")
+    return sameDomain(authors[0].domain)
 
 
 def _tell(signers: list[_Signer]) -> None:

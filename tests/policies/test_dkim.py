@@ -88,6 +88,23 @@ class Stamp:
         message.prepend(self.field)
 
 
+@implementer(IHeaderPolicy, IMessagePolicy)
+class Rewrites:
+    """Holds messages, and puts others in their place, as a milter may."""
+
+    name = "rewrites"
+
+    def headerReceived(self, session: Any, envelope: Any, header: Any) -> None:
+        self.held = envelope.message.holdBody(lambda octets: None)
+
+    def messageReceived(self, session: Any, envelope: Any, message: Any) -> Any:
+        self.held.header.append(b"List-Id: <list.example.com>\r\n")
+        self.held.header.rewrite(b"subject", lambda field: b"Subject: [list] x\r\n")
+        self.held.replaceBody(b"Another \r\n")
+        self.held.replaceBody(b"\r\nbody\r\n\r\n")
+        return self.held.release()
+
+
 class DKIMCase(SynchronousTestCase):
     """Has key files, a policy whose threads run at once, and the events."""
 
@@ -212,6 +229,13 @@ class SigningTests(DKIMCase):
         [tags] = self.signed(MESSAGE, stamp, self.policy())
         self.assertEqual(tags["h"].split(":").count("reply-to"), 2)
 
+    def test_rewritten(self) -> None:
+        """What a policy before it has changed at the end of the message is signed as it leaves."""
+        [tags] = self.signed(MESSAGE, Rewrites(), self.policy())
+        self.assertIn("list-id", tags["h"])
+        self.assertIn(b"Subject: [list] x", self.kept)
+        self.assertTrue(self.kept.endswith(b"\r\n\r\nAnother \r\n\r\nbody\r\n\r\n"))
+
     def test_subdomains(self) -> None:
         """The closest domain above signs, unless that is switched off."""
         message = MESSAGE.replace(b"@example.com", b"@Lists.Sub.Example.com")
@@ -297,7 +321,9 @@ class UnsignedTests(DKIMCase):
         (b"From: a@example.com\r\nFrom: b@example.com\r\n\r\n", "more than one From"),
         (b"From: a@example.com\r\nno field\r\n\r\n", "a line of the header is malformed"),
         (b"From: a@@example.com\r\n\r\n", "From is malformed: a domain is missing"),
+        (b"From: nobody:;\r\n\r\n", "From names nobody"),
         (b"From: a@example.net\r\n\r\n", "no key for example.net"),
+        (b"From: a@[192.0.2.1]\r\n\r\n", "no key for [192.0.2.1]"),
         (b"From: a@example.com\r\n" + b"To: b@x.org\r\n" * 201, "too many header fields to sign"),
     )
 
@@ -319,6 +345,24 @@ class UnsignedTests(DKIMCase):
             )
             self.assertEqual(self.logged[-1]["cause"], cause)
         self.assertEqual(self.causes(), [])
+
+    @settings(deadline=None, max_examples=100)
+    @given(
+        st.lists(
+            st.sampled_from([b"From", b"from ", b":", b" ", b"\t", b"\r\n", b"a@example.com", b"<"])
+            | st.binary(max_size=3).filter(lambda octets: not set(octets) & set(b"\0\r\n")),
+            max_size=15,
+        )
+    )
+    def test_nonsense(self, parts: list[bytes]) -> None:
+        """Whatever a header section is made of, a message is signed well, or goes on unsigned."""
+        self.logged.clear()
+        message = b"From: a@example.com\r\n" + b"".join(parts)
+        policy = self.policy(self.key(), timestamp=False)
+        said = self.send(message + b"\r\n\r\nx\r\n", policy)
+        self.assertTrue(said.startswith("250 "), said)
+        self.assertEqual(len(signatures(self.kept)) + len(self.causes()), 1)
+        self.assertNotIn("policy-failed", self.names())
 
     def test_secondFromInFront(self) -> None:
         """A From that another policy puts in front is no author of a signed message."""
