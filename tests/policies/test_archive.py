@@ -380,7 +380,6 @@ class ConfigurationTests(SynchronousTestCase):
         """Its delivery is made with the service, and started and stopped with it."""
         directory = Path(self.mktemp())
         directory.mkdir()
-        (directory / "spool").mkdir()
         file = directory / "submitd.toml"
         file.write_text(
             'hostname = "mail.example.com"\n'
