@@ -40,6 +40,7 @@ endif
 nightly: $(VENV)/test.done
 	@status=0; \
 	SUBMITD_KILLS=$(KILLS) $(BIN)/python $(TRIAL) tests.crash || status=1; \
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) || status=1; \
 	exit $$status
 
 fuzz: $(VENV)/test.done

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -170,6 +170,23 @@ class ShutdownTests(TestCase):
             await deferToThread(client.rest)
         self.assertEqual([each.state for each in self.delivery.begun], ["aborted", "aborted"])
         self.assertEqual(self.delivery.messages, [])
+        self.assertEqual(sockets() - self.before, set())
+
+    async def test_besideDeliveries(self) -> None:
+        """Clients are drained while deliveries end, not behind them: there is one time for both."""
+        program, service = self.make(0.01)
+        delivering: Deferred[None] = Deferred()
+        slow = Service()
+        self.patch(slow, "stopService", lambda: delivering)
+        slow.setServiceParent(service)
+        program.startService()
+        clients = await deferToThread(self.connect, service)
+        stopping = program.stopService()
+        for client in clients:
+            await deferToThread(client.rest)
+        self.assertFalse(stopping.called)
+        delivering.callback(None)
+        await stopping
         self.assertEqual(sockets() - self.before, set())
 
     async def test_again(self) -> None:

@@ -10,6 +10,7 @@ page, says how far it is, and records who did it in each message's history and i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 import syslog
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -485,6 +486,47 @@ def toSyslog(event: dict[str, Any]) -> None:
         syslog.syslog(syslog.LOG_NOTICE, event["log_text"])
 
 
+def jsonLogOf(arguments: argparse.Namespace) -> Path | None:
+    """Where the service writes its events, which a change is one of; ``None`` for nowhere.
+
+    :raise Problem: when the configuration cannot be read.
+    """
+    if arguments.spool or arguments.command not in {action.value for action in Action}:
+        return None
+    file: Path = arguments.config
+    log = _documentOf(file).get("log", {})
+    target = log.get("json", "") if isinstance(log, dict) else ""
+    return None if target in ("", "-") else file.absolute().parent / str(target)
+
+
+@contextlib.contextmanager
+def recorded(path: Path | None) -> Iterator[None]:
+    """Have changes in the log of the service, too; each is one line, appended.
+
+    :raise Problem: when it cannot be written: a change must be on record.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror}") from None
+    with os.fdopen(opened, "w", encoding="utf-8") as file:
+        write = events.jsonObserver(file)
+
+        @provider(ILogObserver)
+        def toJSON(event: dict[str, Any]) -> None:
+            if event.get("event") == events.QUEUE_CHANGED.name:
+                write(event)
+
+        globalLogPublisher.addObserver(toJSON)
+        try:
+            yield
+        finally:
+            globalLogPublisher.removeObserver(toJSON)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script; ends the process."""
     parsed = parser().parse_args(arguments)
@@ -493,7 +535,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     async def run(reactor: Any) -> None:
         try:
-            await work(reactor, parsed, sys.stdout, sys.stderr)
+            with recorded(jsonLogOf(parsed)):
+                await work(reactor, parsed, sys.stdout, sys.stderr)
         except Problem as problem:
             print(f"submitd-queue: {problem}", file=sys.stderr)
             raise SystemExit(1) from None

@@ -204,6 +204,36 @@ class CommandTests(SpoolCase):
         said = 'queue changed: id=A-1 action=delete who="operator test" recipients=1'
         self.assertEqual(lines, [said])
 
+    def test_logFile(self) -> None:
+        """With the configuration at hand it is in the log of the service, too; list writes none."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        config, log = directory / "submitd.toml", directory / "events"
+        config.write_text('[log]\njson = "events"\n')
+
+        def where(*words: str) -> Path | None:
+            return tool.jsonLogOf(tool.parser().parse_args(words))
+
+        self.assertIsNone(where("--config", str(config), "list"))
+        self.assertIsNone(where("--spool", str(self.path), "delete", "A-1"))
+        path = where("--config", str(config), "delete", "A-1")
+        self.assertEqual(path, log)
+        self.send("A-1")
+        with tool.recorded(path):
+            self.run_("list")
+            self.run_("delete", "A-1")
+        [line] = log.read_text().splitlines()
+        said = json.loads(line)
+        self.assertEqual((said["event"], said["id"]), ("queue-changed", "A-1"))
+        self.assertEqual((said["who"], said["action"]), ("operator test", "delete"))
+        self.assertEqual(log.stat().st_mode & 0o777, 0o600)
+        with self.assertRaises(tool.Problem), tool.recorded(directory):
+            self.fail("a change without a record")  # pragma: no cover
+        with tool.recorded(None):
+            self.send("B-1")
+            self.run_("delete", "B-1")
+        self.assertEqual(len(log.read_text().splitlines()), 1)
+
     def test_asks(self) -> None:
         """What is meant by a filter is asked about; without a yes nothing happens."""
         self.send("A-1")
