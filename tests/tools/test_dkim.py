@@ -6,11 +6,12 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
+from unittest import SkipTest, mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -112,6 +113,25 @@ class RecordTests(DKIMCase):
         status, _, wrong = self.run_("check", key, given=b"\xff\xff")
         self.assertEqual(status, 1)
         self.assertIn("is malformed", wrong)
+
+    def test_openDKIM(self) -> None:
+        """Keys and records that opendkim-genkey made are as good as our own."""
+        path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+        program = shutil.which("opendkim-genkey", path=path)
+        if program is None:
+            raise SkipTest("opendkim-genkey is not installed")
+        self.directory.mkdir()
+        subprocess.run(
+            [program, "-D", str(self.directory), "-d", "example.com", "-s", "s1"],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        record = (self.directory / "s1.txt").read_bytes()
+        self.assertEqual(
+            self.run_("check", self.directory / "s1.private", given=record)[1:],
+            ("the record fits the key\n", ""),
+        )
 
     def test_notAKey(self) -> None:
         """A file that the service would not take is not taken here."""
