@@ -12,8 +12,9 @@ wanted of it is done; the next transaction tries again, on a new connection.  A 
 greeted, and HELO answered, all the same: there is nothing yet to be lost.  Whoever asks in the
 second after a filter could not be connected to is not kept waiting.
 
-There is one connection for each client, and when that goes it is kept for the next one for a while
-where both speak version 6: :data:`MAX_IDLE` of them, for :data:`IDLE` seconds.
+There is one connection for each client.  When that goes it is kept for the next one for a while,
+where both speak version 6 and the filter has said CONTINUE to the last message: libmilter takes a
+new client nowhere else.  :data:`MAX_IDLE` are kept, for :data:`IDLE` seconds.
 """
 
 from __future__ import annotations
@@ -303,8 +304,6 @@ class Milter:
 
     def keep(self, connection: FilterConnection) -> None:
         """Have a connection wait for the next client, or end it."""
-        if connection.failed is not None:
-            return
         if connection.negotiated.version < milter.VERSION or len(self._idle) >= MAX_IDLE:
             connection.end(milter.QUIT)
             return
@@ -339,14 +338,15 @@ class Milter:
 
     def constants(self) -> dict[str, str]:
         """The macros that do not depend on the client."""
-        usual = {"j": self._hostname, "daemon_name": "submitd", "v": f"submitd {__version__}"}
-        return {**usual, **self.macros}
+        host = self._hostname
+        return {"j": host, "daemon_name": host, "v": f"submitd {__version__}", **self.macros}
 
 
 class Talk:
     """What is said to the filter about one client.
 
     :ivar transaction: the mail transaction, or one that nobody has begun.
+    :ivar mayBeKept: whether the filter would take another client now.
     """
 
     def __init__(self, policy: Milter, session: Session) -> None:
@@ -355,6 +355,7 @@ class Talk:
         self.transaction = Transaction(self, None)
         self.connection: FilterConnection | None = None
         self.isAccepted = False
+        self.mayBeKept = False
         self._isWithin = False
 
     async def open(self, isNew: bool = False) -> None:
@@ -436,9 +437,12 @@ class Talk:
         """The filter knows of a transaction."""
         self._isWithin = True
 
-    def left(self) -> None:
-        """It does not any more."""
+    def left(self, verdict: Answer | None) -> None:
+        """It does not any more: this was its last word."""
         self._isWithin = False
+        # libmilter: only the state behind the end of a message leads to a new connection, and
+        # any verdict but CONTINUE leads elsewhere.
+        self.mayBeKept = verdict is Verdict.CONTINUE
 
     def leave(self) -> None:
         """Tell the filter to forget the transaction, where it knows of one."""
@@ -449,8 +453,13 @@ class Talk:
     def end(self) -> None:
         """The client is gone."""
         self.leave()
-        if self.connection is not None:
-            self.policy.keep(self.connection)
+        connection = self.connection
+        if connection is None or connection.failed is not None:
+            return
+        if self.mayBeKept:
+            self.policy.keep(connection)
+        else:
+            connection.end(milter.QUIT)
 
     def giveUp(self, cause: str) -> None:
         """Ask no more on this connection."""
@@ -475,6 +484,7 @@ class Talk:
         connection = self.connection
         if connection is None or connection.failed is not None:
             raise connection.failed if connection and connection.failed else FilterFailed("away")
+        self.mayBeKept = False
         steps = connection.negotiated.steps
         if steps & no:
             return None
@@ -705,7 +715,7 @@ class Transaction:
                 connection.fail("the body it sends cannot be kept")
                 raise
             answer = await connection.answer(talk.policy.message_timeout)
-        talk.left()
+        talk.left(answer)
         self._judge(answer)
         self.isOver = True
         if not self._discards:

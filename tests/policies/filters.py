@@ -198,6 +198,8 @@ class FakeFilter(Protocol):
     def __init__(self, script: Script) -> None:
         self.script = script
         self.reader = milter.PacketReader()
+        self.before = b""
+        self.isDeaf = False
 
     def connectionMade(self) -> None:
         self.script.connections += 1
@@ -221,6 +223,11 @@ class FakeFilter(Protocol):
     def answer(self, letter: bytes) -> None:
         script, transport = self.script, self.transport
         assert transport is not None
+        # As libmilter does, which then leaves the next client without an answer.
+        self.isDeaf = self.isDeaf or (letter == b"K" and self.before != b"E")
+        self.before = letter
+        if self.isDeaf:
+            return
         usual: Does = b"" if letter in b"AQK" else CONTINUE
         if letter == b"O":
             macros = script.macroNames

@@ -284,7 +284,7 @@ class DialogueTests(MilterCase):
         self.talk(talk, begin, "RSET", begin, "HELO again.example", begin)
         self.assertEqual(script.letters, "CHMAMAHM")
         talk.lose()
-        self.assertEqual(script.letters, "CHMAMAHMAK")
+        self.assertEqual(script.letters, "CHMAMAHMAQ")
 
     def test_two(self) -> None:
         """Two messages of one client are told over one connection."""
@@ -301,53 +301,68 @@ class DialogueTests(MilterCase):
         script = Script()
         talk = self.make(script, xclientFrom=Networks.parse(["192.0.2.7"]))
         self.talk(talk, "EHLO c.example", "XCLIENT ADDR=192.0.2.99 NAME=real.example")
-        self.assertEqual(script.letters, "CHKC")
+        self.assertEqual((script.letters, script.connections), ("CHQC", 2))
         self.assertIn(b"real.example\0", script.of(b"C")[1])
 
     def test_reused(self) -> None:
-        """The next client is told over the connection of the last, for a while."""
+        """The next client is told over the connection of the last, where libmilter can do that."""
+        for said, end in ((CONTINUE, "EKC"), (ACCEPT, "EQC"), (REJECT, "EQC")):
+            script = Script({b"E": said})
+            self.sent(script)
+            self.conversation.lose()
+            self.again()
+            self.assertEqual(script.letters[-3:], end)
+            self.assertEqual(script.connections, 1 + (end == "EQC"))
+
+    def test_notReused(self) -> None:
+        """Behind a transaction without its message it is ended."""
         script = Script()
-        talk = self.make(script)
-        talk.lose()
-        self.again()
-        self.assertEqual((script.letters, script.connections), ("CKC", 1))
+        self.sent(script)
+        self.talk(self.conversation, "MAIL FROM:<alice@a.example>")
+        self.conversation.lose()
+        self.assertEqual(script.letters[-3:], "MAQ")
+
+    def idle(self) -> Script:
+        """A filter to which there is one connection that nobody uses."""
+        script = Script()
+        self.sent(script)
+        self.conversation.lose()
+        self.assertEqual(script.letters[-1], "K")
+        return script
 
     def test_idle(self) -> None:
         """A connection that nobody uses is ended, and at the end of the service all of them."""
-        script = Script()
-        self.make(script).lose()
+        script = self.idle()
         self.clock.advance(policy.IDLE)
-        self.assertEqual((script.letters, script.open), ("CKQ", []))
-        self.again().lose()
+        self.assertEqual((script.letters[-2:], script.open), ("KQ", []))
+        script = self.idle()
         self.policies[0].stop()
-        self.assertEqual((script.letters, script.open), ("CKQCKQ", []))
+        self.assertEqual((script.letters[-2:], script.open), ("KQ", []))
         self.clock.advance(policy.IDLE)
 
     def test_fewIdle(self) -> None:
         """No more than a few are kept."""
         script = Script()
-        self.make(script)
-        talks = [self.again() for _ in range(20)]
+        talks = [self.make(script)] + [self.again() for _ in range(20)]
+        for each in talks:
+            self.greet(each)
+            self.send(each)
         for each in talks:
             each.lose()
-        self.assertEqual(len(script.open), policy.MAX_IDLE + 1)
+        self.assertEqual(len(script.open), policy.MAX_IDLE)
 
     def test_staleIdle(self) -> None:
         """One that has died while it was kept is nobody's trouble, whenever that shows."""
-        script = Script()
-        self.make(script).lose()
+        script = self.idle()
         script.open[0].transport.loseConnection()
         self.again().lose()
         self.assertEqual(script.connections, 2)
-        script.does[b"C"] = filters.CLOSE
-        [stale] = self.policies[0]._idle
-        stale.transport.other.isOver = False
-        script.does = {b"C": HANG}
+        script = self.idle()
+        script.open[0].isDeaf = True
         talk = self.again()
-        script.does = {}
         self.clock.advance(20)
         self.assertIn(b"220", talk.transport.value())
-        self.assertEqual(script.connections, 3)
+        self.assertEqual(script.connections, 2)
         self.assertEqual(self.named("filter-failed"), [])
 
     def test_closedBetween(self) -> None:
