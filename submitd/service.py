@@ -378,11 +378,13 @@ class JSONLog:
 
     :param target: the path; ``"-"`` for standard output.
     :param reactor: tells when lines that waited for others are written; ``None``: each at once.
+    :param descriptor: the file, where somebody has opened it already; it belongs to the log.
     """
 
-    def __init__(self, target: str, reactor: Any = None) -> None:
+    def __init__(self, target: str, reactor: Any = None, descriptor: int | None = None) -> None:
         self._target = target
         self._reactor = reactor
+        self._descriptor = descriptor
         self._file: TextIO | None = None
         self._observer: LogWriter | None = None
 
@@ -410,9 +412,16 @@ class JSONLog:
         if self._target == "-":
             # twistd has made sys.stdout a part of its own log by now.
             return sys.__stdout__ or sys.stdout
-        file = open(self._target, "ab", buffering=0, opener=_privately)  # noqa: SIM115
+        where = self._target if self._descriptor is None else self._descriptor
+        opener = _privately if self._descriptor is None else None
+        file = open(where, "ab", buffering=0, opener=opener)  # noqa: SIM115
         # A line in one call of the system: several processes may write to the file.
         return io.TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
+
+    def fileno(self) -> int | None:
+        """The descriptor of the file; ``None`` where none is open that could be handed on."""
+        isFile = self._file is not None and self._observer is not None and self._target != "-"
+        return self._file.fileno() if isFile and self._file is not None else None
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -440,6 +449,7 @@ class Place:
     :param counts: where all else is counted.
     :param isRelay: whether this is the one that delivers from the spool; it serves nobody.
     :param told: called with the time at which the relay has something to do.
+    :param log: the descriptor of the JSON log; ``None`` where there is no file.
     """
 
     number: int
@@ -449,6 +459,7 @@ class Place:
     counts: Path
     isRelay: bool = False
     told: Callable[[float], None]
+    log: int | None = None
 
 
 def makeWorker(settings: Settings, reactor: Any, place: Place) -> SubmissionService:
@@ -469,7 +480,13 @@ def makeWorker(settings: Settings, reactor: Any, place: Place) -> SubmissionServ
         if IShared.providedBy(policy):
             policy.share(SharedCounts(place.counts, f"{at}/"))
     service = _listening(
-        common, listeners, place.tls, settings.limits, reactor, _logs(settings, reactor), place
+        common,
+        listeners,
+        place.tls,
+        settings.limits,
+        reactor,
+        _logs(settings, reactor, place.log),
+        place,
     )
     queue = getattr(common.delivery, "queue", None)
     relay = _relay(settings, common, reactor) if place.isRelay else None
@@ -498,10 +515,12 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     return service
 
 
-def _logs(settings: Settings, reactor: Any) -> list[JSONLog | RefusalFile]:
+def _logs(
+    settings: Settings, reactor: Any, descriptor: int | None = None
+) -> list[JSONLog | RefusalFile]:
     logs: list[JSONLog | RefusalFile] = []
     if settings.log.json:
-        logs.append(JSONLog(settings.log.json, reactor))
+        logs.append(JSONLog(settings.log.json, reactor, descriptor))
     path = settings.refusals.path(settings.delivery)
     if settings.refusals.ids and path is not None:
         logs.append(RefusalFile(path, settings.refusals.size))

@@ -7,9 +7,10 @@ parent's: a connection that waits in one is lost with no worker.
 A worker that ends is replaced, at once after a long life, else after a wait that doubles.  At
 SIGHUP the configuration is read again, by a new template.  When there is a mistake in it, each is
 logged and all stays as it was; ports that are new are opened first, or all stays as it was, too.
-Otherwise the workers are replaced one after the other: the new one serves before the old one ends
-its connections, within the time to drain.  The same is done each day, for new keys of session
-tickets.  The relay is one process: the new one begins when the old one has ended.
+Otherwise the workers are replaced one after the other: the new one serves before the old one takes
+no more connections, and those it has go on to their end, or for the time to drain.  The same is
+done each day, for new keys of session tickets.  The relay is one process: the new one begins when
+the old one has ended.
 
 At the end all workers are told to end; those that have not within the time to drain, and some
 seconds, are killed.  A worker whose parent is gone ends by itself.
@@ -159,7 +160,7 @@ class WorkersService(MultiService):
         self._before: Template | None = None
         self._workers: dict[int, Worker] = {}
         self._logTarget = settings.log.json
-        self._log = JSONLog(self._logTarget)
+        self._log = JSONLog(self._logTarget, reactor)
         self._stopped: Deferred[None] | None = None
         self._drain = float(settings.limits.drain)
         self._counts: Path | None = None
@@ -269,13 +270,15 @@ class WorkersService(MultiService):
 
     def _reopenLog(self) -> None:
         """Go on in a new file, where the old one has been taken away."""
+        log = JSONLog(self._logTarget, self._reactor)
+        try:
+            if self._logTarget:
+                log.open()
+        except CannotStart as error:
+            events.emit(events.SERVICE_PROBLEM, problem=str(error))
+            return
         self._log.close()
-        if self._logTarget:
-            self._log = JSONLog(self._logTarget)
-            try:
-                self._log.open()
-            except CannotStart as error:
-                events.emit(events.SERVICE_PROBLEM, problem=str(error))
+        self._log = log
 
     def _renew(self) -> None:
         """Have workers with new keys for session tickets."""
@@ -404,7 +407,8 @@ class WorkersService(MultiService):
             post = self._replacing[0]
             if post.name == RELAY and post.worker is not None:
                 # Two of them would be twice as many connections as the settings allow.
-                self._dismiss(post.worker)
+                if not post.worker.isEnding:
+                    self._dismiss(post.worker)
                 return
             if post.worker is None:
                 # There is nobody to wait for: all of them at once.
@@ -423,7 +427,7 @@ class WorkersService(MultiService):
             del self._posts[post.name]
             _cancel(post.waiting)
             if post.worker is not None:
-                self._dismiss(post.worker)
+                self._retire(post.worker)
         self._leaving = []
         for endpoint in [each for each in self._listeners if each not in about["endpoints"]]:
             self._close(endpoint)
@@ -471,6 +475,7 @@ class WorkersService(MultiService):
         )
         worker.overdue = self._reactor.callLater(START, self._kill, worker)
         endpoints = () if isRelay else template.about["endpoints"]
+        log = self._log.fileno()
         with theirs:
             template.channel.send(
                 {
@@ -481,12 +486,14 @@ class WorkersService(MultiService):
                     "key": self._key.hex(),
                     "reactor": self._source.reactor,
                     "logs": "direct" if self._source.logsDirectly else "parent",
+                    "hasLog": log is not None,
                     "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
                 },
                 [
                     theirs.fileno(),
                     self._tallyFile,
                     *(fileOf(self._listeners[each]) for each in endpoints),
+                    *([] if log is None else [log]),
                 ],
             )
 
@@ -512,22 +519,27 @@ class WorkersService(MultiService):
         events.emit(events.WORKER_STARTED, worker=post.name, process=worker.pid)
         before, post.worker = post.worker, worker
         if before is not None:
-            self._dismiss(before)
+            self._retire(before)
         if self._stopped is not None or self._posts.get(post.name) is not post:
             self._dismiss(worker)
         elif self._replacing and self._replacing[0] is post:
             del self._replacing[0]
             self._next()
 
+    def _retire(self, worker: Worker) -> None:
+        """Have a worker end with its last connection; the time to drain is for those there are."""
+        self._order(worker, {"retire": self._drain}, 2 * self._drain)
+
     def _dismiss(self, worker: Worker) -> None:
         """Have a worker end its connections, and then itself."""
-        if worker.isEnding:
-            return
+        self._order(worker, {"end": True}, self._drain)
+
+    def _order(self, worker: Worker, message: Message, seconds: float) -> None:
         worker.isEnding = True
         if worker.channel is not None:
-            worker.channel.send({"end": True})
+            worker.channel.send(message)
         _cancel(worker.overdue)
-        worker.overdue = self._reactor.callLater(self._drain + PATIENCE, self._kill, worker)
+        worker.overdue = self._reactor.callLater(seconds + PATIENCE, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
         if worker.channel is not None and worker.pid:

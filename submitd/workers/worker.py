@@ -19,12 +19,16 @@ from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginne
 from zope.interface import implementer
 
 from submitd import events, service
+from submitd.connections import Connections
 from submitd.settings import Settings
 from submitd.tally import Tally
 from submitd.tls import ServerTLS
 from submitd.transport import Port, UNIXPort
 from submitd.workers import later
 from submitd.workers.channel import Channel, Message
+
+LOOK_EVERY = 0.1
+"""Seconds between two looks whether the last connection is gone."""
 
 TELL_EVERY = 0.05
 """Seconds in which the parent is told once of new work for the relay."""
@@ -36,8 +40,9 @@ class Beginning:
 
     :param settings: the configuration.
     :param tls: made before the workers parted.
-    :param order: the parent's: ``number``, ``name``, ``counts``, ``key``, ``isRelay``, ``logs``.
-    :param files: the channel to the parent, the tally, and the open ports.
+    :param order: the parent's: ``number``, ``name``, ``counts``, ``key``, ``isRelay``, ``logs``,
+        ``hasLog``.
+    :param files: the channel to the parent, the tally, the open ports, and the JSON log.
     """
 
     settings: Settings
@@ -108,6 +113,8 @@ class Worker:
         self._reactor = reactor
         self._told: Callable[[float], None] = lambda due: None
         self._due: float | None = None
+        self._service: service.SubmissionService | None = None
+        self._isEnding = False
         sock = socket.socket(fileno=beginning.files[0])
         self.channel = Channel(sock, reactor, self._received, self.end)
 
@@ -118,6 +125,7 @@ class Worker:
         """
         beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
         _, tally, *ports = beginning.files
+        log = ports.pop() if order["hasLog"] else None
         globalLogBeginner.beginLoggingTo(
             [_directly() if order["logs"] == "direct" else self],
             redirectStandardIO=False,
@@ -125,7 +133,7 @@ class Worker:
         )
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
-        made = service.makeWorker(
+        self._service = made = service.makeWorker(
             beginning.settings,
             reactor,
             service.Place(
@@ -136,6 +144,7 @@ class Worker:
                 counts=Path(order["counts"]),
                 isRelay=order["isRelay"],
                 told=self._tell,
+                log=log,
             ),
         )
         os.close(tally)
@@ -148,14 +157,30 @@ class Worker:
 
     def end(self) -> None:
         """Serve no more, and end when all is done."""
-        if self._reactor.running:
-            self._reactor.stop()
+        if not self._isEnding:
+            self._isEnding = True
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _retire(self, seconds: float) -> None:
+        """Take no new connections, and end with the last one of those there are."""
+        assert self._service is not None
+        for each in self._service:
+            if isinstance(each, service.ListenerService):
+                each.stopService()
+        self._reactor.callLater(seconds, self.end)
+        self._endIfIdle(self._service.connections)
+
+    def _endIfIdle(self, connections: Connections) -> None:
+        if len(connections):
+            self._reactor.callLater(LOOK_EVERY, self._endIfIdle, connections)
         else:
-            self._reactor.callWhenRunning(self.end)
+            self.end()
 
     def _received(self, message: Message) -> None:
         if "end" in message:
             self.end()
+        elif "retire" in message:
+            self._reactor.callWhenRunning(self._retire, message["retire"])
         elif "due" in message:
             self._told(message["due"])
 
