@@ -201,12 +201,13 @@ def _played(data: bytes, fine: bool, atOnce: bool) -> list[tuple[str, ...]]:
     for line in lines[:TURNS]:
         if line == b"!drop":
             break
-        hop.say(hop.good() if line == b"!good" else _octets(line), fine, atOnce)
+        hop.say(hop.good() if line == b"!good" else octetsOf(line), fine, atOnce)
     hop.finish()
     return hop.done
 
 
-def _octets(line: bytes) -> bytes:
+def octetsOf(line: bytes) -> bytes:
+    """What a line of a script stands for."""
     for escaped, octet in ((b"\\r", b"\r"), (b"\\n", b"\n"), (b"\\0", b"\0")):
         line = line.replace(escaped, octet)
     return line.removesuffix(b"\\c") if line.endswith(b"\\c") else line + b"\r\n"
