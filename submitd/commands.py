@@ -195,7 +195,7 @@ def _opened(
         sink.connectionLost()
         raise Refused(LOCAL_ERROR, "the client is gone")
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
-    headerLimit = limits.headerSize if dialogue.pipeline.message.isAsked(dialogue.session) else 0
+    headerLimit = limits.headerSize if dialogue.pipeline.message else 0
     incoming = IncomingMessage(
         sink, limits.messageSize, headerLimit, now, _review(dialogue), limits.headerSize
     )
@@ -206,10 +206,10 @@ def _opened(
 
 
 def _review(dialogue: Dialogue) -> Review | None:
-    session, stage = dialogue.session, dialogue.pipeline.header
-    if not stage.isAsked(session):
+    stage = dialogue.pipeline.header
+    if not stage:
         return None
-    return functools.partial(stage.run, session, _transaction(dialogue))
+    return functools.partial(stage.run, dialogue.session, _transaction(dialogue))
 
 
 def _traceField(dialogue: Dialogue, now: float) -> bytes:
@@ -256,8 +256,7 @@ def lookForBroken(dialogue: Dialogue, incoming: IncomingMessage) -> None:
 
 
 def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:
-    holds = IHoldingDelivery.providedBy(dialogue.delivery)
-    if envelope.hold is not None and not holds and not incoming.discarded:
+    if envelope.hold is not None and not incoming.discarded and not _holds(dialogue):
         raise Refused(LOCAL_ERROR, f"to be held, and the delivery cannot: {envelope.hold}")
     if envelope.blind and not IBlindCopyDelivery.providedBy(dialogue.delivery):
         raise Refused(LOCAL_ERROR, "to be copied to others, and the delivery cannot")
@@ -265,6 +264,11 @@ def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -
     if isinstance(outcome, Deferred):
         return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)
     return _committed(outcome, dialogue, envelope, incoming)
+
+
+def _holds(dialogue: Dialogue) -> bool:
+    holds: bool = IHoldingDelivery.providedBy(dialogue.delivery)
+    return holds
 
 
 def _committed(
@@ -293,6 +297,8 @@ def _answer(dialogue: Dialogue, envelope: Envelope, replies: list[Reply]) -> Ans
         every = replies if len(replies) == count else replies * count
         pairs = zip(every, envelope.recipients, strict=True)
         return Replies(tuple(_outcome(dialogue, *pair) for pair in pairs))
+    if len(replies) == 1 and replies[0].isPositive:
+        return replies[0]
     # SMTP has one reply.  Saying 250 although one recipient failed would lose that one silently.
     at = next((at for at, reply in enumerate(replies) if not reply.isPositive), 0)
     return _outcome(dialogue, replies[at], envelope.recipients[at])
@@ -311,7 +317,7 @@ def _logAccepted(
     queueId: str,
     replies: list[Reply],
 ) -> None:
-    if not any(reply.isPositive for reply in replies):
+    if not replies[0].isPositive and not any(reply.isPositive for reply in replies):
         return
     session = dialogue.session
     if incoming.discarded:

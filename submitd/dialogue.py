@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from submitd import commands, events
-from submitd.interfaces import IDelivery, IMechanism
+from submitd.interfaces import IDelivery, IMechanism, ISubmitter
 from submitd.pipeline import Pipeline
 from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
@@ -124,6 +124,8 @@ class Dialogue:
         must not tell what people type in the wrong place.
     :ivar continuation: in the state AUTH, what takes the next line.
     :ivar logout: Cred's, once logged in.
+    :ivar pipeline: the policies, the avatar among them.
+    :ivar delivery: where this session's messages go: the avatar where it is a delivery itself.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Dialogue:
         self.rules = rules
         self.submission = rules.submission
         self.pipeline = rules.pipeline
+        self.delivery: Any = rules.submission.delivery
         self.session = session
         session.maxRecipients = rules.submission.limits.recipients
         session.maxTransactions = rules.submission.limits.transactions
@@ -160,10 +163,9 @@ class Dialogue:
 
     def startOver(self) -> None:
         """Forget all that was said; what follows is :meth:`greet` (XCLIENT)."""
-        self._logOut()
         self.reset()
         self.session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
-        self.session.forget()
+        self._forget()
         self.state = State.CONNECTED
 
     def greet(self) -> Outcome:
@@ -216,8 +218,7 @@ class Dialogue:
         :return: a Deferred when a policy has to be waited for; it never fails.  An objection takes
             the place of the greeting, or is the answer to all that follows STARTTLS.
         """
-        self._logOut()
-        self.session.forget()
+        self._forget()
         self.moved()
         self.session.secure = True
         self.session.tls = tls
@@ -387,12 +388,18 @@ class Dialogue:
             return waiting, None
         return self._guarded(self.after, waiting, self.atEnd, self), rest
 
-    @property
-    def delivery(self) -> IDelivery:
-        """Where this session's messages go: the avatar where it is a delivery itself."""
-        user: Any = self.session.user
-        delivery: IDelivery = user if IDelivery.providedBy(user) else self.submission.delivery
-        return delivery
+    def join(self, user: ISubmitter) -> None:
+        """Somebody has logged in: the avatar takes part where it is a policy or a delivery."""
+        self.session.user = user
+        self.pipeline = self.rules.pipeline.joinedBy(user)
+        if IDelivery.providedBy(user):
+            self.delivery = user
+
+    def _forget(self) -> None:
+        self._logOut()
+        self.session.forget()
+        self.pipeline = self.rules.pipeline
+        self.delivery = self.submission.delivery
 
     def reset(self) -> None:
         """Drop the mail transaction, if any (RFC 5321 4.1.1.5)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -44,12 +45,9 @@ log = Logger(namespace="submitd")
 _SECRET = re.compile(r"passw|secret|credential|token|response|challenge|private", re.IGNORECASE)
 # What twisted.logger and twisted.python.log keep for themselves in an event.
 _TAKEN = frozenset({"event", "time", "system", "message", "format", "isError", "why", "level"})
-# What is shown as it is: printable ASCII without space, quote, backslash and equals sign; several
-# values with line feeds between them.
-_ALL_PLAIN = re.compile(
-    rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}(?:\n[!#-<>-\[\]-~]{{1,{MAX_VALUE}}})*"
-).fullmatch
-_SIMPLE = frozenset({str, int, type(None)})
+# What is shown as it is: printable ASCII without space, quote, backslash and equals sign.
+_PLAIN = rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}"
+_SIMPLE = frozenset({str, int, float, type(None)})
 _NEEDS_QUOTES = re.compile(r'[\s"=]')
 
 
@@ -76,11 +74,28 @@ class Event:
     text: str
     fields: tuple[str, ...] = attrs.field(validator=_fieldNames)
     level: Any = LogLevel.info
-    template: str = attrs.field(init=False)
+    _template: str = attrs.field(init=False)
+    _isPlain: Callable[[str], object] = attrs.field(init=False)
 
-    @template.default
-    def _template(self) -> str:
+    @_template.default
+    def _makeTemplate(self) -> str:
         return f"{self.text}: " + " ".join(f"{name}=%s" for name in self.fields)
+
+    @_isPlain.default
+    def _makePattern(self) -> Callable[[str], object]:
+        # A value can pass for two in the text only with a space or an equals sign in it.
+        pairs = " ".join(f"{name}={_PLAIN}" for name in self.fields)
+        return re.compile(f"{re.escape(self.text)}: {pairs}").fullmatch
+
+    def plain(self, fields: dict[str, Any]) -> str | None:
+        """The text, where all fields are there and none needs care; most events are like that."""
+        if not fields or tuple(fields) != self.fields:
+            return None
+        if not {*map(type, fields.values())} <= _SIMPLE:
+            return None
+        values = ["-" if value is None else value for value in fields.values()]
+        text = self._template % tuple(values)
+        return text if self._isPlain(text) else None
 
 
 CONNECTION_CLOSED = Event(
@@ -239,7 +254,7 @@ def emit(event: Event, **fields: Any) -> None:
         "log_source": None,
         "log_time": time.time(),
     }
-    text = _plain(event, fields)
+    text = event.plain(fields)
     if text is not None:
         published.update(fields)
         published["log_fields"] = event.fields
@@ -247,17 +262,6 @@ def emit(event: Event, **fields: Any) -> None:
     else:
         _format(published, event, fields)
     log.observer(published)
-
-
-def _plain(event: Event, fields: dict[str, Any]) -> str | None:
-    """The text of an event whose fields are all there, and none needs care; most are like that."""
-    if tuple(fields) != event.fields or not {*map(type, fields.values())} <= _SIMPLE:
-        return None
-    values = ["-" if value is None else str(value) for value in fields.values()]
-    joined = "\n".join(values)
-    if _ALL_PLAIN(joined) is None or joined.count("\n") != len(values) - 1:
-        return None
-    return event.template % tuple(values)
 
 
 def _format(published: dict[str, Any], event: Event, fields: dict[str, Any]) -> None:

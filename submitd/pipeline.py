@@ -87,24 +87,13 @@ class Stage:
     def __bool__(self) -> bool:
         return bool(self._calls)
 
-    def isAsked(self, session: Session) -> bool:
-        """Whether anybody takes part in it, the avatar among them."""
-        return bool(self._callsFor(session))
-
-    def _callsFor(self, session: Session) -> tuple[tuple[str, Call], ...]:
-        user: Any = session.user
-        takesPart: bool = user is not None and self._interface.providedBy(user)
-        if takesPart:
-            return (*self._calls, self._named(user))
-        return self._calls
-
     def run(self, session: Session, *arguments: Any) -> Deferred[None] | None:
         """Ask each policy in turn.
 
         :return: ``None`` when none objects, or a Deferred that fires so.
         :raise Refused: at the first objection.
         """
-        calls = self._callsFor(session)
+        calls = self._calls
         for at, (origin, call) in enumerate(calls):
             try:
                 waiting = call(session, *arguments)
@@ -161,7 +150,7 @@ class Stage:
 
         :param failed: called with the origin inside an ``except`` block for one that raised.
         """
-        for origin, call in self._callsFor(session):
+        for origin, call in self._calls:
             try:
                 call(session, *arguments)
             except Exception:
@@ -184,7 +173,12 @@ class Pipeline:
         limit: float,
         make: Callable[..., Stage] = Stage,
     ) -> None:
+        self._policies = tuple(policies)
+        self._made = (clock, limit, make)
+        self._interfaces: set[InterfaceClass] = set()
+
         def stage(name: str, interface: InterfaceClass, method: str) -> Stage:
+            self._interfaces.add(interface)
             return make(name, interface, method, policies, clock, limit)
 
         self.connection = stage("connection", IConnectionPolicy, "connectionMade")
@@ -200,3 +194,9 @@ class Pipeline:
         self.header = stage("header", IHeaderPolicy, "headerReceived")
         self.message = stage("message", IMessagePolicy, "messageReceived")
         self.close = stage("close", IDisconnectObserver, "connectionLost")
+
+    def joinedBy(self, user: object) -> Pipeline:
+        """The pipeline of somebody who has logged in: the avatar runs last in its stages."""
+        if not any(interface.providedBy(user) for interface in self._interfaces):
+            return self
+        return Pipeline((*self._policies, user), *self._made)

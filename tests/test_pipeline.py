@@ -46,7 +46,7 @@ class PipelineTests(SynchronousTestCase):
 
     def run_(self, *policies: Any, user: Any = None) -> Any:
         pipeline = Pipeline(policies, self.clock, 30)
-        return pipeline.sender.run(Session(user=user), object())
+        return pipeline.joinedBy(user).sender.run(Session(user=user), object())
 
     def test_nobody(self) -> None:
         """A stage without policies is no Deferred and no objection."""

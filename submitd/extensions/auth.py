@@ -132,6 +132,8 @@ class Login:
         except Refused as refused:
             if not refused.reply.isTransient:  # a checker with words of its own for a wrong login
                 await self._count(credentials, Failure())
+                if self._isLast:
+                    raise Refused(TOO_MANY_LOGIN_FAILURES, refused.cause) from None
             raise
         except Exception:
             if dialogue.state is State.CLOSED:
@@ -174,7 +176,7 @@ class Login:
         except BaseException:  # CancelledError too: the client went while a policy was waited for
             logout()
             raise
-        session.user = avatar
+        dialogue.join(avatar)
         session.mechanism = self.name
         dialogue.logout = logout
         events.emit(
@@ -214,10 +216,14 @@ class Login:
     def _failureAcknowledged(self, line: bytes) -> Outcome:
         raise Refused(self._failureReply())
 
-    def _failureReply(self) -> Reply:
+    @property
+    def _isLast(self) -> bool:
+        """Whether there have been as many failures as a connection may have."""
         limit = self.dialogue.submission.limits.loginFailures
-        tooMany = limit and self.dialogue.session.loginFailures >= limit
-        return TOO_MANY_LOGIN_FAILURES if tooMany else LOGIN_FAILED
+        return 0 < limit <= self.dialogue.session.loginFailures
+
+    def _failureReply(self) -> Reply:
+        return TOO_MANY_LOGIN_FAILURES if self._isLast else LOGIN_FAILED
 
     def _unavailable(self, failure: Failure) -> Reply:
         events.emit(

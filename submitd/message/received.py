@@ -44,15 +44,13 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
     :param hostname: our own name.
     :param now: the time, in seconds since 1970.
     """
-    by, word = sameDomain(hostname), session.transmissionType
     client = (session.heloName, session.clientHostname, session.remoteAddress)
-    parts = [*_from(*(NOBODY if envelope.private else client)), f"by {by}"]
+    if envelope.private:
+        client = NOBODY
     tls = session.tls
-    if tls is None:
-        parts.append(f"with {word}")
-    else:
-        parts.append(f"with {word} {_comment(f'{tls.version} {tls.cipher}')}")
-    parts.append(f"id {envelope.id}")
+    handshake = f"{tls.version} {tls.cipher}" if tls is not None else ""
+    folded, line = _beginning(*client, hostname, session.transmissionType, handshake)
+    parts = [f"id {envelope.id}"]
     if len(envelope.recipients) == 1:
         # RFC 6531 3.7.3: UTF-8 only in a message that is sent with SMTPUTF8.
         mailbox = envelope.recipients[0].mailbox
@@ -60,23 +58,35 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
             parts.append(f"for <{mailbox}>")
     parts[-1] += ";"
     parts.append(dateTime(int(now)))
-    return _folded("Received:", parts).encode("utf-8")
+    more, line = _folded(line, parts)
+    return f"{folded}{more}{line}\r\n".encode()
 
 
-def _folded(line: str, parts: list[str]) -> str:
-    """The parts with a space between them, or a new line before one that would not fit."""
-    lines = []
+def _folded(line: str, parts: list[str]) -> tuple[str, str]:
+    """Parts behind a line, with a space between them, or a new line before one that would not fit.
+
+    :return: the lines that are full, with their ends; the last one, without.
+    """
+    full = ""
     for part in parts:
         if len(line) + len(part) < FOLD_AT:
             line = f"{line} {part}"
         else:
-            lines.append(line)
+            full += f"{line}\r\n"
             line = f" {part}"
-    lines.append(line)
-    return "\r\n".join(lines) + "\r\n"
+    return full, line
 
 
 @lru_cache(maxsize=1024)
+def _beginning(
+    heloName: str, clientHostname: str, address: str, hostname: str, word: str, handshake: str
+) -> tuple[str, str]:
+    """What is the same in each message of a session, folded."""
+    protocol = f"with {word} {_comment(handshake)}" if handshake else f"with {word}"
+    parts = [*_from(heloName, clientHostname, address), f"by {sameDomain(hostname)}", protocol]
+    return _folded("Received:", parts)
+
+
 def _from(heloName: str, clientHostname: str, remoteAddress: str) -> tuple[str, ...]:
     """``From-domain`` of RFC 5321 4.4, cut where it may be folded."""
     literal = addressLiteral(remoteAddress)

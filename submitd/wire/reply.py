@@ -32,6 +32,8 @@ def _lines(text: str | Iterable[str]) -> tuple[str, ...]:
 
 def _wire(code: int, status: str, lines: tuple[str, ...]) -> bytes:
     prefix = f"{status} " if status else ""
+    if len(lines) == 1:
+        return f"{code} {prefix}{lines[0]}\r\n".encode("ascii")
     last = len(lines) - 1
     return "".join(
         f"{code}{' ' if at == last else '-'}{prefix}{line}\r\n" for at, line in enumerate(lines)
@@ -48,14 +50,17 @@ class Reply:
     :param lines: the text, one string (split at LF) or several; what is not printable ASCII is
         replaced by ``?``, so that a text may quote what a client said.
     :ivar wire: the reply's octets, CRLF included.
+    :raise ValueError: for a code that is none.
     """
 
-    code: int = attrs.field(validator=[attrs.validators.ge(200), attrs.validators.le(599)])
+    code: int
     status: str
     lines: tuple[str, ...] = attrs.field(converter=_lines)
     wire: bytes = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if not 200 <= self.code <= 599:
+            raise ValueError(f"{self.code} is no code of a reply")
         object.__setattr__(self, "wire", _wire(self.code, self.status, self.lines))
 
     @property

@@ -187,7 +187,7 @@ class ReviewTests(SynchronousTestCase):
         """The avatar takes part when it provides the stage, also where no policy does."""
         talk = self.talk()
         avatar = implementer(ISubmitter, IHeaderPolicy)(Submitter)()
-        talk.protocol.dialogue.session.user = avatar
+        talk.protocol.dialogue.join(avatar)
         talk.say("DATA")
         self.assertEqual(talk.say("Subject: x", "", ".")[:3], "250")
         self.assertEqual(self.delivery.messages[0].text, b"Subject: x\r\nX-Avatar: 1\r\n\r\n")
