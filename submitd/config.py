@@ -54,10 +54,14 @@ class ConfigurationError(Exception):
 
     :param file: where it was read.
     :param findings: the mistakes and warnings.
+    :param settings: what could be understood of it all the same, if anything.
     """
 
-    def __init__(self, file: Path, findings: Iterable[Finding]) -> None:
+    def __init__(
+        self, file: Path, findings: Iterable[Finding], settings: Settings | None = None
+    ) -> None:
         self.file = file
+        self.settings = settings
         self.findings = list(findings)
         super().__init__("\n".join(lines(file, self.findings)))
 
@@ -88,7 +92,7 @@ def load(file: Path) -> Loaded:
     settings, broken, findings = _typed(_parse(file), file.absolute().parent)
     findings += examine(settings, frozenset(broken))
     if any(not finding.isWarning for finding in findings):
-        raise ConfigurationError(file, findings)
+        raise ConfigurationError(file, findings, settings)
     return Loaded(settings, findings)
 
 

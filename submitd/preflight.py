@@ -12,12 +12,13 @@ Nothing here raises for a wrong setting: everything comes back as findings.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, makeChecker
@@ -519,14 +520,51 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
 )
 
 
-def portsInUse(settings: Settings) -> list[Finding]:
-    """The listeners whose address cannot be had now.
+READ_BEFORE = frozenset({"tls", "log", "listener"})
+"""The sections whose files are opened before the service gives up the rights it is started with."""
 
-    :raise ValueError: when an endpoint string is none; :func:`examine` says so before.
+
+def examineAs(settings: Settings, become: Callable[[], object]) -> list[Finding]:
+    """Examine what the service will use as somebody else, in a process that is that somebody.
+
+    Root can read everything: a password file that the service's user cannot would be found out at
+    the first login.
+
+    :param settings: with no mistake that root can see.
+    :param become: gives up the rights; called in the child alone.
     """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        _tell(writing, settings, become)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    if not said:
+        return [Finding("", "cannot be examined as the user who is to run the service")]
+    return [Finding(**each) for each in json.loads(said)]
+
+
+def _tell(writing: int, settings: Settings, become: Callable[[], object]) -> NoReturn:
+    """The child: write the findings down, and end without all that the parent would do then."""
+    try:
+        become()
+        found = examine(settings, READ_BEFORE)
+        with open(writing, "w", encoding="utf-8") as answer:
+            json.dump([attrs.asdict(each) for each in found], answer)
+    finally:
+        os._exit(0)
+
+
+def portsInUse(settings: Settings) -> list[Finding]:
+    """The listeners whose address cannot be had now; :func:`examine` looks at the others."""
     found = []
     for at, listener in enumerate(settings.listener):
-        address = addressOf(listener.endpoint)
+        try:
+            address = addressOf(listener.endpoint)
+        except ValueError:
+            continue
         reason = _whyTaken(address) if address is not None else None
         if reason:
             found.append(

@@ -8,21 +8,23 @@ why on stderr, one line for each mistake, before any port is open, and exits wit
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import attrs
 from twisted.application.service import IService
 from twisted.python import usage
+from twisted.python.util import switchUID
 
 from submitd import __version__, logwriter
-from submitd.config import ConfigurationError, lines, load
+from submitd.config import ConfigurationError, Loaded, lines, load
 from submitd.demo import PORTS, prepare, stateDirectory
 from submitd.events import TextLines
-from submitd.preflight import portsInUse
+from submitd.preflight import examineAs, portsInUse
 from submitd.settings import LogSettings, Settings
 from submitd.steady import steady
 from submitd.typed import Finding
@@ -89,7 +91,7 @@ send, and takes the message durably."""
                 raise usage.UsageError("--check needs --config FILE")
             # Here and not in makeService, where twistd would want the pid file of a service that
             # is running while its next configuration is checked.
-            sys.exit(check(Path(self["config"])))
+            sys.exit(check(Path(self["config"]), becoming(self.parent)))
         twistd: Any = self.parent
         Options.log = logwriter.target(twistd) if twistd is not None else None
         if Options.log is not None:
@@ -109,13 +111,25 @@ def _ports(text: str) -> tuple[int, int]:
     return starttls, implicit
 
 
-def check(file: Path) -> int:
+def becoming(process: Any) -> Callable[[], None] | None:
+    """What makes the process whom twistd's ``--uid`` and ``--gid`` name; ``None`` without.
+
+    :param process: twistd's own options, if there are any.
+    """
+    uid, gid = ((process or {}).get(name) for name in ("uid", "gid"))
+    if (uid is None and gid is None) or os.geteuid() != 0 or process.get("chroot"):
+        return None
+    return functools.partial(switchUID, uid, gid, False)
+
+
+def check(file: Path, become: Callable[[], None] | None = None) -> int:
     """Print what is wrong with a configuration on stderr, or that nothing is.
 
+    :param become: see :func:`becoming`.
     :return: the exit status: 0 when a service could be started with it.
     """
     try:
-        loaded = load(file)
+        loaded = _load(file, become)
     except ConfigurationError as error:
         _say(lines(file, error.findings))
         return 1
@@ -128,7 +142,11 @@ def makeService(options: Options) -> IService:
 
     :raise SystemExit: when it cannot start; everything that is wrong has been printed.
     """
-    settings = _configured(Path(options["config"])) if options["config"] else _demo(options)
+    settings = (
+        _configured(Path(options["config"]), becoming(options.parent))
+        if options["config"]
+        else _demo(options)
+    )
     target = None
     if options["json-log"]:
         target = LogSettings(json=options["json-log"]).anchored(Path.cwd())
@@ -171,11 +189,23 @@ def _reactor() -> Any:
     return steady(reactor)
 
 
-def _configured(file: Path) -> Settings:
+def _load(file: Path, become: Callable[[], None] | None) -> Loaded:
+    """Load, and examine once more as whoever the service becomes."""
+    loaded = load(file)
+    known = {attrs.astuple(each) for each in loaded.warnings}
+    found = examineAs(loaded.settings, become) if become is not None else []
+    findings = [*loaded.warnings, *(each for each in found if attrs.astuple(each) not in known)]
+    if any(not each.isWarning for each in findings):
+        raise ConfigurationError(file, findings, loaded.settings)
+    return Loaded(loaded.settings, findings)
+
+
+def _configured(file: Path, become: Callable[[], None] | None) -> Settings:
     try:
-        loaded = load(file)
+        loaded = _load(file, become)
     except ConfigurationError as error:
-        _stop(lines(file, error.findings))
+        taken = portsInUse(error.settings) if error.settings is not None else []
+        _stop(lines(file, [*error.findings, *taken]))
     _say(lines(file, loaded.warnings))
     _stopIfAny(portsInUse(loaded.settings), file)
     return loaded.settings

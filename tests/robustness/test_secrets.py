@@ -93,6 +93,7 @@ class SecretTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """No password, token, response or text of a message is in a log or any other file."""
+        self.digests: list[str] = []
         robust = Robust(FAULTY)
         self.addCleanup(robust.service.stop)
         talk = Talk(robust.target)
@@ -110,7 +111,8 @@ class SecretTests(SynchronousTestCase):
         self.assertIn(b"login failed", files["service.log"])
         self.assertIn(b"Traceback", files["service.log"])
         self.assertIn(b"traceback", files["events.json"])
-        secrets = (ADA.secret, GRACE.secret, LINUS.secret, WRONG, GUESS, BODY)
+        secrets = (ADA.secret, GRACE.secret, LINUS.secret, WRONG, GUESS, BODY, *self.digests)
+        self.assertEqual(len(self.digests), 2)
         for name, octets in files.items():
             for secret in secrets:
                 for shape in shapes(secret):
@@ -137,6 +139,7 @@ class SecretTests(SynchronousTestCase):
         """Log in by CRAM-MD5."""
         challenge = base64.b64decode(peer.say(b"AUTH CRAM-MD5", "334").lines[0])
         digest = hmac.new(secret.encode(), challenge, "md5").hexdigest()
+        self.digests.append(digest)
         peer.say(base64.b64encode(f"{name} {digest}".encode()), code)
 
     def bad(self, talk: Talk) -> None:
