@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
@@ -16,7 +19,8 @@ from zope.interface import implementer
 
 from submitd import events, refusals
 from submitd.connections import Connections
-from submitd.interfaces import IDataPolicy, ISenderPolicy
+from submitd.interfaces import IDataPolicy, ILoginPolicy, ISenderPolicy
+from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
 from submitd.settings import Component, RefusalSettings
 from submitd.wire.errors import Refused
@@ -237,6 +241,81 @@ class DialogueTests(Heard):
             slow.waiting[-1].callback(None)
             talk.say("RSET")
         self.assertEqual(len(talk.protocol.dialogue.session.waits), 10)
+
+
+@implementer(ICredentialsChecker)
+class OwnWords:
+    """A checker that refuses in its own words."""
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        raise Refused(self.reply, "my own reason")
+
+
+@implementer(ILoginPolicy)
+class Told:
+    """Notes the logins that failed, and perhaps refuses itself."""
+
+    def __init__(self, objection: Reply | None = None) -> None:
+        self.failed: list[bytes] = []
+        self.objection = objection
+
+    def loginRequested(self, session: Any, credentials: Any) -> None:
+        pass
+
+    def loginSucceeded(self, session: Any, avatar: Any) -> None:
+        raise AssertionError("nobody logs in here")
+
+    def loginFailed(self, session: Any, credentials: Any, failure: Any) -> None:
+        self.failed.append(credentials.username)
+        if self.objection is not None:
+            raise Refused(self.objection)
+
+
+class CheckerTests(Heard):
+    """A checker, or a policy of identities, that raises Refused itself."""
+
+    def talk(self, reply: Reply, told: Told) -> Conversation:
+        """A client of a service with that checker."""
+        portal = Portal(SubmissionRealm(), [OwnWords(reply)])
+        talk = Conversation(
+            makeSubmission(portal=portal, policies=[told], insecureLogin=True, requireTLS=False)
+        )
+        talk.transport.clear()
+        talk.say("EHLO client.example")
+        return talk
+
+    def test_permanent(self) -> None:
+        """It counts as a login that failed, for policies too, and is answered in its own words."""
+        told = Told()
+        talk = self.talk(Reply(550, "5.7.1", "Account closed"), told)
+        self.assertEqual(talk.say(WRONG), "550 5.7.1 Account closed")
+        self.assertEqual(told.failed, [b"alice"])
+        self.assertEqual(talk.protocol.dialogue.session.loginFailures, 1)
+        self.assertEqual(self.facts("cause"), ["my own reason"])
+
+    def test_tooMany(self) -> None:
+        """The third one ends the connection, as with any other checker."""
+        talk = self.talk(Reply(550, "5.7.1", "Account closed"), Told())
+        said = [talk.say(WRONG)[:3] for _ in range(3)]
+        self.assertEqual(said, ["550", "550", "421"])
+        self.assertTrue(talk.transport.disconnecting)
+
+    def test_transient(self) -> None:
+        """A checker that cannot tell now says nothing about the password."""
+        told = Told()
+        talk = self.talk(Reply(451, "4.3.0", "Away"), told)
+        self.assertEqual(talk.say(WRONG), "451 4.3.0 Away")
+        self.assertEqual((told.failed, talk.protocol.dialogue.session.loginFailures), ([], 0))
+
+    def test_objection(self) -> None:
+        """What a policy says to the failure goes before the checker's words."""
+        talk = self.talk(Reply(550, "5.7.1", "Account closed"), Told(NO))
+        self.assertEqual(talk.say(WRONG), "550 5.7.1 Not that")
 
 
 class FileTests(Heard):

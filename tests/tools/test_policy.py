@@ -12,6 +12,8 @@ from typing import Any
 from unittest.mock import patch
 
 import attrs
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -345,6 +347,41 @@ class TryTests(Case):
         self.assertTrue(first["accepted"] and second["accepted"], second)
         self.assertEqual(self.everything(), before)
         self.assertFalse(temporary.exists())
+
+    async def test_others(self) -> None:
+        """Servers are asked, a second delivery gets nothing, and a signature is shown."""
+        key = self.directory / "key.pem"
+        key.write_bytes(
+            Ed25519PrivateKey.generate().private_bytes(
+                Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            )
+        )
+        key.chmod(0o600)
+        [port] = running.freePorts(1)
+        self.configure(
+            f"""
+[[policy]]
+use = "delegation"
+endpoint = "tcp:127.0.0.1:{port}"
+on_failure = "permit"
+
+[[policy]]
+use = "archive"
+address = "journal@example.org"
+delivery = {{ use = "maildir", path = "archive" }}
+
+[[policy]]
+use = "dkim"
+key = [{{ domain = "example.com", selector = "a", file = "key.pem" }}]
+"""
+        )
+        before = self.everything()
+        found = await self.found(*ALICE)
+        self.assertTrue(found["accepted"], found)
+        notes = [note for step in found["steps"] for note in step["notes"]]
+        self.assertTrue(any(note.startswith("delegation away") for note in notes), notes)
+        self.assertTrue(any(line.startswith("+DKIM-Signature: ") for line in found["header"]))
+        self.assertEqual(self.everything(), before)
 
     async def test_rehearse(self) -> None:
         """A policy of somebody else is given a directory of its own."""
