@@ -294,6 +294,16 @@ class Delegation:
         if envelope is None:
             raise ValueError("there is no message yet")
         act(self._effects(question.session, envelope), action.text)
+        if action.name == "HOLD":
+            session = question.session
+            events.emit(
+                events.MESSAGE_HELD,
+                session=session.id,
+                id=envelope.id,
+                peer=session.remoteAddress,
+                user=None if session.user is None else session.user.avatarId,
+                reason=envelope.hold,
+            )
 
     def _effects(self, session: Session, envelope: Envelope) -> _Effects:
         found: _Effects | None = session.notes.get(self._note)

@@ -318,6 +318,7 @@ class ActionTests(DelegationCase):
         for action, reason in (("HOLD why", "why"), ("HOLD", "HOLD")):
             self.assertEqual(self.said(action), "")
             self.assertEqual(self.envelope.hold, f"delegation: {reason}")
+            self.assertEqual(self.names()[-2:], ["message-held", "delegation-action"])
 
     def test_discard(self) -> None:
         """DISCARD drops the message behind its end, at whatever stage it was said."""
