@@ -120,12 +120,13 @@ class SubmissionProtocol(Protocol):
         self._heard = 0.0
         self._began = 0.0
         self._securing = False
+        self._transport: Any = None
 
     # The connection.
 
     def connectionMade(self) -> None:
         """Greet, or start TLS and greet behind the handshake."""
-        transport: Any = self.transport
+        self._transport = transport = self.transport
         session = self._session()
         self.dialogue = Dialogue(self.factory.rules, session, self._moved)
         connections = self.factory.connections
@@ -317,10 +318,6 @@ class SubmissionProtocol(Protocol):
     @property
     def _clock(self) -> IReactorTime:
         return self.factory.rules.submission.clock
-
-    @property
-    def _transport(self) -> Any:
-        return self.transport
 
     def _say(self, answer: Answer) -> None:
         self._replies.append(answer.wire)
