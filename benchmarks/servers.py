@@ -30,6 +30,7 @@ from passlib.hash import bcrypt
 from benchmarks import certificate
 from benchmarks.loads import NUMBER, PASSWORD, USER, Load
 from benchmarks.processes import Tree, pinned
+from submitd.logwriter import WAIT
 
 PEERS = Path(__file__).resolve().parent / "peers"
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,6 +215,7 @@ class Submitd(Server):
 
     def accepted(self) -> int:
         """Lines of the log that say so."""
+        time.sleep(3 * WAIT)  # which lines of the log take to be written
         with open(self._logFile, "rb") as log:
             log.seek(self._read)
             for line in log:
