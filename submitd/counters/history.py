@@ -181,8 +181,9 @@ class HistoryFile:
         connection.execute(statement.on_conflict_do_update(index_elements=["login"], set_=values))
 
     def close(self) -> None:
-        """Close it."""
-        self._engine.dispose()
+        """Close it, when whoever is at it in another thread is done: SQLite would crash."""
+        with self._lock:
+            self._engine.dispose()
 
 
 def copied(path: Path, directory: Path) -> Path:

@@ -323,7 +323,9 @@ class Rehearsal:
         self._verdicts: list[Verdict] = []
         self._notes: list[str] = []
         self._running: list[Any] = []
-        self._directory = tempfile.TemporaryDirectory(prefix="submitd-policy-")
+        self._directory = tempfile.TemporaryDirectory(
+            prefix="submitd-policy-", ignore_cleanup_errors=True
+        )
         common = service.submission(settings, reactor)
         portal = common.portal or Portal(SubmissionRealm())
         portal.registerChecker(TrustedProxy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.counters.history import MAX_DAYS, MAX_RECIPIENTS, HistoryFile, Usual, packed
+from submitd.counters.history import (
+    MAX_DAYS,
+    MAX_RECIPIENTS,
+    HistoryFile,
+    Usual,
+    copied,
+    packed,
+)
 
 
 def digest(number: int) -> bytes:
@@ -71,6 +79,36 @@ class FileTests(SynchronousTestCase):
         self.assertFalse(self.path.exists())
         self.assertEqual(self.file.read("alice").braked, 0.0)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_closedInUse(self) -> None:
+        """Closing waits for a thread that is at it: SQLite crashes the process otherwise."""
+        going, end = threading.Event(), threading.Event()
+
+        def change(usual: Usual) -> None:
+            going.set()
+            end.wait(30)
+
+        using = threading.Thread(target=self.file.change, args=("alice", change))
+        closing = threading.Thread(target=self.file.close)
+        using.start()
+        self.assertTrue(going.wait(30))
+        closing.start()
+        closing.join(0.05)
+        self.assertTrue(closing.is_alive())
+        end.set()
+        using.join(30)
+        closing.join(30)
+        self.assertFalse(using.is_alive() or closing.is_alive())
+
+    def test_copied(self) -> None:
+        """A copy knows what was written last; of a file that is not there, there is none."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.file.brake("alice", 9.0, "because")
+        copy = HistoryFile(copied(self.path, directory))
+        self.addCleanup(copy.close)
+        self.assertEqual(copy.read("alice").reason, "because")
+        self.assertFalse(copied(self.path.with_name("none"), directory).exists())
 
     def test_brake(self) -> None:
         """A brake and its release are seen by every process, and what was learned stays."""
