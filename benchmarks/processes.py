@@ -60,6 +60,10 @@ class Tree:
         """Seconds of CPU, user and system, of all that live or have lived."""
         return sum(_cpu(pid) for pid in self.pids())
 
+    def own(self) -> float:
+        """The same of the process at the top alone."""
+        return _cpu(self.pid)
+
     def peak(self) -> int:
         """The most resident memory since :meth:`forgetPeak`, in KiB, summed over the processes.
 

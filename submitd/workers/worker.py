@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from submitd import events, service
 from submitd.connections import Connections
+from submitd.logwriter import LogWriter
 from submitd.settings import Settings
 from submitd.tally import Tally
 from submitd.tls import ServerTLS
@@ -115,6 +116,7 @@ class Worker:
         self._due: float | None = None
         self._service: service.SubmissionService | None = None
         self._isEnding = False
+        self._log: LogWriter | None = None
         sock = socket.socket(fileno=beginning.files[0])
         self.channel = Channel(sock, reactor, self._received, self.end)
 
@@ -124,10 +126,13 @@ class Worker:
         :raise CannotStart: when it cannot.
         """
         beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
+        if order["logs"] == "direct":
+            output: Any = _Standard()
+            self._log = events.textObserver(output, reactor)
         _, tally, *ports = beginning.files
         log = ports.pop() if order["hasLog"] else None
         globalLogBeginner.beginLoggingTo(
-            [_directly() if order["logs"] == "direct" else self],
+            [self if self._log is None else self._log],
             redirectStandardIO=False,
             discardBuffer=True,
         )
@@ -175,6 +180,11 @@ class Worker:
             self._reactor.callLater(LOOK_EVERY, self._endIfIdle, connections)
         else:
             self.end()
+
+    def close(self) -> None:
+        """Write what has waited to be logged."""
+        if self._log is not None:
+            self._log.end()
 
     def _received(self, message: Message) -> None:
         if "end" in message:
@@ -229,11 +239,6 @@ class _Standard:
         """Nothing is kept back."""
 
 
-def _directly() -> ILogObserver:
-    output: Any = _Standard()
-    return events.textObserver(output)
-
-
 def work(beginning: Beginning) -> int:
     """A worker's life.
 
@@ -247,6 +252,8 @@ def work(beginning: Beginning) -> int:
         worker.start()
     except service.CannotStart as error:
         worker.channel.send({"problem": str(error)})
+        worker.close()
         return 1
     reactor.run()
+    worker.close()
     return 0

@@ -1,0 +1,117 @@
+"""What a second worker brings: the same load on one worker and on two, with two cores for both.
+
+``python -m benchmarks.workers`` prints a line for each load.  The generator needs its share of the
+same two cores, so the wall rate cannot double; its CPU is counted beside the server's.
+
+- *scale*: how many times the messages two workers would take with both cores to themselves: the
+  ratio of messages per CPU second of all the server's processes, over the *busiest* one's share of
+  that CPU, which is one half when the work is evenly divided.
+- *wall*: the ratio of the rates that were seen, and *possible*: what it would be if nothing was
+  lost, where one worker has a core and the generator the other, and two share both with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import attrs
+
+from benchmarks import generator
+from benchmarks.generator import Generator
+from benchmarks.loads import LOADS, Load
+from benchmarks.processes import Tree
+from benchmarks.servers import Place, Submitd
+
+CHOSEN = ("plain", "pipelined", "single", "tls", "tls-single", "tls-resumed")
+
+
+class Workers(Submitd):
+    """The service with two workers."""
+
+    name = "submitd-workers"
+
+    def _config(self, load: Load) -> str:
+        return "workers = 2\n" + super()._config(load)
+
+
+@attrs.frozen
+class Seen:
+    """One run.
+
+    :param rate: messages per second of wall time.
+    :param cpu: of the server's processes, in microseconds per message.
+    :param generator: of the generator's.
+    :param busiest: the largest share of that CPU that one process has had.
+    """
+
+    rate: float
+    cpu: float
+    generator: float
+    busiest: float
+
+
+def run(server: Submitd, load: Load, clients: Generator, seconds: float) -> Seen:
+    """Put the load on a server."""
+    pids = server.tree.pids()
+    before = {pid: Tree(pid).own() for pid in pids}
+    ran = clients.run(load, server.port, seconds=seconds)
+    used = [Tree(pid).own() - before[pid] for pid in pids]
+    return Seen(
+        rate=ran.accepted / ran.seconds,
+        cpu=sum(used) / ran.accepted * 1e6,
+        generator=ran.cpu / ran.accepted * 1e6,
+        busiest=max(used) / sum(used),
+    )
+
+
+def row(load: Load, ones: list[Seen], twos: list[Seen]) -> str:
+    """One line; of the times the least, for whatever else the machine does only adds to them."""
+    one, two = (min(each.cpu for each in seen) for seen in (ones, twos))
+    own = min(each.generator for each in twos)
+    busiest = statistics.median(each.busiest for each in twos)
+    scale = one / two / busiest
+    wall = max(each.rate for each in twos) / max(each.rate for each in ones)
+    possible = 2 * max(one, own) / (one + own)
+    return (
+        f"{load.name:12} {one:9.1f} {two:9.1f} {own:9.1f} {busiest:8.2f}"
+        f" {scale:7.2f} {wall:7.2f} {possible:9.2f}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
+    parser.add_argument("--loads", default=",".join(CHOSEN))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    options = parser.parse_args()
+
+    both = frozenset(sorted(os.sched_getaffinity(0))[:2])
+    print("load          1: us/msg 2: us/msg generator  busiest   scale    wall  possible")
+    with tempfile.TemporaryDirectory(prefix="submitd-workers-") as directory:
+        place = Place(Path(directory), both, Path())
+        clients = generator.find(Path(directory), both)
+        for load in LOADS:
+            if load.name not in options.loads.split(","):
+                continue
+            one, two = Submitd(place), Workers(place)
+            try:
+                for server in (one, two):
+                    server.start(load)
+                    run(server, load, clients, 0.5)
+                ones, twos = [], []
+                for _ in range(options.repetitions):
+                    ones.append(run(one, load, clients, options.seconds))
+                    twos.append(run(two, load, clients, options.seconds))
+            finally:
+                one.stop()
+                two.stop()
+            print(row(load, ones, twos), flush=True)
+
+
+if __name__ == "__main__":
+    main()
