@@ -154,7 +154,7 @@ class ReactorTests(SynchronousTestCase):
             for node in ast.walk(source)
             if isinstance(node, ast.Attribute) and node.attr == "transport"
         }
-        filters = {"policies.policyserver", "policies.webhook"}
+        filters = {"policies.milterclient", "policies.policyserver", "policies.webhook"}
         known = {"protocol", "proxy", "relay.connection", "transport", *filters}
         self.assertEqual(holding - known, set())
 
