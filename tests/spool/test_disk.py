@@ -21,6 +21,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from submitd.spool.database import FILE
 from tests.clients.running import HOST, RunningService, ServiceFailed
+from tests.relay.programs import until
 
 CONFIG = """
 hostname = "mail.example.com"
@@ -158,7 +159,7 @@ class FullTests(DiskCase):
         first = self.send()
         code, said = self.send(LARGE)
         self.assertEqual((code, said[:6]), (452, "4.3.1 "))
-        self.assertIn("KiB are free", running.log)
+        until(lambda: "KiB are free" in running.log, lambda: running.log)
         self.assertNotIn("Traceback", running.log)
         second = self.send()
         self.assertEqual((first[0], second[0]), (250, 250))
@@ -239,7 +240,7 @@ class ReadOnlyTests(DiskCase):
         for _ in range(2):
             code, said = self.send()
             self.assertEqual((code, said[:6]), (451, "4.3.0 "))
-        self.assertRegex(running.log, "readonly|read-only|Read-only")
+        until(lambda: re.search("read-?only", running.log, re.I), lambda: running.log)
         self.remount("rw")
         second = self.send()
         self.assertEqual(second[0], 250)
