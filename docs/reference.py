@@ -31,7 +31,7 @@ from zope.interface.interface import InterfaceClass, Method
 from submitd import deliveries, interfaces, policies, tap
 from submitd.settings import Component, Settings
 from submitd.tools import passwd
-from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size, Table
+from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size, Table, Workers
 
 COMPONENTS = {"policy": policies.REGISTRY, "delivery": deliveries.REGISTRY}
 
@@ -44,6 +44,7 @@ TYPES: dict[Any, str] = {
     Size: "size",
     Seconds: "time",
     Rates: "rates",
+    Workers: 'whole number, 1 or more, or ``"auto"``',
     Path: "path",
     Table: "table",
 }
@@ -61,6 +62,8 @@ def typeName(kind: Any) -> str:
         return " or ".join(f'``"{choice}"``' for choice in arguments)
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return f"list, each a {typeName(arguments[0])}"
+    if origin is dict:
+        return f"table, each value a {typeName(arguments[1])}"
     if origin in (typing.Union, types.UnionType):
         [inner] = [each for each in arguments if each is not types.NoneType]
         return typeName(inner)

@@ -570,3 +570,17 @@ class OutsideTheTreeTests(SynchronousTestCase):
         found["PYTHONPATH"] += f":{copy}"
         found["SMTP_LOGIN"] = "web:secret"
         return found
+
+
+class PromiseTests(SynchronousTestCase):
+    """The pages that name the test of each promise."""
+
+    def test_modules(self) -> None:
+        """Each module of tests that is named is there."""
+        for page in ("security", "faults"):
+            text = (ROOT / "docs" / f"{page}.rst").read_text()
+            named = set(re.findall(r"``(tests\.[a-z0-9_.]+)``", text))
+            self.assertTrue(named)
+            for name in named:
+                path = ROOT.joinpath(*name.split("."))
+                self.assertTrue(path.is_dir() or path.with_suffix(".py").exists(), name)

@@ -121,6 +121,31 @@ class DirectionTests(SynchronousTestCase):
         self.assertEqual(foreign, [])
 
 
+class DangerTests(SynchronousTestCase):
+    """What nobody needs who takes octets from strangers."""
+
+    def test_modules(self) -> None:
+        """Nothing reads objects from octets, or runs a shell."""
+        found = [
+            f"{name} imports {imported}"
+            for name, source in modules()
+            for imported in imports(source)
+            if imported.partition(".")[0] in ("pickle", "marshal", "shelve", "subprocess", "pty")
+        ]
+        self.assertEqual(found, [])
+
+    def test_calls(self) -> None:
+        """Nothing makes code of text, or a command of a line."""
+        found = [
+            f"{name}: {ast.unparse(node.func)}"
+            for name, source in modules()
+            for node in ast.walk(source)
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("eval", "exec", "compile", "os.system", "os.popen")
+        ]
+        self.assertEqual(found, [])
+
+
 class ReactorTests(SynchronousTestCase):
     """Reactors, clocks and transports are passed in."""
 
