@@ -82,6 +82,12 @@ class IdTests(SynchronousTestCase):
         self.assertEqual(len(set(given)), len(given))
         self.assertNotEqual(given[:100], sorted(given[:100]))
 
+    def test_workers(self) -> None:
+        """Processes of one service, each with its number, never give the same id."""
+        one, other = RefusalIds(worker=1), RefusalIds(worker=2)
+        mine, theirs = {one() for _ in range(3000)}, {other() for _ in range(3000)}
+        self.assertEqual((len(mine), len(theirs), mine & theirs), (3000, 3000, set()))
+
     def test_start(self) -> None:
         """Another start gives other ids, even from the worst of random numbers."""
         self.assertNotEqual(RefusalIds()(), RefusalIds()())

@@ -242,10 +242,8 @@ def _result(trial: Try, isTaken: bool) -> str:
         return f"held: {kept.envelope.hold}"
     if isTaken:
         return "accepted" if kept is not None else "accepted, and dropped"
-    refusals = [step for step in trial.rehearsal.steps if step.isRefused or not step.replies]
-    if not refusals:
-        return "refused: the connection ended"
-    last = refusals[-1]
+    steps = trial.rehearsal.steps
+    last = [step for step in steps if step.isRefused or not step.replies][-1]
     return f"refused: {_reply(last)[-1]}" if last.replies else "refused: without a reply"
 
 
@@ -260,6 +258,7 @@ def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
             "steps": [_stepAsJson(step) for step in trial.rehearsal.steps],
             "header": changes,
             "bodyChanged": isChanged,
+            "blind": _blind(trial),
         }
         out.write(json.dumps(found, indent=2) + "\n")
         return 0 if isTaken else 1
@@ -270,8 +269,14 @@ def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
         out.writelines(f"  {line}\n" for line in changes)
     if isChanged:
         out.write("the body is changed\n")
+    out.writelines(f"a blind copy goes to {address}\n" for address in _blind(trial))
     out.write(f"{result}\n")
     return 0 if isTaken else 1
+
+
+def _blind(trial: Try) -> list[str]:
+    kept = trial.kept
+    return [] if kept is None else [str(each.mailbox) for each in kept.envelope.blind]
 
 
 def _stepAsText(step: Step) -> Iterator[str]:

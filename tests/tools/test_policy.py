@@ -381,6 +381,7 @@ key = [{{ domain = "example.com", selector = "a", file = "key.pem" }}]
         notes = [note for step in found["steps"] for note in step["notes"]]
         self.assertTrue(any(note.startswith("delegation away") for note in notes), notes)
         self.assertTrue(any(line.startswith("+DKIM-Signature: ") for line in found["header"]))
+        self.assertEqual(found["blind"], ["journal@example.org"])
         self.assertEqual(self.everything(), before)
 
     async def test_rehearse(self) -> None:
@@ -608,6 +609,18 @@ class PartTests(SynchronousTestCase):
 
 class ProcessTests(Case):
     """The console script."""
+
+    def test_main(self) -> None:
+        """What cannot be tried is a sentence on standard error, and status 2."""
+        running: list[Any] = []
+        with (
+            patch.object(tool, "react", running.append),
+            patch.object(sys, "stderr", io.StringIO()),
+        ):
+            tool.main(["try"])
+            ended = Deferred.fromCoroutine(running[0](reactor))
+            self.assertEqual(self.failureResultOf(ended, SystemExit).value.code, 2)
+            self.assertIn("submitd-policy: needs --from and --to", sys.stderr.getvalue())
 
     def test_process(self) -> None:
         """Exit status and streams are those of a program; nobody listens anywhere."""
