@@ -143,7 +143,7 @@ class SpooledMessage:
         self._uploaded = 0
         self._size = 0
         self._eightBit = False
-        self._digest = hashlib.blake2b(digest_size=32)
+        self._digest = hashlib.sha256()
         self._hasMessageId = False
 
     def dataReceived(self, chunk: bytes) -> Deferred[None] | None:
