@@ -84,6 +84,8 @@ def toml(value: Any, kind: Any = None) -> str:
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, str | Path):
         return f'"{value}"'
+    if value == attrs.Factory(dict):
+        return "{}"
     raise TypeError(f"no words for the default {value!r}")
 
 
@@ -97,15 +99,19 @@ def fieldsOf(section: type) -> Iterator[tuple[attrs.Attribute[Any], Any]]:
     kinds = typing.get_type_hints(section)
     for field in attrs.fields(section):
         kind = kinds[field.name]
-        if field.init and sectionOf(kind) is None and typing.get_origin(kind) is not dict:
+        if field.init and sectionOf(kind) is None and not _isNamed(kind):
             yield field, kind
+
+
+def _isNamed(kind: Any) -> bool:
+    return typing.get_origin(kind) is dict and attrs.has(typing.get_args(kind)[1])
 
 
 def namedSections(section: type) -> Iterator[tuple[attrs.Attribute[Any], type]]:
     """The keys that are sections themselves, one for each name, with the class of these."""
     kinds = typing.get_type_hints(section)
     for field in attrs.fields(section):
-        if typing.get_origin(kinds[field.name]) is dict:
+        if _isNamed(kinds[field.name]):
             yield field, typing.get_args(kinds[field.name])[1]
 
 
