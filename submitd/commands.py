@@ -81,6 +81,12 @@ def _introduced(dialogue: Dialogue, opening: str, domain: str) -> Reply:
     lines = [f"{submission.hostname} {submission.helloText.replace('{client}', domain)}".rstrip()]
     if opening != "HELO":
         lines += advertised(dialogue)
+    return _helloReply(tuple(lines))
+
+
+# Clients call themselves the same at each connection, and are offered the same.
+@functools.lru_cache(maxsize=256)
+def _helloReply(lines: tuple[str, ...]) -> Reply:
     return Reply(250, "", lines)
 
 

@@ -91,6 +91,8 @@ class Rules:
         text = submission.loginRequiredText
         self.loginRequired = attrs.evolve(LOGIN_REQUIRED, lines=text)
         self.mechanisms = _checkable(submission.mechanisms, submission.portal)
+        kind = "LMTP" if submission.lmtp else "ESMTP"
+        self.greeting = Reply(220, "", f"{submission.hostname} {kind} {submission.banner}".rstrip())
 
 
 def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism]:
@@ -208,9 +210,7 @@ class Dialogue:
         self.state = State.GREETED
         if self.session.notes:
             self.session.notesAtGreeting = dict(self.session.notes)
-        kind = "LMTP" if self.submission.lmtp else "ESMTP"
-        banner = self.submission.banner
-        return Reply(220, "", f"{self.submission.hostname} {kind}{' ' if banner else ''}{banner}")
+        return self.rules.greeting
 
     def handshakeCompleted(self, tls: TLSInfo) -> Deferred[None] | None:
         """TLS is on.  After STARTTLS all that was said before is forgotten (RFC 3207 4.2).
