@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import re
+import resource
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -59,6 +60,9 @@ LONGEST = 999_999_999
 
 # What an endpoint without an interface listens on; it is compared here, and nothing is bound to it.
 ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
+
+# What a service has open beside its connections, with messages that are being written among it.
+OTHER_DESCRIPTORS = 64
 
 PORT_RANGE = "a port is a number from 0 to 65535"
 
@@ -220,6 +224,14 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
             )
 
         yield from _proxies(listener, path)
+
+
+def _descriptors(settings: Settings) -> Iterator[Finding]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.limits.connections + OTHER_DESCRIPTORS
+    if most != resource.RLIM_INFINITY and wanted > most:
+        said = f"needs {wanted} file descriptors, and there are {most} (ulimit -Hn, LimitNOFILE)"
+        yield Finding("limits.connections", said, isWarning=True)
 
 
 PROXY_KEYS = ("proxy_protocol_from", "xclient_from", "xforward_from")
@@ -505,6 +517,7 @@ def _log(settings: Settings) -> Iterator[Finding]:
 CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
     (frozenset({"hostname", "banner"}), _names),
     (frozenset({"smtp"}), _smtp),
+    (frozenset({"limits"}), _descriptors),
     (frozenset({"listener"}), _listeners),
     (frozenset({"listener", "tls"}), _noCertificate),
     (frozenset({"tls"}), _certificate),

@@ -7,9 +7,11 @@ why on stderr, one line for each mistake, before any port is open, and exits wit
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -142,6 +144,7 @@ def makeService(options: Options) -> IService:
 
     :raise SystemExit: when it cannot start; everything that is wrong has been printed.
     """
+    _raiseDescriptors()
     settings = (
         _configured(Path(options["config"]), becoming(options.parent))
         if options["config"]
@@ -161,18 +164,23 @@ def makeService(options: Options) -> IService:
     return made
 
 
+def _raiseDescriptors() -> None:
+    """Have as many file descriptors as may be had: 1024, the usual soft limit, is for select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _source(options: Options, log: LogSettings | None) -> Source:
     """Where workers find what this process was told."""
     from submitd.workers.parent import Source
 
     process: Any = options.parent or {}  # twistd's own options
-    isElsewhere = process.get("syslog") or process.get("logger")
-    isStandard = process.get("nodaemon") and process.get("logfile") in (None, "-")
     return Source(
         file=Path(options["config"]).absolute(),
         json=log.json if log is not None else None,
         reactor=process.get("reactor") or "",
-        logsDirectly=bool(isStandard and not isElsewhere),
+        logsDirectly=options.log == "-",
     )
 
 

@@ -1706,6 +1706,34 @@ class PortTests(TestCase):
         self.addCleanup(port.stopListening)
         return port
 
+    def test_waiting(self) -> None:
+        """As many clients may wait as the system allows, unless the endpoint says how many."""
+        path = self.mktemp()
+        for description, backlog in (
+            ("tcp:0:interface=127.0.0.1", socket.SOMAXCONN),
+            ("tcp:0:interface=127.0.0.1:backlog=7", 7),
+            (f"unix:{path}", socket.SOMAXCONN),
+        ):
+            self.assertEqual(self.listen(description).backlog, backlog)
+
+    def test_brokenProtocol(self) -> None:
+        """A factory that raises for one client costs that client its connection, and no other."""
+        port = self.listen("tcp:0:interface=127.0.0.1")
+        good, failing = port.factory.buildProtocol, [ZeroDivisionError("no")]
+
+        def build(address: Any) -> Any:
+            if failing:
+                raise failing.pop()
+            return good(address)
+
+        self.patch(port.factory, "buildProtocol", build)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        port._serve(theirs, ("127.0.0.1", 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(ours.recv(1), b"")
+        self.assertTrue(port.connected)
+
     def test_endpointStrings(self) -> None:
         """Endpoint strings give our ports."""
         self.assertIsInstance(self.listen("tcp:0:interface=127.0.0.1"), Port)

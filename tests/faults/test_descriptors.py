@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from pathlib import Path
 
 from tests.clients.running import HOST
 from tests.faults.case import FaultCase, program
@@ -14,6 +16,15 @@ FEW = 64
 
 class DescriptorTests(FaultCase):
     """More clients than descriptors."""
+
+    def test_raised(self) -> None:
+        """The service takes as many as it may have, whatever it is started with."""
+        self.serve(before=(program("prlimit"), "--nofile=256:512"))
+        limits = Path(f"/proc/{self.service.pid}/limits").read_text()
+        found = re.search(r"Max open files +(\d+) +(\d+)", limits)
+        assert found is not None
+        self.assertEqual(found.groups(), ("512", "512"))
+        self.assertIn("limits.connections: needs 1064 file descriptors", self.service.log)
 
     def test_usedUp(self) -> None:
         """Clients wait, the processor does not turn, the log says it once, and it recovers."""
