@@ -31,6 +31,8 @@ from submitd.wire.milter import Action, MilterError, Negotiated, Step
 # Changes that a filter may want of one message, without those of the body, and their octets.
 MAX_CHANGES = 1000
 MAX_CHANGED = 1024 * 1024
+# Characters of the reason for which a message is held.
+MAX_REASON = 200
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _BARE_CR = re.compile(rb"\r(?!\n)")
@@ -187,8 +189,10 @@ class Changes:
             raise ValueError("is not ASCII and SMTPUTF8 was not asked for")
 
     def _quarantine(self, change: milter.Quarantine) -> Callable[[], object]:
+        shown = "".join(each if each.isprintable() else "?" for each in change.reason[:MAX_REASON])
+
         def apply() -> None:
-            self.quarantine = change.reason
+            self.quarantine = shown
 
         return apply
 

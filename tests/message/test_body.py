@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,8 @@ class BodyTests(SynchronousTestCase):
         self.send(message, text, 1 << 16)
         file: Any = self.got[0].body._file
         self.assertTrue(file._rolled)
+        status = os.fstat(file.fileno())
+        self.assertEqual((status.st_mode & 0o777, status.st_nlink), (0o600, 0))
         self.successResultOf(self.got[0].release())
         self.assertEqual(self.sink.octets, text)
         self.assertTrue(file.closed)

@@ -128,6 +128,22 @@ class HeaderTests(SynchronousTestCase):
         ):
             self.assertRaises(ValueError, header.append, field)
             self.assertRaises(ValueError, header.prepend, field)
+            self.assertRaises(ValueError, header.insert, 1, field)
+            self.assertRaises(ValueError, header.insert, 99, field)
             self.assertRaises(ValueError, header.rewrite, b"to", lambda _, field=field: field)
+            if field:
+                self.assertRaises(ValueError, header.change, b"to", 1, field)
         header.rewrite(b"from", lambda field: field.raw)
         self.assertIs(header.octets, self.octets)
+
+    def test_places(self) -> None:
+        """A field can be put at a place, and one of several of a name changed or taken out."""
+        header = Header(b"A: 1\r\nB: 1\r\na: 2\r\n")
+        header.insert(1, b"C: 1\r\n")
+        header.insert(99, b"D: 1\r\n")
+        self.assertEqual(header.octets, b"A: 1\r\nC: 1\r\nB: 1\r\na: 2\r\nD: 1\r\n")
+        self.assertTrue(header.change(b"a", 2, b"E: 1\r\n"))
+        self.assertFalse(header.change(b"a", 2, b"E: 2\r\n"))
+        self.assertTrue(header.change(b"a", 1, b""))
+        self.assertEqual(header.octets, b"C: 1\r\nB: 1\r\nE: 1\r\nD: 1\r\n")
+        self.assertEqual([field.raw for field in header.named(b"e")], [b"E: 1\r\n"])

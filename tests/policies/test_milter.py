@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
@@ -584,6 +586,8 @@ class ChangeTests(MilterCase):
         self.assertEqual(self.envelope.hold, "rspamd: looks odd")
         [event] = self.named("message-held")
         self.assertEqual(event["reason"], "rspamd: looks odd")
+        self.changed(text(b"q", "a\nb" + "x" * 1000))
+        self.assertEqual(self.envelope.hold, "milter: a?b" + "x" * (milterchanges.MAX_REASON - 3))
 
     def test_notAllowed(self) -> None:
         """With quarantine = false a filter that wants one has failed."""
@@ -831,6 +835,109 @@ class FailureTests(MilterCase):
         self.assertEqual(script.open, [])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.talk(talk, "RCPT TO:<b@c.d>")[0][:3], "451")
+
+
+class ClientTests(MilterCase):
+    """Corners of a connection."""
+
+    def test_notNegotiating(self) -> None:
+        """What answers the negotiation with a verdict has not negotiated."""
+        for said in (CONTINUE, REJECT, replyCode("550 No")):
+            self.events.clear()
+            self.greet(self.make(Script({b"O": said})))
+            [event] = self.named("filter-failed")
+            self.assertEqual(event["cause"], "it did not negotiate")
+
+    def test_givenUpConnecting(self) -> None:
+        """A client that goes while the filter is connected to fails nobody."""
+        self.patch(Script, "connect", lambda *_: Deferred())
+        self.make(Script()).lose()
+        self.assertEqual(self.named("filter-failed"), [])
+        self.assertEqual(self.named("policy-failed"), [])
+
+    def test_slowly(self) -> None:
+        """An answer may come octet by octet; what comes behind a failure is dropped."""
+        script = Script({b"R": HANG})
+        talk = self.make(script)
+        self.greet(talk)
+        self.talk(talk, "MAIL FROM:<alice@a.example>")
+        talk.say("RCPT TO:<bob@b.example>")
+        [filter_] = script.open
+        for at in range(5):
+            self.assertEqual(talk.transport.taken(), b"")
+            filter_.transport.write(CONTINUE[at : at + 1])
+        self.assertIn(b"250", talk.transport.taken())
+        [connection] = [each.connection for each in self.policies[0]._talks.values()]
+        connection.fail("enough")
+        connection.dataReceived(CONTINUE)
+        connection.write(CONTINUE)
+        connection.end(CONTINUE)
+        connection.stopProducing()
+        self.assertEqual(str(connection.failed), "enough")
+
+    def test_where(self) -> None:
+        """The endpoint is made of the setting, with the reactor of the service."""
+        made = Milter("inet:127.0.0.1:8891")
+        made.start(self.clock)
+        endpoint: Any = made.where()
+        self.assertEqual((endpoint._host, endpoint._port), ("127.0.0.1", 8891))
+
+
+SAYS = st.one_of(
+    st.sampled_from(list(WORDS.values())),
+    st.binary(max_size=30),
+    st.lists(
+        st.one_of(
+            st.builds(
+                milter.packet,
+                st.sampled_from([bytes([each]) for each in b"acdrtspf4Oyhime+2-bq"]),
+                st.one_of(
+                    st.binary(max_size=20),
+                    st.sampled_from([b"", b"A\0b\0", b"\0\0\0\1To\0\0", b"<b@c.d>\0", b"a\r\nb\n"]),
+                ),
+            ),
+            st.sampled_from(
+                [addHeader("X", "1\n 2"), changeHeader(1, "subject", ""), replaceBody(b"x\n.\n")]
+            ),
+        ),
+        max_size=4,
+    ).map(lambda packets: b"".join(packets) + CONTINUE),
+)
+
+
+class AnythingTests(MilterCase):
+    """Filters that say anything."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.dictionaries(st.sampled_from(list(COMMANDS.values())), SAYS, max_size=4),
+        st.sampled_from(["tempfail", "accept", "reject"]),
+        st.sampled_from([NEVER, Step.NR_HEADER | Step.NR_BODY, Step.LEADING_SPACE]),
+    )
+    def test_anything(self, does: dict[bytes, Any], on_failure: str, steps: Step) -> None:
+        """Each command has one reply, what is kept is well-formed, and nothing is left behind."""
+        self.events.clear()
+        script = Script(does, steps=steps)
+        talk = self.make(script, on_failure=on_failure)
+        for _ in range(20):
+            self.clock.advance(5)
+        self.assertRegex(talk.transport.taken(), rb"^(220|421|554)[^\r\n]*\r\n$")
+        if not talk.transport.disconnecting:
+            self.talk(talk, "HELO client.example")
+            for _ in range(2):
+                self.send(talk)
+                if talk.transport.disconnecting:
+                    break
+                self.assertEqual(self.talk(talk, "RSET"), ["250 2.0.0 Flushed"])
+        talk.lose()
+        delivery: Any = self.submission.delivery
+        self.assertTrue(all(each.state != "open" for each in delivery.begun))
+        for message in delivery.messages:
+            bare = message.octets.replace(b"\r\n", b"")
+            self.assertNotIn(b"\r", bare)
+            self.assertNotIn(b"\n", bare)
+        self.assertEqual(self.named("policy-failed"), [])
+        self.assertEqual(self.policies[0]._talks, {})
 
 
 class SettingsTests(SynchronousTestCase):
