@@ -1,0 +1,504 @@
+"""The parts of the workers, without processes: waits, channel, reactor to come, and the parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd import events
+from submitd.refusals import RefusalIds
+from submitd.session import newId, numberIds
+from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.typed import Workers, WrongValue, parseWorkers
+from submitd.workers import channel, later, parent
+from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
+from submitd.workers.channel import Channel
+from submitd.workers.parent import Source, WorkersService
+from submitd.workers.worker import portable
+
+
+class Reactor(Clock):
+    """A clock that starts nothing, and knows who wants to read and to write."""
+
+    running = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+        self.spawned: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.add(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.discard(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: Any) -> None:
+        self.writers.discard(writer)
+
+    def callFromThread(self, call: Any) -> None:
+        call()
+
+    def spawnProcess(self, *arguments: Any, childFDs: dict[int, int], **others: Any) -> None:
+        """Keep the other end of the channel."""
+        self.spawned.append(socket.socket(fileno=os.dup(childFDs[3])))
+
+    def read(self) -> None:
+        """Have all readers read what is there."""
+        for reader in list(self.readers):
+            why = reader.doRead()
+            if why is not None:
+                self.removeReader(reader)
+                reader.connectionLost(Failure(why))
+
+
+class BackoffTests(SynchronousTestCase):
+    """Waits."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.backoff = Backoff(self.clock.seconds)
+
+    def life(self, seconds: float) -> float:
+        """One life; the wait behind it."""
+        self.backoff.started()
+        self.clock.advance(seconds)
+        return self.backoff.ended()
+
+    def test_double(self) -> None:
+        """Short lives: twice as long each time, and never longer than a minute."""
+        waits = [self.life(1) for _ in range(40)]
+        self.assertEqual(waits[:7], [1, 2, 4, 8, 16, 32, LONGEST])
+        self.assertEqual(set(waits[7:]), {LONGEST})
+
+    def test_reset(self) -> None:
+        """A long life is no failure, and those before it are forgotten."""
+        for _ in range(5):
+            self.life(1)
+        self.assertEqual(self.life(LONG_LIFE), 0)
+        self.assertEqual(self.life(1), 1)
+
+
+class NumberTests(SynchronousTestCase):
+    """Ids, and the setting."""
+
+    def test_ids(self) -> None:
+        """Two workers cannot have the same id of a session, whatever the time and the chance."""
+        self.addCleanup(setattr, sys.modules["submitd.session"], "_worker", None)
+        self.patch(sys.modules["submitd.session"].time, "time_ns", lambda: 1)
+        found = []
+        for worker in (0, 1, 255):
+            numberIds(worker)
+            found.append({newId() for _ in range(100)})
+        for at, one in enumerate(found):
+            for other in found[at + 1 :]:
+                self.assertEqual(one & other, set())
+
+    def test_refusals(self) -> None:
+        """Nor can they have the same id of a refusal."""
+        one, two = (RefusalIds(lambda size: b"x" * size, worker) for worker in (1, 2))
+        ones, twos = ({ids() for _ in range(1000)} for ids in (one, two))
+        self.assertEqual((len(ones), len(twos), ones & twos), (1000, 1000, set()))
+
+    def test_setting(self) -> None:
+        """A number in bounds, or the cores there are."""
+        self.assertEqual(parseWorkers(3), Workers(3))
+        self.assertEqual(parseWorkers("auto"), min(len(os.sched_getaffinity(0)), 60))
+        for wrong in (0, -1, 61, True, 1.5, "2", "AUTO"):
+            self.assertRaises(WrongValue, parseWorkers, wrong)
+
+
+class ChannelTests(SynchronousTestCase):
+    """Messages between processes."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        ours, self.theirs = channel.pair()
+        self.addCleanup(self.theirs.close)
+        self.received: list[Any] = []
+        self.lost = 0
+        self.channel = Channel(ours, self.reactor, self.received.append, self.gone)
+        self.addCleanup(self.channel.close)
+
+    def gone(self) -> None:
+        """Count."""
+        self.lost += 1
+
+    def test_messages(self) -> None:
+        """Messages keep their bounds, in both directions, and bring open files with them."""
+        channel.send(self.theirs, {"a": 1})
+        channel.send(self.theirs, {"b": "ä"})
+        self.reactor.read()
+        self.reactor.read()
+        self.assertEqual(self.received, [{"a": 1}, {"b": "ä"}])
+        with open(__file__) as file:
+            self.channel.send({"c": []}, [file.fileno()])
+        message, [got] = channel.receive(self.theirs)
+        self.assertEqual(message, {"c": []})
+        with open(got) as again:
+            self.assertTrue(again.readline().startswith('"""'))
+        self.assertIsNone(self.channel.doRead())
+        self.assertEqual(self.channel.logPrefix(), "workers")
+
+    def test_full(self) -> None:
+        """What the other side has no room for waits until it has, in order."""
+        for number in range(1000):
+            self.channel.send({"n": number, "text": "x" * 5000})
+        self.assertEqual(self.reactor.writers, {self.channel})
+        for number in range(1000):
+            message, _ = channel.receive(self.theirs)
+            assert message is not None
+            self.assertEqual(message["n"], number)
+            self.channel.doWrite()
+        self.assertEqual(self.reactor.writers, set())
+
+    def test_end(self) -> None:
+        """The end of the other side is told once, behind its last message."""
+        channel.send(self.theirs, {"last": 1})
+        self.theirs.close()
+        self.channel.send({"late": 1})
+        self.reactor.read()
+        self.reactor.read()
+        self.assertEqual((self.received, self.lost), ([{"last": 1}], 1))
+        self.channel.close()
+        self.channel.send({"later": 1})
+        self.assertEqual(self.lost, 1)
+
+    def test_close(self) -> None:
+        """The other side is told of ours."""
+        self.channel.close()
+        self.assertEqual(channel.receive(self.theirs), (None, []))
+        self.assertEqual(self.lost, 1)
+
+
+class LaterTests(SynchronousTestCase):
+    """A reactor to come."""
+
+    def test_later(self) -> None:
+        """What has been imported before becomes the reactor, and has nothing until then."""
+        real = sys.modules.pop(later.NAME, None)
+        package: Any = sys.modules["twisted.internet"]
+        try:
+            later.install()
+            imported = sys.modules[later.NAME]
+            self.assertRaises(AttributeError, getattr, imported, "callLater")
+            removed = later.remove()
+            self.assertIs(removed, imported)
+            clock = Clock()
+            removed.become(clock)
+            self.assertEqual(removed.seconds(), 0)
+        finally:
+            if real is not None:
+                sys.modules[later.NAME] = package.reactor = real
+
+
+class LogTests(SynchronousTestCase):
+    """Events on their way from a worker to the parent's log."""
+
+    def test_portable(self) -> None:
+        """An event is the same behind the channel, its traceback included."""
+        seen: list[dict[str, Any]] = []
+        observer: Any = seen.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events.emit(events.SERVICE_PROBLEM, problem="x y", failure=Failure(ValueError("why")))
+        parent.relog(json.loads(json.dumps(portable(seen[0]))))
+        events.log.info("of {who}", who="another")
+        parent.relog(json.loads(json.dumps(portable(seen[2]))))
+        self.flushLoggedErrors(ValueError)
+        one, same, foreign, again = seen
+        self.assertEqual(same["log_text"].partition("\n")[0], one["log_text"])
+        self.assertIn("ValueError: why", same["log_text"])
+        self.assertEqual((same["event"], same["problem"]), ("service-problem", "x y"))
+        self.assertEqual(same["log_level"], LogLevel.warn)
+        self.assertEqual(again["log_text"], "of another")
+        self.assertTrue(again["log_worker"])
+        self.assertNotIn("log_worker", foreign)
+
+
+class ParentTests(SynchronousTestCase):
+    """The parent, with templates and workers that are sockets of the test."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self.patch(events, "emit", lambda event, **fields: self.said.append((event.name, fields)))
+        self.path = Path(self.mktemp()).absolute()
+        settings = Settings(
+            hostname="mail.example.com",
+            workers=Workers(2),
+            listener=(ListenerSettings(endpoint=f"unix:{os.path.relpath(self.path)}", tls="off"),),
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+        )
+        self.endpoint = settings.listener[0].endpoint
+        self.service = WorkersService(settings, Source(Path("submitd.toml")), self.reactor)
+        self.kills: list[int] = []
+        self.patch(parent, "_signal", self.kills.append)
+        self.pid = 1000
+        self.workers: dict[str, list[tuple[int, socket.socket]]] = {}
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.addCleanup(self.stop)
+
+    def stop(self) -> None:
+        """Have all end."""
+        stopping = self.service.stopService()
+        for sock in self.reactor.spawned:
+            sock.close()
+        for workers in self.workers.values():
+            for _, sock in workers:
+                sock.close()
+        for _ in range(3):
+            self.reactor.advance(0)
+            self.reactor.read()
+        self.successResultOf(stopping)
+
+    def names(self) -> list[str]:
+        """The events that were logged since the last time."""
+        said, self.said = self.said, []
+        return [name for name, _ in said]
+
+    def about(self, workers: int = 2, **changes: Any) -> dict[str, Any]:
+        """What a template says of a good configuration."""
+        said = {"endpoints": [self.endpoint], "relay": False, "drain": 30, "log": ""}
+        return {**said, "workers": workers, **changes}
+
+    def tell(self, message: dict[str, Any], template: int = -1) -> None:
+        """A template says something."""
+        channel.send(self.reactor.spawned[template], message)
+        self.reactor.read()
+
+    def fork(self, template: int = -1, serve: bool = True) -> str:
+        """Do as the template is told; the name of the worker."""
+        sock = self.reactor.spawned[template]
+        order, files = channel.receive(sock)
+        assert order is not None
+        self.pid += 1
+        name: str = order["name"]
+        self.workers.setdefault(name, []).append((self.pid, socket.socket(fileno=files[0])))
+        for file in files[1:]:
+            os.close(file)
+        self.tell({"forked": order["number"], "pid": self.pid}, template)
+        if serve:
+            self.say(name, {"serving": self.pid})
+        return name
+
+    def say(self, name: str, message: dict[str, Any], which: int = -1) -> None:
+        """A worker says something."""
+        channel.send(self.workers[name][which][1], message)
+        self.reactor.read()
+
+    def told(self, name: str, which: int = 0) -> list[str]:
+        """What a worker has been told."""
+        sock = self.workers[name][which][1]
+        sock.setblocking(False)
+        found = []
+        try:
+            while True:
+                message, _ = channel.receive(sock)
+                if message is None:
+                    return found
+                found += list(message)
+        except BlockingIOError:
+            return found
+
+    def end(self, name: str, which: int = 0, template: int = -1, cause: str = "signal 9") -> None:
+        """A worker ends."""
+        pid, sock = self.workers[name].pop(which)
+        sock.close()
+        self.reactor.read()
+        if self.service._template is not None:
+            self.tell({"ended": pid, "cause": cause}, template)
+
+    def begin(self, **changes: Any) -> None:
+        """A good configuration, and its workers."""
+        self.tell(self.about(**changes))
+        for _ in range(self.about(**changes)["workers"]):
+            self.fork()
+
+    def test_start(self) -> None:
+        """All workers begin at once, and each has the ports."""
+        self.begin()
+        self.assertEqual(sorted(self.workers), ["1", "2"])
+        self.assertEqual(self.names(), ["service-listening", "worker-started", "worker-started"])
+
+    def test_died(self) -> None:
+        """One that dies again and again is started with more and more time in between."""
+        self.begin()
+        for wait in (1, 2, 4, 8):
+            self.names()
+            self.end("1")
+            self.assertEqual(self.said[-1][1]["again"], wait)
+            self.assertEqual(self.said[-1][1]["cause"], "signal 9")
+            self.reactor.advance(wait - 0.5)
+            self.assertRaises(BlockingIOError, self.peek)
+            self.reactor.advance(0.5)
+            self.assertEqual(self.fork(), "1")
+
+    def peek(self) -> None:
+        """See whether the template has been told anything."""
+        self.reactor.spawned[-1].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+    def test_reload(self) -> None:
+        """One after the other: the next is begun when the one before serves, and the old retires."""
+        self.begin()
+        self.service.reload()
+        self.assertEqual(len(self.reactor.spawned), 2)
+        self.tell(self.about(3, log=""))
+        self.assertEqual(self.fork(serve=False), "1")
+        self.assertRaises(BlockingIOError, self.peek)
+        self.assertEqual(self.told("1"), [])
+        self.say("1", {"serving": 1})
+        self.assertEqual(self.told("1"), ["retire"])
+        self.assertEqual(self.fork(), "2")
+        self.assertEqual(self.fork(), "3")
+        self.assertIn("service-reloaded", self.names())
+        self.end("1", template=0)
+        self.end("2", template=0)
+        self.assertEqual(self.names(), ["worker-ended", "worker-ended"])
+        # With the last of its workers, the old template goes.
+        self.assertEqual(channel.receive(self.reactor.spawned[0])[0], None)
+
+    def test_reloadFewer(self) -> None:
+        """Those that are too many retire behind the others."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about(1))
+        self.fork()
+        self.assertEqual((self.told("1"), self.told("2")), (["retire"], ["retire"]))
+        self.end("1", template=0)
+        self.end("2", template=0)
+
+    def test_broken(self) -> None:
+        """Mistakes are logged, and nobody is told anything; another try is free."""
+        self.begin()
+        self.names()
+        self.service.reload()
+        self.service.reload()
+        self.tell({"problems": ["a: is wrong", "b: is wrong"]})
+        self.assertEqual(self.names(), ["service-not-reloaded"] * 2)
+        self.reactor.spawned[-1].close()
+        self.reactor.read()
+        # The second request was not forgotten.
+        self.assertEqual(len(self.reactor.spawned), 3)
+        self.assertEqual(self.told("1") + self.told("2"), [])
+
+    def test_port(self) -> None:
+        """A port that cannot be had is a mistake of the configuration."""
+        self.begin()
+        self.names()
+        self.service.reload()
+        self.tell(self.about(endpoints=[self.endpoint, "unix:/nowhere/at/all"]))
+        self.assertEqual(self.names(), ["service-not-reloaded"])
+        self.assertEqual(self.told("1"), [])
+
+    def test_newFails(self) -> None:
+        """While the new ones die, the old ones go on; a configuration that is better takes over."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.fork(serve=False)
+        self.end("1", 1)
+        self.assertEqual(self.told("1"), [])
+        self.reactor.advance(1)
+        self.fork(serve=False)
+        self.service.reload()
+        self.tell(self.about())
+        self.assertEqual(self.fork(), "1")
+        self.assertEqual(self.told("1"), ["retire"])
+        self.fork()
+        self.end("1", 1, template=1)
+        self.end("1", 0, template=0)
+        self.end("2", 0, template=0)
+
+    def test_relay(self) -> None:
+        """There is one relay at a time, and it is told of what the others have taken."""
+        self.tell(self.about(relay=True))
+        for _ in range(3):
+            self.fork()
+        self.say("2", {"due": 7.0})
+        self.assertEqual(self.told("relay"), ["due"])
+        self.service.reload()
+        self.tell(self.about(relay=True))
+        self.fork()
+        self.fork()
+        self.assertEqual(self.told("relay"), ["end"])
+        self.assertRaises(BlockingIOError, self.peek)
+        self.say("2", {"due": 8.0})
+        self.end("relay", template=0)
+        self.assertEqual(self.fork(), "relay")
+        for name in "12":
+            self.end(name, template=0)
+
+    def test_keys(self) -> None:
+        """Each day there are workers with new keys for tickets; the configuration is not read."""
+        self.begin()
+        self.reactor.advance(parent.TICKET_KEYS)
+        self.assertEqual(channel.receive(self.reactor.spawned[0])[0], {"renew": True})
+        self.fork()
+        self.fork()
+        self.assertEqual(len(self.reactor.spawned), 1)
+        self.assertEqual((self.told("1"), self.told("2")), (["retire"], ["retire"]))
+        self.end("1")
+        self.end("2")
+
+    def test_killed(self) -> None:
+        """One that does not end in time is killed, and so is one that never serves."""
+        self.begin()
+        self.service.stopService()
+        self.assertEqual(self.told("1"), ["end"])
+        self.reactor.advance(30 + parent.PATIENCE)
+        self.assertEqual(len(self.kills), 2)
+
+    def test_template(self) -> None:
+        """Without its template the service goes on, and has another one soon."""
+        self.begin()
+        self.names()
+        self.reactor.spawned[0].close()
+        self.reactor.read()
+        self.assertEqual(self.names(), ["service-problem"])
+        self.end("1")
+        self.reactor.advance(2)
+        self.tell(self.about())
+        self.assertEqual(self.fork(), "1")
+        self.assertEqual(self.fork(), "2")
+        self.end("2")
+
+    def test_problem(self) -> None:
+        """What a worker could not do, and what it has logged, is in the parent's log."""
+        logged: list[parent.Message] = []
+        self.patch(parent, "relog", logged.append)
+        self.begin()
+        self.names()
+        self.say("1", {"problem": "cannot"})
+        self.say("1", {"log": {"text": "x"}})
+        self.assertEqual((self.names(), logged), (["service-problem"], [{"text": "x"}]))
+
+    def test_notShared(self) -> None:
+        """A port that has no descriptor cannot be handed to workers."""
+
+        class Port:
+            """None of the system's."""
+
+        class Listener:
+            """Has one."""
+
+            port = Port()
+            settings = ListenerSettings(endpoint="odd:")
+
+        odd: Any = Listener()
+        self.assertRaises(parent.CannotStart, parent.handOver, odd)
