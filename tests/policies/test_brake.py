@@ -15,7 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from submitd import events
-from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning
+from submitd.counters import shared
+from submitd.counters.shared import SharedCounts
+from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning, IShared
 from submitd.policies import brake as module
 from submitd.policies.brake import COMMAND_TIME, MAX_COMMANDS, WRITE_EVERY, Brake
 from submitd.spool.records import Action, Filter, State
@@ -448,3 +450,55 @@ class ReactorTests(TestCase):
         await policy.stop()
         self.assertEqual(policy._file.read("alice; touch x").braked > 0, True)
         policy._file.close()
+
+
+class SharedCase(BrakeCase):
+    """Two workers with the same file and counts; messages go to one of them in turn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        shared.prepare(self.directory)
+        self.other: dict[int, Brake] = {}
+        self.turn = False
+
+    def brake(self, **keys: Any) -> Brake:
+        """Both of them; the tests know one."""
+        made = []
+        for _ in range(2):
+            counts = SharedCounts(self.directory, "0/")
+            self.addCleanup(counts.close)
+            policy = Brake(path=self.file, **keys)
+            policy.share(counts)
+            self.successResultOf(policy.start(self.clock, maybeDeferred))
+            self.addCleanup(policy.stop)
+            made.append(policy)
+        self.other[id(made[0])] = made[1]
+        return made[0]
+
+    def held(self, policy: Brake, *recipients: str, login: str = "alice") -> str | None:
+        """Send a message to whose turn it is."""
+        self.turn = not self.turn
+        whose = policy if self.turn else self.other.get(id(policy), policy)
+        return super().held(whose, *recipients, login=login)
+
+
+class SharedFirstTimeTests(SharedCase, FirstTimeTests):
+    """What one process does, two do together."""
+
+    def test_interfaces(self) -> None:
+        """It can share."""
+        self.assertTrue(verifyObject(IShared, Brake(path=self.file)))
+
+    def test_unreadable(self) -> None:
+        """Mail goes on where the file cannot be used, and an event says so once."""
+        self.file.mkdir()
+        policy = self.brake(first_time=Rates("1/hour"))
+        for _ in range(3):
+            self.assertIsNone(self.held(policy, *self.strangers(5)))
+        self.assertEqual(self.names(), ["brake-problem"] * 2)
+
+
+class SharedUsualTests(SharedCase, UsualTests):
+    """The same for what is usual."""

@@ -354,7 +354,7 @@ class ParentTests(SynchronousTestCase):
         self.reactor.spawned[-1].recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
     def test_reload(self) -> None:
-        """One after the other: the next is begun when the one before serves, and the old retires."""
+        """One after the other: the next begins when the one before serves, and the old retires."""
         self.begin()
         self.service.reload()
         self.assertEqual(len(self.reactor.spawned), 2)
