@@ -54,6 +54,7 @@ class FilterConnection(Protocol):
         self._packets: deque[tuple[bytes, bytes]] = deque()
         self._waiting: Deferred[Any] | None = None
         self._isAsked = False
+        self._isPaused = False
         self._isFull: Deferred[None] | None = None
 
     def connectionMade(self) -> None:
@@ -73,9 +74,11 @@ class FilterConnection(Protocol):
         if self._packets and not self._isAsked:
             self.fail("it speaks without being asked")
         elif self._packets:
-            transport: Any = self.transport
-            transport.pauseProducing()
             self._wake()
+            if self._packets and not self._isPaused and self.failed is None:
+                self._isPaused = True
+                transport: Any = self.transport
+                transport.pauseProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is over."""
@@ -147,8 +150,7 @@ class FilterConnection(Protocol):
                 self._isAsked = False
                 if self._packets:
                     raise self._broken("it speaks without being asked")
-                transport: Any = self.transport
-                transport.resumeProducing()
+                self._read()
             return answer
 
     def end(self, octets: bytes) -> None:
@@ -181,8 +183,7 @@ class FilterConnection(Protocol):
     async def _next(self, seconds: float) -> tuple[bytes, bytes]:
         if not self._packets:
             self._raise()
-            transport: Any = self.transport
-            transport.resumeProducing()
+            self._read()
             if not self._packets:
                 self._waiting = Deferred()
                 await self._within(self._waiting, seconds, "no answer")
@@ -201,6 +202,13 @@ class FilterConnection(Protocol):
             raise
         finally:
             self._waiting = None
+
+    def _read(self) -> None:
+        """Read on, where that has been put off."""
+        if self._isPaused:
+            self._isPaused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None
