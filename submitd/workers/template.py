@@ -22,7 +22,7 @@ import attrs
 
 from submitd import service
 from submitd.config import ConfigurationError, load
-from submitd.settings import LogSettings, Settings
+from submitd.settings import Settings
 from submitd.tls import ServerTLS
 from submitd.workers import channel
 from submitd.workers.worker import Beginning, work
@@ -126,7 +126,7 @@ def read(file: Path, json: str | None) -> Settings:
     loaded = load(file)
     settings = loaded.settings
     if json is not None:
-        settings = attrs.evolve(settings, log=LogSettings(json=json))
+        settings = attrs.evolve(settings, log=attrs.evolve(settings.log, json=json))
     return settings
 
 
