@@ -130,8 +130,8 @@ MESSAGE_ACCEPTED = Event(
     ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
 )
 # ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).  ``address`` is
-# that of MAIL or RCPT, where it is one; ``id`` to ``size`` are the message's.  ``waits`` says how long
-# which policies took their time, ``waited`` the whole of this command, ``seconds`` the session.
+# that of MAIL or RCPT, where it is one; ``id`` to ``size`` are the message's.  ``waits`` says how
+# long which policies took their time, ``waited`` the whole command, ``seconds`` the session.
 REFUSED = Event(
     "refused",
     "refused",

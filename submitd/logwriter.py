@@ -112,13 +112,17 @@ def target(options: Mapping[str, Any]) -> str | None:
     return name
 
 
-def textLog(name: str, format: Callable[[LogEvent], str | None], reactor: Any) -> LogWriter:
+def textLog(
+    name: str, format: Callable[[LogEvent], str | None], reactor: Any, waits: Any = None
+) -> LogWriter:
     """Twistd's text log: a file that is rotated at each megabyte and at SIGUSR1.
 
     :param name: what :func:`target` gives.
     :param format: an event as a line.
+    :param reactor: rotates the file.
+    :param waits: what lines wait with, as for :class:`LogWriter`.
     """
-    return LogWriter(sys.stdout if name == "-" else _rotated(name, reactor), format, reactor)
+    return LogWriter(sys.stdout if name == "-" else _rotated(name, reactor), format, waits)
 
 
 def _rotated(name: str, reactor: Any) -> LogFile:

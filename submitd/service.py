@@ -520,7 +520,8 @@ def _logs(
 ) -> list[JSONLog | RefusalFile]:
     logs: list[JSONLog | RefusalFile] = []
     if settings.log.json:
-        logs.append(JSONLog(settings.log.json, reactor, descriptor))
+        waits = reactor if settings.log.together else None
+        logs.append(JSONLog(settings.log.json, waits, descriptor))
     path = settings.refusals.path(settings.delivery)
     if settings.refusals.ids and path is not None:
         logs.append(RefusalFile(path, settings.refusals.size))

@@ -305,6 +305,13 @@ class LogSettings:
         },
         default="",
     )
+    together: bool = attrs.field(
+        metadata={
+            "help": "Write the lines of one moment together, here and in twistd's own log: a tenth "
+            "of a second late at most, warnings at once. Without, a busy server takes a fifth more."
+        },
+        default=True,
+    )
 
     def anchored(self, directory: Path) -> LogSettings:
         """The same with a path that is relative to no directory of the process."""

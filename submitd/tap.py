@@ -50,9 +50,11 @@ class Options(usage.Options):
     """The options behind ``twistd submitd``.
 
     :cvar log: where the text log of this process goes, for :func:`textLog`.
+    :cvar together: whether its lines may wait for others.
     """
 
     log: ClassVar[str | None] = None
+    together: ClassVar[bool] = True
 
     longdesc = """\
 An authenticated mail submission service (RFC 6409): it proves who is sending, decides what they may
@@ -152,8 +154,9 @@ def makeService(options: Options) -> IService:
     )
     target = None
     if options["json-log"]:
-        target = LogSettings(json=options["json-log"]).anchored(Path.cwd())
+        target = attrs.evolve(settings.log, json=options["json-log"]).anchored(Path.cwd())
         settings = attrs.evolve(settings, log=target)
+    Options.together = settings.log.together
     if settings.workers > 1:
         from submitd.workers import parent
 
@@ -187,7 +190,10 @@ def _source(options: Options, log: LogSettings | None) -> Source:
 def textLog() -> logwriter.LogWriter:
     """The text log that twistd would have, at a fraction of its price."""
     assert Options.log is not None
-    return logwriter.textLog(Options.log, TextLines(), _reactor())
+    reactor = _reactor()
+    return logwriter.textLog(
+        Options.log, TextLines(), reactor, reactor if Options.together else None
+    )
 
 
 def _reactor() -> Any:

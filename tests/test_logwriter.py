@@ -158,12 +158,12 @@ class TextLogTests(SynchronousTestCase):
         """It writes to standard output."""
         out = io.StringIO()
         self.patch(sys, "stdout", out)
-        textLog("-", shown, self.clock)({"text": "a\n", "log_level": LogLevel.warn})
+        textLog("-", shown, self.clock, self.clock)({"text": "a\n", "log_level": LogLevel.warn})
         self.assertEqual(out.getvalue(), "a\n")
 
     def test_rotate(self) -> None:
         """It writes to a file, and SIGUSR1 begins a new one, in the reactor's thread."""
-        log = textLog(str(self.directory / "x.log"), shown, self.clock)
+        log = textLog(str(self.directory / "x.log"), shown, self.clock, self.clock)
         log({"text": "a\n", "log_level": LogLevel.warn})
         self.assertEqual((self.directory / "x.log").read_text(), "a\n")
         signal.raise_signal(signal.SIGUSR1)
@@ -174,5 +174,5 @@ class TextLogTests(SynchronousTestCase):
     def test_otherHandler(self) -> None:
         """A handler that somebody else has for SIGUSR1 stays."""
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        textLog(str(self.directory / "x.log"), shown, self.clock)
+        textLog(str(self.directory / "x.log"), shown, self.clock, self.clock)
         self.assertEqual(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)

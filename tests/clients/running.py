@@ -91,7 +91,10 @@ class RunningService:
 
     def _filled(self) -> str:
         names = {name: str(port) for name, port in self.ports.items()}
-        return string.Template(self._config).substitute(names, directory=self.directory)
+        filled = string.Template(self._config).substitute(names, directory=self.directory)
+        # Tests read the log while the service runs, so no line of it may wait.
+        told = "\n[log]\ntogether = false\n"
+        return filled.replace("\n[log]\n", told) if "\n[log]\n" in filled else filled + told
 
     def _launch(self) -> None:
         command = [
