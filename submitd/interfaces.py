@@ -506,7 +506,7 @@ class ISpool(Interface):
         """
 
     def extend(work: Work, seconds: float) -> Deferred[Work]:
-        """Have a lease end so many seconds from now.
+        """Have a lease end so many seconds from now, for those that have not been settled.
 
         :raise LeaseLost: when it has ended and somebody else took it.
         """

@@ -137,7 +137,7 @@ class RelaySettings(TargetSettings):
         metadata={
             "help": "How long taken work is safe from other processes; it is extended while it "
             "goes on.  With PostgreSQL it is what a crash may delay; with SQLite a dead process's "
-            "work is taken back at the next start."
+            "work is taken back within a minute."
         },
         default=Seconds(900.0),
     )

@@ -61,6 +61,7 @@ MAX_HEADER = 64 * 1024
 
 NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
 LOOP = Reply(554, "5.4.6", "Message is in a loop: it has too many Received fields")
+CROWDED = Reply(451, "4.3.2", "Waits for its turn at the next hop")
 EXPIRED = "Message could not be delivered in time"
 
 Key = tuple[str, str, bool]
@@ -343,12 +344,15 @@ class Runner:
         part.running.addBoth(lambda _: self._spawn(self._end(part)))
 
     def _broken(self, failure: Failure, part: Part) -> None:
+        if not failure.check(CancelledError):
+            # Given back it would be due at once, and break at once, for ever; the lease ends.
+            self._unexpected(failure)
+            return
         for lease in part.leases:
             lease.isBroken = True
-        if part.isBegun and failure.check(CancelledError):
+        if part.isBegun:
             problem = "broken off at the end of the service; it may arrive twice"
             events.emit(events.RELAY_PROBLEM, id=part.message.id, problem=problem)
-        self._unexpected(failure)
 
     async def _end(self, part: Part) -> None:
         try:
@@ -385,6 +389,9 @@ class Runner:
                 self._leases.pop(lease, None)
             except Refused as refused:
                 events.emit(events.RELAY_PROBLEM, problem=str(refused))
+            except Exception:
+                # Or nothing would be extended any more, and all of it delivered twice.
+                self._unexpected(Failure())
 
     # One part.
 
@@ -397,7 +404,7 @@ class Runner:
                 if each is lease and verdicts[at] is not None
             ]
             if own:
-                await self._settle(lease, [each for each in own if each is not None])
+                await self._settleOrLog(lease, [each for each in own if each is not None])
 
     async def _verdicts(self, part: Part) -> list[Verdict | None]:
         now = self._now()
@@ -448,8 +455,7 @@ class Runner:
         )
 
     def _postponed(self, recipient: QueuedRecipient, now: float) -> Verdict:
-        reply = Reply(451, "4.3.2", recipient.reply or "Waits for its turn at the next hop")
-        outcome = Outcome(Result.DELAYED, reply, isRemote=False)
+        outcome = Outcome(Result.DELAYED, CROWDED, isRemote=False)
         return Verdict(recipient, outcome, State.DELAYED, due=now + PATIENCE, attempted=False)
 
     async def _deliver(
@@ -529,6 +535,15 @@ class Runner:
 
     # Settling.
 
+    async def _settleOrLog(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
+        """Settle; an error of our own with one lease does not lose what came of the others."""
+        try:
+            await self._settle(lease, verdicts)
+        except CancelledError:
+            raise
+        except Exception:
+            self._unexpected(Failure())
+
     async def _settle(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
         settlements, reports = await self._settlements(lease.work.message, verdicts)
         while True:
@@ -568,7 +583,7 @@ class Runner:
                 Settlement(
                     position=verdict.recipient.position,
                     state=verdict.state,
-                    reply=_said(verdict.outcome.reply),
+                    reply=_recorded(verdict),
                     due=verdict.due,
                     notified=now if action is Action.DELAYED else None,
                     attempted=verdict.attempted,
@@ -668,6 +683,12 @@ def _hops(head: bytes) -> int:
 
 def _said(reply: Reply) -> str:
     return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))
+
+
+def _recorded(verdict: Verdict) -> str:
+    """What is kept: the last reply, which a wait without an attempt does not change."""
+    isWait = verdict.state is State.DELAYED and not verdict.attempted
+    return (verdict.recipient.reply if isWait else "") or _said(verdict.outcome.reply)
 
 
 def _logAttempt(

@@ -316,9 +316,17 @@ def counts(connection: sa.Connection) -> list[Count]:
     return [
         Count(
             domain=row.domain,
-            state=State(row.state),
+            state=_stateOf(row.state),
             recipients=row.recipients,
             oldest=row.arrived or 0.0,
         )
         for row in connection.execute(oldest.order_by(grouped.c.domain, grouped.c.state))
     ]
+
+
+def _stateOf(text: str) -> State:
+    """A state; what is none is damaged, and waits for an operator."""
+    try:
+        return State(text)
+    except ValueError:
+        return State.HELD

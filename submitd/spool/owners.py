@@ -39,8 +39,13 @@ class Owners:
             path = self._directory / f"{PREFIX}{name}"
             new = self._directory / f"new.{name}"
             file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            os.rename(new, path)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.rename(new, path)
+            except OSError:
+                new.unlink(missing_ok=True)
+                os.close(file)
+                raise
             self._own = path, file
 
     def dead(self) -> list[str]:

@@ -44,6 +44,10 @@ TIDY_INTERVAL = 60.0
 """Seconds between two looks for what is old enough to go."""
 
 
+LOOK_INTERVAL = 30.0
+"""Seconds between two looks for processes that have died, and whose work is to be taken back."""
+
+
 def ownerName() -> str:
     """Who we are, unlike any other process now or later."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -79,6 +83,8 @@ class Queue:
         self._owner = ""
         self._owners = None if database.path is None else Owners(database.path)
         self._isPresent = False
+        self._isLooking = False
+        self._looked = -LOOK_INTERVAL
         self._serial = 0
         self._tidied = 0.0
 
@@ -138,21 +144,25 @@ class Queue:
 
     def lease(self, limit: int, seconds: float) -> Deferred[list[Work]]:
         """See :meth:`submitd.interfaces.ISpool.lease`; first it takes back what dead ones had."""
-        if self._owners is not None and not self._isPresent:
-            self._enter(self._owners)
         now = self.now()
+        if self._owners is not None and not (
+            self._isLooking or 0 <= now - self._looked < LOOK_INTERVAL
+        ):
+            self._enter(self._owners, now)
         self._serial += 1
         token = f"{self.owner}/{self._serial}"
         claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds)
         self._tidyNowAndThen()
         return self._write(store.lease, claim).addCallback(_leased)
 
-    def _enter(self, owners: Owners) -> None:
-        self._isPresent = True
-        entering = self._write(store.enter, (owners, self.owner, self.now()))
+    def _enter(self, owners: Owners, now: float) -> None:
+        self._isPresent = self._isLooking = True
+        self._looked = now
+        entering = self._write(store.enter, (owners, self.owner, now))
         entering.addCallbacks(self._entered, self._notReclaimed, callbackArgs=(owners,))
 
     def _entered(self, problem: str, owners: Owners) -> None:
+        self._isLooking = False
         owners.bury()
         if problem:
             # The leases of dead ones end by themselves.
@@ -160,7 +170,8 @@ class Queue:
 
     def _notReclaimed(self, failure: Failure) -> None:
         # It is tried again with the next lease.
-        self._isPresent = False
+        self._isLooking = False
+        self._looked = -LOOK_INTERVAL
 
     def extend(self, work: Work, seconds: float) -> Deferred[Work]:
         """See :meth:`submitd.interfaces.ISpool.extend`."""

@@ -143,7 +143,8 @@ class Settlement:
     :param reply: what the next hop said, or what went wrong.
     :param due: for ``DELAYED``, when to try again.
     :param notified: that a delay report is sent with this: now; ``None`` leaves it as it was.
-    :param attempted: whether this was an attempt and counts as one.
+    :param attempted: whether this was an attempt and counts as one; a wait without one is not put
+        on record.
     :raise ValueError: for another state, and for ``DELAYED`` without a time.
     """
 

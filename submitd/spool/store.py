@@ -409,12 +409,15 @@ def _leaseOrHold(connection: sa.Connection, claim: Claim, id: str, leased: Lease
 
 
 def extend(connection: sa.Connection, works: list[Work]) -> list[None]:
-    """Have leases end at their ``until``.
+    """Have leases end at their ``until``; recipients that have been settled are left alone.
 
-    :raise LeaseLost: when one is somebody else's.
+    :raise LeaseLost: when nothing of one is ours.
     """
     for work in works:
-        _checkHeld(connection, work, [each.position for each in work.recipients])
+        bound = {"id": work.message.id, "held": work.token}
+        positions = [each.position for each in work.recipients]
+        if set(_POSITIONS.run(connection, bound).scalars()).isdisjoint(positions):
+            raise LeaseLost(work.message.id, positions)
         _EXTEND.run(connection, [{**bound, "until": work.until} for bound in _bound(work)])
     return [None] * len(works)
 
@@ -461,14 +464,6 @@ def _bound(work: Work) -> list[Row]:
     return [
         {"id": work.message.id, "at": each.position, "held": work.token} for each in work.recipients
     ]
-
-
-def _checkHeld(connection: sa.Connection, work: Work, positions: Sequence[int]) -> None:
-    bound = {"id": work.message.id, "held": work.token}
-    held = set(_POSITIONS.run(connection, bound).scalars())
-    lost = [position for position in positions if position not in held]
-    if lost:
-        raise LeaseLost(work.message.id, lost)
 
 
 def nextDue(connection: sa.Connection) -> float | None:
@@ -556,7 +551,11 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
     if digest is not None and State.FAILED in ours.values():
         # Sent again after it was given up, it is not a repetition.
         _FORGET.run(connection, {"one": digest})
-    isFinished = all(ours.get(row.position, State(row.state)).isFinal for row in standing)
+    # What cannot be read of the others is no reason to lose what came of these.
+    isFinished = all(
+        ours[row.position].isFinal if row.position in ours else row.state in _FINAL
+        for row in standing
+    )
     if isFinished and not settling.keep:
         drop(connection, id)
         return
@@ -587,6 +586,7 @@ def _record(connection: sa.Connection, settling: Settling) -> None:
         [
             historyRow(id, each.position, settling.now, each.state.value, each.reply, settling.who)
             for each in settling.settlements
+            if each.attempted or each.state is not State.DELAYED
         ],
     )
 

@@ -513,6 +513,10 @@ class QueueTests(RunnerCase):
         for _ in range(20):
             self.run_(5.0)
         self.assertEqual(len(fastHop.seen), 2)
+        waited = [each for n in range(8) for each in self.states(f"S{n}") if each[0] != "leased"]
+        turn = ("delayed", 0, "451 4.3.2 Waits for its turn at the next hop")
+        self.assertEqual(set(waited), {turn})
+        self.assertEqual(self.sql("SELECT count(*) FROM history"), [(0,)])
         self.hop.holding = False
         self.hop.release()
         for _ in range(20):
@@ -530,6 +534,67 @@ class QueueTests(RunnerCase):
         self.assertEqual(self.lease(), [])
         self.hop.release()
         self.run_()
+        self.assertEqual(self.states("M1"), [])
+
+    def test_extendsTheRest(self) -> None:
+        """When a part of a lease is settled, the rest of it is extended still."""
+        self.make(lease=30.0, recipients_per_message=1)
+        self.hop.holding = True
+        self.send("M1", "a@slow.example", "b@slow.example")
+        self.run_()
+        first, second = self.hop.held
+        first.callback(None)
+        for _ in range(12):
+            self.run_(10.0)
+        self.assertEqual(self.lease(), [])
+        second.callback(None)
+        self.run_()
+        self.assertEqual(self.states("M1"), [])
+        self.assertEqual(len(self.hop.seen), 2)
+
+    def test_extendingBug(self) -> None:
+        """An error of our own in extending leases is logged, and tried again."""
+        self.make(lease=30.0)
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        extend = self.queue.extend
+
+        def fails(*arguments: Any) -> Deferred[Any]:
+            raise RuntimeError("bug")
+
+        self.patch(self.queue, "extend", fails)
+        self.run_(10.0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.patch(self.queue, "extend", extend)
+        for _ in range(6):
+            self.run_(10.0)
+        self.assertEqual(self.lease(), [])
+        self.hop.release()
+        self.run_()
+
+    def test_settlingBug(self) -> None:
+        """An error of our own in settling delivers no message again and again.
+
+        What came of other leases of the same part is kept.
+        """
+        settle, broken = self.queue.settle, ["one.example"]
+
+        def fails(work: Any, *arguments: Any) -> Deferred[Any]:
+            if work.domain in broken:
+                raise RuntimeError("bug")
+            return settle(work, *arguments)
+
+        self.patch(self.queue, "settle", fails)
+        self.send("M1", "a@one.example", "b@two.example")
+        self.run_()
+        self.run_(60.0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(len(self.hop.seen), 1)
+        self.assertEqual([state for state, _, _ in self.states("M1")], ["leased", "delivered"])
+        broken.clear()
+        self.run_(900.0)
+        self.assertEqual(self.hop.addresses[1:], [["a@one.example"]])
         self.assertEqual(self.states("M1"), [])
 
     def test_lost(self) -> None:

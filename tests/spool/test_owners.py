@@ -15,6 +15,7 @@ from submitd.deliveries.spool import Spool
 from submitd.spool import store
 from submitd.spool.database import FILE
 from submitd.spool.owners import PREFIX, Owners
+from submitd.spool.queue import LOOK_INTERVAL
 from submitd.spool.records import State
 from tests.spool.support import Gate, SpoolCase
 from tests.spool.test_processes import start
@@ -93,6 +94,17 @@ class TakeBackTests(SpoolCase):
         self.assertNotIn(file, self.names())
         self.assertEqual(self.names(), [f"{PREFIX}{self.queue.owner}"])
 
+    def test_diesLater(self) -> None:
+        """One that dies while others go on is seen by them within half a minute."""
+        self.lease()
+        self.send("A-1")
+        self.killed()
+        self.time.now += LOOK_INTERVAL - 1
+        self.assertEqual(self.lease(), [])
+        self.time.now += 1
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1"])
+        self.assertEqual(self.names(), [f"{PREFIX}{self.queue.owner}"])
+
     def test_alive(self) -> None:
         """What another process that lives has taken stays its own."""
         self.send("A-1")
@@ -144,12 +156,16 @@ class TakeBackTests(SpoolCase):
         def full(*arguments: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        self.patch(os, "rename", full)
+        rename = self.patch(os, "rename", full)
         self.assertEqual(len(self.lease()), 1)
         problem = f"{self.path}: No space left on device"
         self.assertIn(("relay-problem", {"problem": problem}), self.said)
         self.lease()
         self.assertEqual(len(self.said), 1)
+        rename.restore()
+        self.time.now += LOOK_INTERVAL
+        self.lease()
+        self.assertEqual(self.names(), [f"{PREFIX}{self.queue.owner}"])
 
     def test_settled(self) -> None:
         """Nothing is left when all is done."""

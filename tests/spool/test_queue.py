@@ -187,6 +187,21 @@ class QueueTests:
         self.time.now += 50
         self.assertEqual(self.lease(), [])
 
+    def test_extendRest(self: Any) -> None:
+        """A lease whose parts end one by one is extended for those that have not."""
+        self.send("A-1", "a@one.example", "b@one.example")
+        [work] = self.lease()
+        delivered = Settlement(position=0, state=State.DELIVERED, reply="250")
+        self.successResultOf(self.queue.settle(work, [delivered]))
+        self.time.now += 50
+        self.successResultOf(self.queue.extend(work, 60))
+        self.time.now += 50
+        self.assertEqual(self.lease(), [])
+        self.time.now += 50
+        [again] = self.lease()
+        self.assertEqual([each.position for each in again.recipients], [1])
+        self.failureResultOf(self.queue.extend(work, 60), LeaseLost)
+
     def test_giveBack(self: Any) -> None:
         """What is given back stands where it stood, and counts no attempt."""
         self.send("A-1")
@@ -309,6 +324,7 @@ class QueueTests:
         )
         self.successResultOf(self.queue.settle(work, [outcome]))
         self.assertEqual(self.lease()[0].recipients[0].attempts, 0)
+        self.assertEqual(self.sql("SELECT count(*) FROM history"), [(0,)])
 
     def test_parts(self: Any) -> None:
         """Outcomes may come one by one; the message goes with the last of its recipients."""
@@ -451,6 +467,17 @@ class QueueTests:
         self.assertEqual(len(shown.recipients), 1)
         self.successResultOf(self.queue.change(Action.DELETE, Filter(ids=("A-1",)), "root"))
         self.assertIsNone(self.successResultOf(self.queue.show("A-1")))
+
+    def test_damagedState(self: Any) -> None:
+        """A state that is none keeps nobody from settling the others, nor from counting them."""
+        self.send("A-1", "a@one.example", "b@two.example")
+        self.sql("UPDATE recipient SET state = '?', due = NULL WHERE position = 1")
+        [work] = self.lease()
+        self.settle(work, State.DELIVERED)
+        states = self.sql("SELECT state FROM recipient ORDER BY position")
+        self.assertEqual(states, [("delivered",), ("?",)])
+        counts = self.successResultOf(self.queue.counts())
+        self.assertEqual([each.state for each in counts], [State.DELIVERED, State.HELD])
 
     def test_missingMessage(self: Any) -> None:
         """Recipients of a message that is gone are put on hold, too."""
