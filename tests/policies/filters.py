@@ -16,7 +16,8 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from submitd.policies.milter import NEVER, Milter
+from submitd.policies.milter import Milter
+from submitd.policies.miltertalk import NEVER
 from submitd.wire import milter
 from submitd.wire.milter import ALL_ACTIONS, Action, Step
 

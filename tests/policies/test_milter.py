@@ -16,9 +16,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from submitd import interfaces
-from submitd.policies import REGISTRY, milterchanges
+from submitd.policies import REGISTRY, milterchanges, miltertalk
 from submitd.policies import milter as policy
-from submitd.policies.milter import NEVER, Milter
+from submitd.policies.milter import Milter
+from submitd.policies.miltertalk import NEVER
 from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire import milter
@@ -827,7 +828,7 @@ class FailureTests(MilterCase):
     def test_bug(self) -> None:
         """A bug of ours is 451, and the connection is not used again."""
         script = Script()
-        self.patch(policy.Transaction, "data", lambda *_: 1 // 0)
+        self.patch(miltertalk.Transaction, "data", lambda *_: 1 // 0)
         talk = self.make(script)
         self.greet(talk)
         said = self.send(talk)
