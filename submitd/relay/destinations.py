@@ -1,7 +1,7 @@
 """Next hops with their connections: found, opened, used again, and bounded in number.
 
-A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us; its
-connections are kept for the next message for a while.  One that nobody can connect to is left alone
+A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
+the next one when it leaves us before the end of the message; its connections are kept for the next message for a while.  One that nobody can connect to is left alone
 for a time, so that a thousand messages for it cost one attempt.  REQUIRETLS (RFC 8689) has
 destinations of its own, whose TLS is verified; over MX records, which anybody can forge, only hosts
 below the recipient's own domain are good enough for it.
@@ -34,6 +34,8 @@ from submitd.relay.routes import RelaySettings, Route
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
 Read = Callable[[], IBody]
+
+_BEFORE_THE_END = frozenset({State.ENVELOPE, State.OPENING, State.BODY})
 
 # Destinations that are kept when nothing is on its way to them.
 MAX_IDLE = 1000
@@ -161,18 +163,39 @@ class Destination:
         if self._means.reactor.seconds() < self._deadUntil:
             return _all(message, self._deadReply)
         try:
-            connection = await self._open()
-        except (HopFailed, NoHosts) as failed:
+            return await self._tryHosts(message, read, await self._hosts())
+        except NoHosts as failed:
+            return _all(message, failed.reply)
+        except HopFailed as failed:
             if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
                 # RFC 8689 4.2.1: what cannot be had is not waited for.
                 return _all(message, REQUIRETLS_UNSUPPORTED)
-            if isinstance(failed, HopFailed):
-                self._dead(failed.reply)
-                # Whatever a next hop says before MAIL, it bounces nobody's mail.
-                return _all(message, failed.reply, Result.DELAYED)
-            return _all(message, failed.reply)
-        outcomes = await connection.deliver(message, read())
-        self._keep(connection)
+            self._dead(failed.reply)
+            # Whatever a next hop says before MAIL, it bounces nobody's mail.
+            return _all(message, failed.reply, Result.DELAYED)
+
+    async def _tryHosts(
+        self, message: Outgoing, read: Read, hosts: Iterable[Host]
+    ) -> tuple[Outcome, ...]:
+        """Deliver to the first host that takes us, and stays until the message is over.
+
+        :raise HopFailed: when no message could be begun at any of them.
+        """
+        outcomes: tuple[Outcome, ...] | None = None
+        failed: HopFailed | None = None
+        for host in hosts:
+            try:
+                connection = await connect(host, self._means.reactor, self._means.settings.timeouts)
+            except HopFailed as error:
+                failed = error
+                continue
+            outcomes = await connection.deliver(message, read())
+            self._keep(connection)
+            if not _wasLeft(connection, outcomes):
+                break
+        if outcomes is None:
+            assert failed is not None, "there is one host at least"
+            raise failed
         return outcomes
 
     def _dead(self, reply: Reply) -> None:
@@ -202,16 +225,6 @@ class Destination:
             await closed
 
     # Opening.
-
-    async def _open(self) -> Connection:
-        failed: HopFailed | None = None
-        for host in await self._hosts():
-            try:
-                return await connect(host, self._means.reactor, self._means.settings.timeouts)
-            except HopFailed as error:
-                failed = error
-        assert failed is not None, "there is one host at least"
-        raise failed
 
     async def _hosts(self) -> list[Host]:
         route = self._route
@@ -279,6 +292,16 @@ def _isBelow(host: str, domain: str) -> bool:
 def _wasGone(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
     """Whether a connection that had been kept was closed before it took anything of the message."""
     return connection.endedIn is State.ENVELOPE and all(
+        each.result is Result.DELAYED for each in outcomes
+    )
+
+
+def _wasLeft(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
+    """Whether a host has left us in the midst of the message, and so took nothing of it.
+
+    It would do so the next time as well: the next host is to be tried (RFC 5321 5.1).
+    """
+    return connection.endedIn in _BEFORE_THE_END and all(
         each.result is Result.DELAYED for each in outcomes
     )
 

@@ -168,8 +168,8 @@ class HopCase(TestCase):
         for each in self.destinations:
             await each.close()
 
-    def listen(self, server: Server) -> Deferred[Any]:
-        """Have a server listen on a port of its own."""
+    def listen(self, server: Server, interface: str = "127.0.0.1", port: int = 0) -> Deferred[Any]:
+        """Have a server listen, on a port of its own unless one is given."""
 
         def listening(port: Any) -> None:
             server.port = port.getHost().port
@@ -182,7 +182,7 @@ class HopCase(TestCase):
             self.addCleanup(stop)
             self.addCleanup(lambda: Deferred.fromCoroutine(self._close()))
 
-        endpoint = TCP4ServerEndpoint(clock, 0, interface="127.0.0.1")
+        endpoint = TCP4ServerEndpoint(clock, port, interface=interface)
         return endpoint.listen(server).addCallback(listening)
 
     def context(self) -> Any:

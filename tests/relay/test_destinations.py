@@ -430,6 +430,33 @@ class MXTests(HopCase):
         self.assertEqual(result(outcomes)[0], "delivered")
         self.assertEqual(outcomes[0].host, "b.example")
 
+    async def test_left(self) -> None:
+        """The next host is tried when one leaves us before the end of a message, and not behind."""
+        bad = Server()
+        await self.listen(bad, "127.0.0.2", self.server.port)
+        hosts = [Exchanger("a.example", ("127.0.0.2",)), Exchanger("b.example", ("127.0.0.1",))]
+        for step in ("MAIL", "RCPT", "DATA"):
+            for last in ("421 4.3.2 bye", ""):
+
+                def leaves(
+                    protocol: Scripted, line: str, step: str = step, last: str = last
+                ) -> Any:
+                    if not line.startswith(step):
+                        return None
+                    if not last:
+                        protocol.transport.abortConnection()
+                    return [last] if last else ()
+
+                bad.answer = leaves
+                outcomes = await send(self.hop(hosts), outgoing())
+                self.assertEqual(result(outcomes)[0], "delivered", (step, last))
+                self.assertEqual(outcomes[0].host, "b.example")
+        bad.answer = lambda protocol, line: ["421 4.3.2 bye"] if line == "(end)" else None
+        self.assertEqual(result(await send(self.hop(hosts), outgoing())), ("delayed", 421, "4.3.2"))
+        bad.answer = lambda protocol, line: ["451 4.3.0 later"] if line[:4] == "MAIL" else None
+        self.assertEqual(result(await send(self.hop(hosts), outgoing()))[0], "delayed")
+        self.assertEqual(self.server.messages, 6)
+
     async def test_none(self) -> None:
         """A domain without hosts is failed or delayed as DNS said."""
         for code, status, verdict in ((556, "5.1.10", "failed"), (451, "4.4.3", "delayed")):
