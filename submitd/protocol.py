@@ -14,7 +14,7 @@ what is buffered stays below one line and one segment.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -126,7 +126,7 @@ class SubmissionProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Greet, or start TLS and greet behind the handshake."""
-        self._transport = transport = self.transport
+        self._transport = transport = cast(Any, self.transport)
         session = self._session()
         self.dialogue = Dialogue(self.factory.rules, session, self._moved)
         connections = self.factory.connections

@@ -137,7 +137,9 @@ class Counters:
         if self._memory is not None:
             return self._memory.take(wants, now, together)
         if self._isRehearsal:
-            return then(self.rooms(wants), _wouldTake, wants)
+            rehearsed: Taken | Deferred[Taken | None] | None
+            rehearsed = then(self.rooms(wants), _wouldTake, wants)
+            return rehearsed
         return self._ask(lambda storage: storage.take(wants, now, together))
 
     def rooms(self, wants: Sequence[Want]) -> list[Room] | Deferred[list[Room] | None] | None:
