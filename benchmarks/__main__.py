@@ -1,7 +1,8 @@
-"""The command line: ``python -m benchmarks``, with ``--quick`` or the word ``growth``.
+"""What a message costs submitd and its peers, in turn; or, with the word growth, how that grows.
 
-Progress is on stderr, the tables on stdout, and with ``--output DIR`` all samples and pictures in
+Progress is on stderr, the tables on stdout, and with --output DIR all samples and pictures in
 files.  The exit status says whether the measurement worked, never whether the figures are good.
+docs/performance.rst says what is measured.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -25,6 +28,9 @@ from benchmarks.servers import SERVERS, Place, Server, ServerFailed, serversFor
 
 QUICK = ("plain", "pipelined", "single", "tls-single", "tls", "tls-large")
 """The loads of the quick form."""
+
+QUICK_SERVERS = ("submitd", "smtp-server", "twisted.mail")
+"""Its servers."""
 
 
 def say(line: str) -> None:
@@ -63,6 +69,18 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(os.environ.get("SUBMITD_TEST_NODE", ".")),
         help="the directory with node_modules",
     )
+    parser.add_argument(
+        "--rst",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="measure nothing: print a file of --output as tables of reStructuredText",
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        help="with --rst: put the tables between their marks in this page, and draw its pictures",
+    )
     parser.add_argument("--output", type=Path, help="the directory for results.json and plots")
     parser.add_argument(
         "--directory", type=Path, help="where servers keep messages; a disk to be measured"
@@ -78,6 +96,7 @@ class Bench:
     place: Place
     generator: Generator
     amount: Amount
+    environment: dict[str, Any]
 
     def peers(self) -> None:
         """Measure submitd beside its peers."""
@@ -91,15 +110,18 @@ class Bench:
                 samples += measure.measure(
                     load, servers, self.place, self.generator, self.amount, say
                 )
-        idle: dict[str, float] = {}
+        idle: dict[str, list[float]] = {}
         if self.options.idle:
             servers = self._servers(LOADS[0])
-            idle = measure.idle(servers, self.place, self.generator, self.options.idle, say)
+            repetitions = 1 if self.options.quick else self.amount.repetitions
+            idle = measure.idle(
+                servers, self.place, self.generator, self.options.idle, repetitions, say
+            )
         self._show(samples, loads, idle)
         self._keep(samples=samples, idle=idle)
-        self._plot("costs.png", lambda path: plots.plotCosts(samples, loads, path))
+        self._plot("costs.svg", lambda path: plots.plotCosts(samples, loads, path))
 
-    def _show(self, samples: list[Sample], loads: list[Load], idle: dict[str, float]) -> None:
+    def _show(self, samples: list[Sample], loads: list[Load], idle: dict[str, list[float]]) -> None:
         figure = "cpu"
         if self.amount.instructions:
             figure = "instructions"
@@ -125,7 +147,7 @@ class Bench:
         )
         print(growth.growthTable(points))
         self._keep(points=points)
-        self._plot("growth.png", lambda path: plots.plotGrowth(points, path))
+        self._plot("growth.svg", lambda path: plots.plotGrowth(points, path))
 
     def _loads(self) -> list[Load]:
         wanted = self.options.loads.split(",") if self.options.loads else None
@@ -135,6 +157,8 @@ class Bench:
 
     def _servers(self, load: Load) -> list[type[Server]]:
         wanted = self.options.servers.split(",") if self.options.servers else None
+        if wanted is None and self.options.quick:
+            wanted = list(QUICK_SERVERS)
         found = []
         for server in serversFor(load):
             if wanted is None or server.name in wanted:
@@ -149,7 +173,7 @@ class Bench:
         if self.options.output:
             self.options.output.mkdir(parents=True, exist_ok=True)
             file = self.options.output / f"{self.options.what}.json"
-            results.write(file, environment=results.environment(), **found)
+            results.write(file, environment=self.environment, **found)
             say(f"all samples: {file}")
 
     def _plot(self, name: str, draw: Callable[[Path], None]) -> None:
@@ -162,7 +186,7 @@ class Bench:
 
 
 def _amount(options: argparse.Namespace) -> Amount:
-    repetitions, seconds = (3, 0.3) if options.quick else (5, 2.0)
+    repetitions, seconds = (3, 0.25) if options.quick else (5, 2.0)
     return Amount(
         repetitions=options.repetitions or repetitions,
         seconds=seconds if options.seconds is None else options.seconds,
@@ -182,8 +206,15 @@ def main(arguments: Sequence[str]) -> int:
     unknown = _unknown(options)
     if unknown:
         parser.error(unknown)
+    if options.rst:
+        try:
+            _show(options.rst, options.page)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        return 0
     if options.idle is None:
         options.idle = 200 if options.quick else 1000
+    environment = results.environment(options.node)
     server, others = cores()
     if server == others:
         say("one core for server and generator: the rates mean little, CPU a message does")
@@ -196,13 +227,42 @@ def main(arguments: Sequence[str]) -> int:
         if not load.isCompiled:
             say("the slow generator: there is no cc, or no headers of OpenSSL (libssl-dev)")
         place = Place(directory, server, options.node.absolute())
-        bench = Bench(options, place, load, _amount(options))
+        bench = Bench(options, place, load, _amount(options), environment)
         try:
             getattr(bench, options.what)()
         except (GeneratorFailed, ServerFailed, Miscounted) as error:
             say(f"{type(error).__name__}: {error}")
             return 1
     return 0
+
+
+def _show(files: Sequence[Path], page: Path | None) -> None:
+    """Print what has been measured, or put it into the page.
+
+    :raise OSError: when a file cannot be read or written.
+    :raise ValueError: when it is another kind of file.
+    """
+    points: list[growth.Point] = []
+    for file in files:
+        found = results.read(file)
+        if "points" in found:
+            points += growth.restored(found["points"])
+        else:
+            samples = found["samples"]
+            text = results.page(samples, found["idle"], found["environment"])
+            _put("peers", text, page, partial(plots.plotCosts, samples, [*LOADS, *DURABLE]))
+    if points:
+        _put("growth", growth.growthPage(points), page, partial(plots.plotGrowth, points))
+
+
+def _put(name: str, text: str, page: Path | None, draw: Callable[[Path], None]) -> None:
+    if page is None:
+        print(text)
+        return
+    results.insert(page, name, text)
+    pictures = page.parent / "figures"
+    pictures.mkdir(exist_ok=True)
+    draw(pictures / f"{name}.svg")
 
 
 def _unknown(options: argparse.Namespace) -> str:

@@ -18,6 +18,9 @@
  *   --pipelined          MAIL, RCPT and DATA in one write
  *   --tls                TLS from the start
  *   --resume             each connection resumes the TLS session of the one before
+ *   --standing           each client has one connection: when all are logged in, print "open" and wait
+ *                        for a line of stdin; --seconds begin then; before the first QUIT print
+ *                        "done" and wait again
  *   --idle               open the connections, say EHLO, print "open", wait for the end of stdin
  */
 #define _GNU_SOURCE
@@ -45,7 +48,7 @@
 #define SENDER "MAIL FROM:<user@example.org>\r\n"
 
 static struct {
-    int port, connections, pipelined, tls, resume, idle;
+    int port, connections, pipelined, tls, resume, standing, idle;
     long messages, perConnection, recipients;
     double seconds;
     const char *login;
@@ -57,6 +60,7 @@ static SSL_CTX *context;
 static int slot; /* where an SSL object keeps its client */
 static atomic_long taken;
 static sem_t arriving; /* thousands who all come at once would overflow the backlog */
+static pthread_barrier_t gathering; /* all clients of --standing, and who started them */
 static double until;
 
 struct client {
@@ -266,24 +270,50 @@ static void submit(struct client *c)
     c->latencies[c->count++] = (unsigned)((now() - sent) * 1e6);
 }
 
+static void arrive(struct client *c)
+{
+    int first = !c->connections;
+    if (first)
+        sem_wait(&arriving);
+    dial(c);
+    hello(c);
+    if (first)
+        sem_post(&arriving);
+    if (options.login) {
+        char command[1024];
+        int size = snprintf(command, sizeof command, "AUTH PLAIN %s\r\n", options.login);
+        ask(c, command, size, "235");
+    }
+}
+
+/* All wait until all are here, and then until they may go on. */
+static void gather(void)
+{
+    pthread_barrier_wait(&gathering);
+    pthread_barrier_wait(&gathering);
+}
+
+static void stand(struct client *c)
+{
+    arrive(c);
+    gather();
+    while (mayStart())
+        submit(c);
+    gather();
+    hangUp(c);
+}
+
 static void *client(void *argument)
 {
     struct client *c = argument;
-    int go = mayStart();
     c->message = memcpy(room(NULL, messageSize), message, messageSize);
+    if (options.standing) {
+        stand(c);
+        return NULL;
+    }
+    int go = mayStart();
     while (go) {
-        int first = !c->connections;
-        if (first)
-            sem_wait(&arriving);
-        dial(c);
-        hello(c);
-        if (first)
-            sem_post(&arriving);
-        if (options.login) {
-            char command[1024];
-            int size = snprintf(command, sizeof command, "AUTH PLAIN %s\r\n", options.login);
-            ask(c, command, size, "235");
-        }
+        arrive(c);
         for (long i = 0; go && i < options.perConnection; i++) {
             submit(c);
             go = mayStart();
@@ -353,6 +383,7 @@ static void readOptions(int count, char **arguments)
         {"message", 1, 0, 'f'},        {"login", 1, 0, 'l'},
         {"pipelined", 0, &options.pipelined, 1},
         {"tls", 0, &options.tls, 1},   {"resume", 0, &options.resume, 1},
+        {"standing", 0, &options.standing, 1},
         {"idle", 0, &options.idle, 1}, {0}};
     for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;)
         switch (option) {
@@ -403,11 +434,27 @@ static void idle(struct client *clients)
         ;
 }
 
+/* Say that all are here, and let them go on when there is a line of stdin. */
+static double letGo(const char *what)
+{
+    pthread_barrier_wait(&gathering);
+    double here = now();
+    puts(what);
+    fflush(stdout);
+    for (int c; (c = getchar()) != '\n' && c != EOF;)
+        ;
+    if (options.seconds)
+        until = now() + options.seconds;
+    pthread_barrier_wait(&gathering);
+    return here;
+}
+
 static void load(struct client *clients)
 {
     pthread_attr_t attributes;
     pthread_t *threads = room(NULL, options.connections * sizeof *threads);
     sem_init(&arriving, 0, 400);
+    pthread_barrier_init(&gathering, NULL, options.connections + 1);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 256 * 1024);
     double start = now();
@@ -415,9 +462,15 @@ static void load(struct client *clients)
     for (int i = 0; i < options.connections; i++)
         if (pthread_create(&threads[i], &attributes, client, &clients[i]))
             fail("thread", "there can be no more");
+    double end = 0;
+    if (options.standing) {
+        letGo("open");
+        start = now();
+        end = letGo("done");
+    }
     for (int i = 0; i < options.connections; i++)
         pthread_join(threads[i], NULL);
-    report(clients, now() - start);
+    report(clients, (end ? end : now()) - start);
 }
 
 int main(int count, char **arguments)

@@ -7,6 +7,7 @@ their rates mean nothing then; CPU per message still does, with more noise.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import resource
@@ -44,12 +45,32 @@ class Load:
         self.until = time.monotonic() + options.seconds
         self.run = int(time.monotonic() * 1e3) & 0xFFFFFFFF
         self._started = itertools.count()
+        # All clients of --standing, and who started them.
+        self._gathering = threading.Barrier(options.connections + 1)
 
     def mayStart(self) -> bool:
         """Whether there is a message left to begin with."""
         if self.options.seconds and time.monotonic() >= self.until:
             return False
         return not self.options.messages or next(self._started) < self.options.messages
+
+    def gather(self) -> None:
+        """Wait until all are here, and then until they may go on."""
+        self._gathering.wait()
+        self._gathering.wait()
+
+    def letGo(self, what: str) -> None:
+        """Say that all are here, and let them go on when there is a line of stdin."""
+        self._gathering.wait()
+        print(what, flush=True)
+        sys.stdin.readline()
+        self.until = time.monotonic() + self.options.seconds
+        self._gathering.wait()
+
+    def fail(self) -> None:
+        """Let nobody wait for a client that has failed."""
+        self.until = 0.0
+        self._gathering.abort()
 
 
 class Client:
@@ -73,18 +94,32 @@ class Client:
         :raise Unexpected: for a reply that is not the expected one.
         :raise OSError: when the connection is lost.
         """
+        if self._options.standing:
+            self._stand()
+            return
         go = self._load.mayStart()
         while go:
-            self.dial()
-            self.hello()
-            if self._options.login:
-                self._ask(b"AUTH PLAIN %s\r\n" % self._options.login.encode(), b"235")
+            self._arrive()
             for _ in range(self._options.per_connection):
                 self._submit()
                 go = self._load.mayStart()
                 if not go:
                     break
             self._hangUp()
+
+    def _stand(self) -> None:
+        self._arrive()
+        self._load.gather()
+        while self._load.mayStart():
+            self._submit()
+        self._load.gather()
+        self._hangUp()
+
+    def _arrive(self) -> None:
+        self.dial()
+        self.hello()
+        if self._options.login:
+            self._ask(b"AUTH PLAIN %s\r\n" % self._options.login.encode(), b"235")
 
     def dial(self) -> None:
         """Connect, with TLS where it is asked for."""
@@ -155,13 +190,20 @@ def run(load: Load) -> dict[str, float]:
             client.run()
         except (OSError, Unexpected) as error:
             failures.append(error)
-            load.until = 0.0
+            load.fail()
+        except threading.BrokenBarrierError:
+            pass  # another one has failed
 
     clients = [Client(load, number) for number in range(load.options.connections)]
     threads = [threading.Thread(target=work, args=(each,)) for each in clients]
     start = time.monotonic()
     for thread in threads:
         thread.start()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        if load.options.standing:
+            load.letGo("open")
+            start = time.monotonic()
+            load.letGo("done")
     for thread in threads:
         thread.join()
     seconds = time.monotonic() - start
@@ -205,7 +247,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--message", type=Path)
     parser.add_argument("--login", default="")
-    for name in ("pipelined", "tls", "resume", "idle"):
+    for name in ("pipelined", "tls", "resume", "standing", "idle"):
         parser.add_argument(f"--{name}", action="store_true")
     load = Load(parser.parse_args(arguments))
     try:

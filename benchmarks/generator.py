@@ -11,7 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -66,20 +66,9 @@ class Generator:
 
         :raise GeneratorFailed: with the first unexpected reply.
         """
-        message = self.directory / f"{load.name}.wire"
-        message.write_bytes(load.wire())
-        command = [
-            *self._clients(load, port, load.connections),
-            *("--message", str(message), "--recipients", str(load.recipients)),
-            *("--per-connection", str(load.perConnection)),
-            *("--seconds", str(seconds), "--messages", str(messages)),
-            *(["--login", LOGIN] if load.login else []),
-            *(["--pipelined"] if load.pipelined else []),
-            *(["--resume"] if load.resume else []),
-        ]
         try:
             ran = subprocess.run(
-                command,
+                self._command(load, port, seconds, messages),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -92,6 +81,55 @@ class Generator:
         if ran.returncode != 0:
             raise GeneratorFailed(f"{load.name}: {ran.stderr.strip()}")
         return Run(**json.loads(ran.stdout))
+
+    def standing(
+        self,
+        load: Load,
+        port: int,
+        opened: Callable[[], None],
+        done: Callable[[], None],
+        *,
+        seconds: float = 0.0,
+        messages: int = 0,
+    ) -> Run:
+        """Open all connections, and only then send messages; hang up when all is measured.
+
+        :param opened: called when all clients are logged in, and none has sent a message.
+        :param done: called when no message is under way, and none has hung up.
+        :raise GeneratorFailed: with the first unexpected reply.
+        """
+        with subprocess.Popen(
+            [*self._command(load, port, seconds, messages), "--standing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=pinned(self.cores),
+        ) as process:
+            assert process.stdin and process.stdout and process.stderr
+            for word, happened in (("open", opened), ("done", done)):
+                if process.stdout.readline() != f"{word}\n":
+                    raise GeneratorFailed(f"{load.name}: {process.stderr.read().strip()}")
+                happened()
+                process.stdin.write("\n")
+                process.stdin.flush()
+            said = process.stdout.readline()
+            if not said:
+                raise GeneratorFailed(f"{load.name}: {process.stderr.read().strip()}")
+        return Run(**json.loads(said))
+
+    def _command(self, load: Load, port: int, seconds: float, messages: int) -> list[str]:
+        message = self.directory / f"{load.name}.wire"
+        message.write_bytes(load.wire())
+        return [
+            *self._clients(load, port, load.connections),
+            *("--message", str(message), "--recipients", str(load.recipients)),
+            *("--per-connection", str(load.perConnection)),
+            *("--seconds", str(seconds), "--messages", str(messages)),
+            *(["--login", LOGIN] if load.login else []),
+            *(["--pipelined"] if load.pipelined else []),
+            *(["--resume"] if load.resume else []),
+        ]
 
     @contextlib.contextmanager
     def idle(self, load: Load, port: int, connections: int) -> Iterator[None]:

@@ -35,6 +35,7 @@ class Load:
     :param isAwkward: the message is that of :func:`awkward`, whatever the size.
     :param limits: of submitd's configuration, where the load goes beyond the defaults.
     :param goal: at most this ratio to the reference.
+    :param toBeat: the ratio of bun-smtp to the reference, where it was once measured beside it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Load:
     isAwkward: bool = False
     limits: Mapping[str, str] = attrs.field(factory=dict)
     goal: float = 1.0
+    toBeat: float | None = None
 
     @property
     def reference(self) -> str:
@@ -99,21 +101,42 @@ _TLS = {"tls": True, "login": True}
 _MANY = 128
 
 LOADS = (
-    Load(name="plain", text="plain, 600 messages a connection", perConnection=600, goal=0.60),
+    Load(
+        name="plain",
+        text="plain, 600 messages a connection",
+        perConnection=600,
+        goal=0.60,
+        toBeat=0.75,
+    ),
     Load(
         name="pipelined",
         text="plain, pipelined, 600 messages a connection",
         perConnection=600,
         pipelined=True,
         goal=0.55,
+        toBeat=0.79,
     ),
-    Load(name="single", text="plain, 1 message a connection", connections=4 * _MANY, goal=0.30),
-    Load(name="large", text="plain, 1 MB messages", size=MB, perConnection=600, goal=0.60),
+    Load(
+        name="single",
+        text="plain, 1 message a connection",
+        connections=4 * _MANY,
+        goal=0.30,
+        toBeat=0.42,
+    ),
+    Load(
+        name="large",
+        text="plain, 1 MB messages",
+        size=MB,
+        perConnection=600,
+        goal=0.60,
+        toBeat=0.70,
+    ),
     Load(
         name="tls-single",
         text="TLS, AUTH, 1 message a connection",
         connections=_MANY,
         goal=0.42,
+        toBeat=0.50,
         **_TLS,
     ),
     Load(
@@ -122,6 +145,7 @@ LOADS = (
         connections=_MANY,
         resume=True,
         goal=0.36,
+        toBeat=0.42,
         **_TLS,
     ),
     Load(
@@ -129,6 +153,7 @@ LOADS = (
         text="TLS, AUTH, 200 messages a connection",
         perConnection=200,
         goal=0.54,
+        toBeat=0.54,
         **_TLS,
     ),
     Load(
@@ -137,6 +162,7 @@ LOADS = (
         size=MB,
         perConnection=200,
         goal=0.58,
+        toBeat=0.60,
         **_TLS,
     ),
 )

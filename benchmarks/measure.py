@@ -144,7 +144,7 @@ def _once(
     time.sleep(0.05)
     used = tree.cpu() - before
     instructions = counter.stop() if counter else None
-    _compare(server, load, run)
+    compare(server, load, run)
     say(f"{load.text}, {server.name}, {repetition + 1}: {used / run.accepted * 1e6:.0f} us")
     return Sample(
         load=load.name,
@@ -164,7 +164,11 @@ def _once(
     )
 
 
-def _compare(server: Server, load: Load, run: Run) -> None:
+def compare(server: Server, load: Load, run: Run) -> None:
+    """See that what was answered is there.
+
+    :raise Miscounted: when it is not.
+    """
     accepted = server.accepted()
     if not run.accepted or accepted != run.accepted:
         raise Miscounted(
@@ -180,7 +184,7 @@ def prove(place: Place, generator: Generator) -> None:
     """
     with started([SubmitdMaildir], place, AWKWARD) as [server]:
         run = generator.run(AWKWARD, server.port, messages=20)
-        _compare(server, AWKWARD, run)
+        compare(server, AWKWARD, run)
         server.prove(AWKWARD)
 
 
@@ -189,23 +193,31 @@ def idle(
     place: Place,
     generator: Generator,
     connections: int,
+    repetitions: int,
     say: Say,
-) -> dict[str, float]:
-    """Measure what an idle TLS connection takes, in KiB of proportional set size.
+) -> dict[str, list[float]]:
+    """Measure what an idle TLS connection takes, in KiB of proportional set size, in turn.
 
     :raise GeneratorFailed: when the connections cannot be opened.
     """
     load = attrs.evolve(IDLE, limits={"connections": str(connections + 100)})
-    found = {}
-    for kind in servers:
-        with started([kind], place, load) as [server]:
-            # What the first connections bring with them is not the price of one.
-            with generator.idle(load, server.port, min(connections, 100)):
-                pass
-            time.sleep(0.5)
-            before = server.tree.proportional()
-            with generator.idle(load, server.port, connections):
-                time.sleep(0.5)
-                found[kind.name] = (server.tree.proportional() - before) / connections
-        say(f"{load.text}, {kind.name}: {found[kind.name]:.1f} KiB")
+    found: dict[str, list[float]] = {kind.name: [] for kind in servers}
+    for repetition in range(repetitions):
+        for kind in servers:
+            # A server of its own: what others have given back is free already.
+            with started([kind], place, load) as [server]:
+                size = _idle(server, load, generator, connections)
+            found[kind.name].append(size)
+            say(f"{load.text}, {kind.name}, {repetition + 1}: {size:.1f} KiB")
     return found
+
+
+def _idle(server: Server, load: Load, generator: Generator, connections: int) -> float:
+    # What the first connections bring with them is not the price of one.
+    with generator.idle(load, server.port, min(connections, 100)):
+        pass
+    time.sleep(0.5)
+    before = server.tree.proportional()
+    with generator.idle(load, server.port, connections):
+        time.sleep(0.5)
+        return (server.tree.proportional() - before) / connections

@@ -10,14 +10,16 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from benchmarks.loads import IDLE_GOAL, Load
+from benchmarks.loads import DURABLE, IDLE, IDLE_GOAL, LOADS, Load
 from benchmarks.measure import Sample
+from benchmarks.servers import versions
 
 
 @attrs.frozen
@@ -75,6 +77,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for line in lines
     ]
     return "\n".join([rule, shown[0], rule, *shown[1:], rule])
+
+
+def listTable(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of reStructuredText for the documentation."""
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
+    for row in (header, *rows):
+        marks = ["   * -", *["     -"] * (len(row) - 1)]
+        lines += [f"{mark} {cell}".rstrip() for mark, cell in zip(marks, row, strict=True)]
+    return "\n".join([*lines, ""])
 
 
 def names(samples: Sequence[Sample], load: str) -> list[str]:
@@ -141,22 +152,107 @@ def details(samples: Sequence[Sample], loads: Sequence[Load]) -> str:
     return table([*header, "generator", "resumed"], rows)
 
 
-def idleTable(found: dict[str, float]) -> str:
+def page(
+    samples: Sequence[Sample], idle: Mapping[str, Sequence[float]], environment: Mapping[str, Any]
+) -> str:
+    """All that was measured beside peers, for the documentation."""
+    parts = [
+        _about(environment),
+        _pageTable("Server CPU a message, microseconds", samples, LOADS, idle),
+        _pageTable("Durable", samples, DURABLE, {}),
+        _pageDetails(samples),
+    ]
+    return "\n".join(filter(None, parts))
+
+
+def _about(environment: Mapping[str, Any]) -> str:
+    programs = ", ".join(
+        f"{name} {version}" for name, version in environment.get("versions", {}).items()
+    )
+    text = (
+        f"{environment['cores']} cores of {environment['processor']},"
+        f" Linux {environment['kernel']}; {programs}."
+        f" The load of the machine before the run was {environment['load before']:.1f}."
+    )
+    return textwrap.fill(text, 100) + "\n"
+
+
+def _pageTable(
+    title: str,
+    samples: Sequence[Sample],
+    loads: Sequence[Load],
+    idle: Mapping[str, Sequence[float]],
+) -> str:
+    loads = [load for load in loads if names(samples, load.name)]
+    if not loads:
+        return ""
+    servers = list(dict.fromkeys(name for load in loads for name in names(samples, load.name)))
+    own = [name for name in servers if name.startswith("submitd")]
+    reference = loads[0].reference
+    rows = []
+    for load in loads:
+        cells = [spread(samples, load.name, server) for server in servers]
+        pairs = [ratio(samples, load.name, server, reference) for server in own]
+        toBeat = [f"{load.toBeat:.2f}"] if load.toBeat else []
+        rows.append(
+            [
+                load.text,
+                *(cell.shown() if cell else "-" for cell in cells),
+                *(pair.shown(2) if pair else "-" for pair in pairs),
+                f"{load.goal:.2f}",
+                *toBeat,
+            ]
+        )
+    if idle:
+        sizes = [Spread.of(idle[name]).shown(1) if name in idle else "-" for name in servers]
+        rows.append([f"{IDLE.text}, KiB", *sizes, "", f"{IDLE_GOAL:.0f} KiB", ""])
+    ratios = [f"{name} / {reference}" for name in own]
+    toBeat = ["bun-smtp"] if loads[0].toBeat else []
+    return listTable(title, ["load", *servers, *ratios, "goal", *toBeat], rows)
+
+
+def _pageDetails(samples: Sequence[Sample]) -> str:
+    rows = []
+    for load in (*LOADS, *DURABLE):
+        for server in names(samples, load.name):
+            found = {
+                figure: spread(samples, load.name, server, figure) or Spread(0, 0, 0)
+                for figure in ("rate", "p50", "p99", "peak", "busy")
+            }
+            rows.append(
+                [
+                    load.name,
+                    server,
+                    found["rate"].shown(),
+                    f"{found['p50'].median / 1000:.2f}",
+                    f"{found['p99'].median / 1000:.2f}",
+                    f"{found['peak'].median / 1024:.0f}",
+                    f"{found['busy'].median:.0%}",
+                ]
+            )
+    header = ["load", "server", "messages a second", "p50 ms", "p99 ms", "peak MiB", "server busy"]
+    return listTable("Rate, latency and memory", header, rows)
+
+
+def idleTable(found: Mapping[str, Sequence[float]]) -> str:
     """Memory of an idle TLS connection."""
     rows = [
-        [name, f"{size:.1f}", f"{IDLE_GOAL:.0f}" if name.startswith("submitd") else "-"]
-        for name, size in found.items()
+        [name, Spread.of(sizes).shown(1), f"{IDLE_GOAL:.0f}" if name.startswith("submitd") else "-"]
+        for name, sizes in found.items()
     ]
     return table(["server", "KiB of an idle TLS connection", "goal"], rows)
 
 
-def environment() -> dict[str, Any]:
-    """What one must know to compare with another run."""
+def environment(node: Path) -> dict[str, Any]:
+    """What one must know to compare with another run.
+
+    :param node: the directory with ``node_modules``.
+    """
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "processor": _processor(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "versions": versions(node),
         "load before": os.getloadavg()[0],
     }
 
@@ -171,6 +267,31 @@ def _processor() -> str:
 def write(path: Path, **found: Any) -> None:
     """Write all that was measured, as JSON."""
     path.write_text(json.dumps(found, indent=1, default=_plain) + "\n")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read what :func:`write` has written; samples are samples again.
+
+    :raise OSError: when there is no such file.
+    :raise ValueError: when it is another kind of file.
+    """
+    found: dict[str, Any] = json.loads(path.read_text())
+    if "samples" in found:
+        found["samples"] = [Sample(**each) for each in found["samples"]]
+    return found
+
+
+def insert(page: Path, name: str, text: str) -> None:
+    """Put tables between the marks of that name in a page.
+
+    :raise ValueError: when it has no such marks.
+    """
+    begin, end = f".. begin of {name}\n", f".. end of {name}\n"
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page} has no marks for {name}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _plain(value: Any) -> Any:

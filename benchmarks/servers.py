@@ -9,8 +9,11 @@ count of their own.  One that does not start or stop is :class:`ServerFailed`, w
 from __future__ import annotations
 
 import abc
+import importlib.metadata
 import importlib.util
+import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -476,6 +479,31 @@ class Postfix(Server):
 
 def _postfix() -> str | None:
     return shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def versions(node: Path) -> dict[str, str]:
+    """What is installed, with its version.
+
+    :param node: the directory with ``node_modules``.
+    """
+    found = {"Python": platform.python_version()}
+    for name in ("Twisted", "aiosmtpd", "uvloop"):
+        if importlib.util.find_spec(name.lower()):
+            found[name] = importlib.metadata.version(name)
+    package = node / "node_modules" / "smtp-server" / "package.json"
+    if package.is_file():
+        found["smtp-server"] = json.loads(package.read_text())["version"]
+    for name, command in (("Node", ["node", "--version"]), ("Postfix", ["postconf", "-d"])):
+        program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+        said = (
+            subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+            if program
+            else None
+        )
+        match = re.search(r"(?:\Av|^mail_version = )(\S+)", said.stdout, re.M) if said else None
+        if match:
+            found[name] = match[1]
+    return found
 
 
 def freePort() -> int:

@@ -106,6 +106,10 @@ class Measured:
         """Accept messages in one transaction."""
         self.link.write(lambda connection: store.accept(connection, made))
 
+    def close(self) -> None:
+        """Close the data base."""
+        self.link.close()
+
     def lease(self, claim: store.Claim) -> None:
         """Find the messages that are due, and give them back."""
         [leased] = self.link.write(lambda connection: store.lease(connection, [claim]))
@@ -133,9 +137,13 @@ def fill(link: Link, recipients: int) -> None:
             each.message["digest"] = None  # sent more than an hour ago
         link.write(lambda connection, lot=lot: store.accept(connection, lot))
         print(f"\rfilled {begin + len(lot)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    # What the kernel still has to write of all this is no matter of the queue's length.
+    if recipients:
+        print(file=sys.stderr)
     link.close()
+
+
+def settle() -> None:
+    """Wait for the disk: what is still to be written is no matter of the queue's length."""
     os.sync()
     time.sleep(SETTLE)
 
@@ -158,6 +166,7 @@ def main() -> None:
     empty, full = Measured(directory / "empty"), Measured(directory / "full")
     try:
         fill(full.link, options.recipients)
+        settle()
         for turn in range(options.turns):
             # Each comes first as often as the other: what one has written, the next one's sync
             # waits for.
@@ -171,8 +180,8 @@ def main() -> None:
         searched = seconds(lambda: full.link.look(lambda c: operations.messages(c, nobodys)))
         print(f"a sender that has no message: {searched:.2f} s")
     finally:
-        empty.link.close()
-        full.link.close()
+        empty.close()
+        full.close()
         shutil.rmtree(directory)
 
 

@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from unittest import SkipTest
 
 import attrs
+import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
 import submitd
-from benchmarks import generator, loads, processes, results
+from benchmarks import generator, growth, loads, processes, results, spool_depth
 from benchmarks.generator import Generator, GeneratorFailed
-from benchmarks.measure import Miscounted, Sample, _compare
-from benchmarks.servers import Server
+from benchmarks.measure import Miscounted, Sample, compare
+from benchmarks.servers import Place, Server
+from submitd.spool import schema, store
 
 ROOT = Path(submitd.__file__).resolve().parent.parent
 CORES = frozenset(os.sched_getaffinity(0))
@@ -153,6 +156,61 @@ class ResultTests(SynchronousTestCase):
         self.assertIn("200 (100-300)", results.costs(self.samples, loads.LOADS))
         self.assertIn("0.60 (0.60-0.60)  0.60  1.00", results.ratios(self.samples, loads.LOADS))
 
+    def test_page(self) -> None:
+        """The page has the same figures as the terminal, with the goal and what is to be beaten."""
+        about = {"cores": 2, "processor": "x", "kernel": "6", "load before": 0.1}
+        idle = {"submitd": [12.0, 14.0, 13.0]}
+        lines = results.page(self.samples, idle, {**about, "versions": {"Node": "v20"}}).split("\n")
+        row = lines.index("   * - plain, 600 messages a connection")
+        cells = ["120 (60-180)", "200 (100-300)", "0.60 (0.60-0.60)", "0.60", "0.75"]
+        self.assertEqual(lines[row + 1 : row + 6], [f"     - {cell}" for cell in cells])
+        self.assertIn("     - 13.0 (12.0-14.0)", lines)
+        self.assertIn("Node v20", lines[0])
+
+    def test_insert(self) -> None:
+        """Tables take the place of those before them, and nothing else of the page is touched."""
+        page = Path(self.mktemp())
+        page.write_text("a\n\n.. begin of peers\n\nold\n\n.. end of peers\n\nb\n")
+        results.insert(page, "peers", "new\n")
+        results.insert(page, "peers", "newer\n")
+        self.assertEqual(
+            page.read_text(), "a\n\n.. begin of peers\n\nnewer\n\n.. end of peers\n\nb\n"
+        )
+
+    def test_insertNowhere(self) -> None:
+        """A page without the marks is left as it is."""
+        page = Path(self.mktemp())
+        page.write_text("a\n")
+        failure = self.assertRaises(ValueError, results.insert, page, "peers", "new\n")
+        self.assertIn("no marks for peers", str(failure))
+        self.assertEqual(page.read_text(), "a\n")
+
+
+class QueueTests(SynchronousTestCase):
+    """The line of growth whose servers have a long queue."""
+
+    def test_asLongAsItWas(self) -> None:
+        """What a run has put into the queue is no part of the next one's."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        server = growth.Prefilled(Place(directory, CORES, Path()), 3)
+        server.start(attrs.evolve(loads.DURABLE[0], limits={}))
+        self.addCleanup(server.stop)
+        now = time.time()
+        server.queue.write(
+            lambda connection: store.accept(connection, [spool_depth.message(9, now, now)])
+        )
+        self.assertEqual(self.length(server), 4)
+        server.forget()
+        self.assertEqual(self.length(server), 3)
+        self.assertGreater(server.search(), 0.0)
+
+    def length(self, server: growth.Prefilled) -> int:
+        """How many recipients wait."""
+        count = sa.select(sa.func.count()).select_from(schema.recipient)
+        found: int = server.queue.look(lambda connection: connection.execute(count).scalar_one())
+        return found
+
 
 class CountTests(SynchronousTestCase):
     """What was answered must be at the other end."""
@@ -168,7 +226,7 @@ class CountTests(SynchronousTestCase):
 
         run = generator.Run(10, 1.0, 1, 0, 1, 1, 1, 1.0)
         server: Server = Loses()  # type: ignore[assignment]
-        self.assertRaises(Miscounted, _compare, server, loads.LOADS[0], run)
+        self.assertRaises(Miscounted, compare, server, loads.LOADS[0], run)
 
 
 class Scripted:
@@ -227,6 +285,25 @@ class PythonGeneratorTests(SynchronousTestCase):
     def test_closed(self) -> None:
         """A connection that is closed is a failure too."""
         self.assertIn("EHLO: connection", self.refused(b"220 a\r\n"))
+
+    def test_standing(self) -> None:
+        """Clients send when all of them are there, and are measured before they go."""
+        server = Scripted(b"220 a\r\n", b"250 b\r\n", *[b"250 c\r\n"] * 2, b"354 d\r\n")
+        self.addCleanup(server.stop)
+        load = loads.Load(name="plain", text="plain", connections=1)
+        steps: list[str] = []
+        failure = self.assertRaises(
+            GeneratorFailed,
+            self.generator().standing,
+            load,
+            server.port,
+            lambda: steps.append("opened"),
+            lambda: steps.append("done"),
+            messages=1,
+        )
+        # It takes the message's end for the end of its script, and closes.
+        self.assertEqual(steps, ["opened"])
+        self.assertIn("plain: message: ", str(failure))
 
     def test_malformed(self) -> None:
         """What looks like the code and is not a reply is none."""
@@ -317,13 +394,25 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("submitd-spool", ran.stdout)
 
     def test_growth(self) -> None:
-        """The growth of a line is measured point by point."""
+        """The growth of a line is measured point by point, and can be put into a page."""
+        output = Path(self.mktemp()).absolute()
         ran = self.run_(
-            *("growth", "--lines", "recipients", "--largest", "10"),
+            *("growth", "--lines", "recipients,queued", "--largest", "10"),
             *("--repetitions", "1", "--messages", "20", "--seconds", "0"),
+            *("--output", str(output)),
         )
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("recipients  10", ran.stdout)
+        self.assertIn("queued      0", ran.stdout)
+        shown = self.run_("--rst", str(output / "growth.json"))
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertIn(".. list-table:: Recipients in the queue (durable)", shown.stdout)
+
+    def test_noResults(self) -> None:
+        """A file that is none of results is named, instead of a page that is spoilt."""
+        ran = self.run_("--rst", "no-such-file")
+        self.assertEqual(ran.returncode, 2)
+        self.assertIn("no-such-file", ran.stderr)
 
     def test_unknown(self) -> None:
         """A load that there is not is named, and not left out in silence."""
