@@ -1,10 +1,11 @@
 """Next hops with their connections: found, opened, used again, and bounded in number.
 
 A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
-the next one when it leaves us before the end of the message; its connections are kept for the next message for a while.  One that nobody can connect to is left alone
-for a time, so that a thousand messages for it cost one attempt.  REQUIRETLS (RFC 8689) has
-destinations of its own, whose TLS is verified; over MX records, which anybody can forge, only hosts
-below the recipient's own domain are good enough for it.
+the next one when it leaves us before the end of the message; its connections are kept for the next
+message for a while.  One that nobody can connect to is left alone for a time, so that a thousand
+messages for it cost one attempt.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is
+verified; over MX records, which anybody can forge, only hosts below the recipient's own domain are
+good enough for it.
 """
 
 from __future__ import annotations

@@ -225,18 +225,14 @@ def _change(connection: sa.Connection, wanted: Change) -> dict[str, int]:
     return dict(Tally(row.message for row in rows))
 
 
-_THIS = (
-    recipient.c.message == sa.bindparam("id"),
-    recipient.c.position == sa.bindparam("at"),
-)
 _AGAIN = (
     sa.update(recipient)
-    .where(*_THIS)
+    .where(*store.THIS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("when"), token=None)
 )
 _GIVE_UP = _AGAIN.values(expires=sa.bindparam("when"))
-_HOLD = sa.update(recipient).where(*_THIS).values(state=State.HELD.value, due=None, token=None)
-_DELETE = sa.delete(recipient).where(*_THIS)
+_HOLD = sa.update(recipient).where(*store.THIS).values(state=State.HELD.value, due=None, token=None)
+_DELETE = sa.delete(recipient).where(*store.THIS)
 _LEFT = (
     sa.select(recipient.c.position)
     .where(

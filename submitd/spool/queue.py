@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events
-from submitd.interfaces import IBody, ISpool, ISpoolOperations
+from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.spool import operations, store
+from submitd.spool.body import Body
 from submitd.spool.database import Database, Link, Unusable, asRefused
+from submitd.spool.outcomes import Settling, settle
 from submitd.spool.owners import Owners
 from submitd.spool.records import (
     Action,
@@ -188,7 +190,7 @@ class Queue:
         """See :meth:`submitd.interfaces.ISpool.settle`."""
         now = self.now()
         own = [store.ownMessage(report, now) for report in reports]
-        settling = store.Settling(
+        settling = Settling(
             work=work,
             settlements=outcomes,
             reports=own,
@@ -198,7 +200,7 @@ class Queue:
         )
         times = [each.due for each in outcomes if each.due is not None]
         times += _dueTimes(own)
-        settled = self._write(store.settle, settling)
+        settled = self._write(settle, settling)
         return settled.addCallback(lambda _: self._tell(times))
 
     def nextDue(self) -> Deferred[float | None]:
@@ -351,52 +353,3 @@ def _leased(leased: store.Leased) -> list[Work]:
 
 def _logDamage(damaged: Damaged) -> None:
     events.emit(events.MESSAGE_DAMAGED, id=damaged.messageId, problem=damaged.reason)
-
-
-@implementer(IBody)
-class Body:
-    """The octets of a message, read one chunk at a time.
-
-    :param messageId: which message.
-    :param look: reads in a thread.
-    :param quarantine: puts a damaged message on hold.
-    """
-
-    def __init__(
-        self,
-        messageId: str,
-        look: Run,
-        quarantine: Callable[[Damaged], Deferred[None]],
-    ) -> None:
-        self._id = messageId
-        self._look = look
-        self._quarantine = quarantine
-        self._sequence = 0
-        self._left = -1
-
-    def next(self) -> Deferred[bytes]:
-        """See :meth:`submitd.interfaces.IBody.next`."""
-        if self._left == 0:
-            return succeed(b"")
-        if self._left < 0:
-            return self._look(store.firstChunk, self._id).addCallback(self._first)
-        return self._look(store.chunk, self._id, self._sequence).addCallback(self._next)
-
-    def _first(self, found: tuple[int, bytes, bytes] | None) -> bytes | Deferred[bytes]:
-        if found is None:
-            raise LookupError(f"there is no message {self._id}")
-        self._left, fields, data = found
-        return self._count(fields + data)
-
-    def _next(self, data: bytes | None) -> bytes | Deferred[bytes]:
-        return self._count(data or b"")
-
-    def _count(self, data: bytes) -> bytes | Deferred[bytes]:
-        self._sequence += 1
-        if (not data and self._left) or len(data) > self._left:
-            damaged = Damaged(
-                self._id, f"chunk {self._sequence - 1} of its body is missing or too long"
-            )
-            return self._quarantine(damaged).addCallback(lambda _: Failure(damaged))
-        self._left -= len(data)
-        return data

@@ -1,4 +1,4 @@
-"""What the service does to the data base, as statements for :mod:`submitd.spool.writer`.
+"""Accepting and leasing, as statements for :mod:`submitd.spool.writer`; and the ends of messages.
 
 Each function takes a connection within a transaction and a list of arguments, and gives a result
 for each.  None of them reads more than what it is about: every condition is served by a key or an
@@ -15,21 +15,12 @@ import sqlalchemy as sa
 
 from submitd.spool.owners import Owners
 from submitd.spool.prepared import Prepared
-from submitd.spool.records import (
-    Damaged,
-    LeaseLost,
-    NewMessage,
-    QueuedRecipient,
-    Settlement,
-    State,
-    Work,
-)
+from submitd.spool.records import Damaged, LeaseLost, NewMessage, QueuedRecipient, State, Work
 from submitd.spool.rows import (
     Row,
     cutReply,
     messageFrom,
     messageRow,
-    octets,
     recipientFrom,
     recipientRows,
 )
@@ -46,7 +37,7 @@ STALE = 24 * 3600.0
 MAX_TIDIED = 500
 """Rows of one kind that are cleared away in one transaction, so that nobody waits long for it."""
 
-_FINAL = [state.value for state in State if state.isFinal]
+FINAL = [state.value for state in State if state.isFinal]
 
 
 # Accepting.
@@ -269,14 +260,14 @@ _OF_MESSAGES = (
     .with_for_update(skip_locked=True)
 )
 _MESSAGES = sa.select(message).where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
-_THIS = (
+THIS = (
     recipient.c.message == sa.bindparam("id"),
     recipient.c.position == sa.bindparam("at"),
 )
-_OURS = (*_THIS, recipient.c.token == sa.bindparam("held"))
+_OURS = (*THIS, recipient.c.token == sa.bindparam("held"))
 _TAKE = Prepared(
     sa.update(recipient)
-    .where(*_THIS)
+    .where(*THIS)
     .values(state=State.LEASED.value, due=sa.bindparam("until"), token=sa.bindparam("held"))
 )
 _EXTEND = Prepared(sa.update(recipient).where(*_OURS).values(due=sa.bindparam("until")))
@@ -475,45 +466,13 @@ def nextDue(connection: sa.Connection) -> float | None:
     return min((time for time in times if time is not None), default=None)
 
 
-# Outcomes.
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Settling:
-    """What came of some recipients.
-
-    :param keep: seconds for which the record of a finished message is kept.
-    """
-
-    work: Work
-    settlements: Sequence[Settlement]
-    reports: Sequence[Acceptance]
-    now: float
-    who: str
-    keep: float
+# The history of a message, and its end.
 
 
 # The message's row is the lock: of two nodes that settle its last two recipients one must see the
 # other's, or the message would stay for ever.
 _LOCKED = Prepared(
     sa.select(message.c.digest).where(message.c.id == sa.bindparam("id")).with_for_update()
-)
-_STANDING = Prepared(
-    sa.select(recipient.c.position, recipient.c.state, recipient.c.token).where(
-        recipient.c.message == sa.bindparam("id")
-    )
-)
-_SETTLE = Prepared(
-    sa.update(recipient)
-    .where(*_THIS)
-    .values(
-        state=sa.bindparam("now_state"),
-        reply=sa.bindparam("now_reply"),
-        due=sa.bindparam("now_due"),
-        notified=sa.func.coalesce(sa.bindparam("now_notified"), recipient.c.notified),
-        attempts=recipient.c.attempts + sa.bindparam("tried"),
-        token=None,
-    )
 )
 _FINISHED = Prepared(
     sa.update(message)
@@ -523,72 +482,6 @@ _FINISHED = Prepared(
 _DROP_MESSAGE = Prepared(sa.delete(message).where(message.c.id == sa.bindparam("id")))
 _DROP_RECIPIENTS = Prepared(sa.delete(recipient).where(recipient.c.message == sa.bindparam("id")))
 _DROP_HISTORY = Prepared(sa.delete(history).where(history.c.message == sa.bindparam("id")))
-
-
-def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
-    """Write down what came of recipients, and queue the reports about it.
-
-    :raise LeaseLost: when a recipient is somebody else's by now.
-    """
-    # In one order on all nodes, so that no two of them wait for each other's message.
-    for each in sorted(settlings, key=lambda settling: settling.work.message.id):
-        _settle(connection, each)
-    reports = [report for each in settlings for report in each.reports]
-    if reports:
-        accept(connection, reports)
-    return [None] * len(settlings)
-
-
-def _settle(connection: sa.Connection, settling: Settling) -> None:
-    id, token = settling.work.message.id, settling.work.token
-    digest = lock(connection, id)
-    standing = _STANDING.run(connection, {"id": id}).all()
-    held = {row.position for row in standing if row.token == token}
-    ours = {each.position: each.state for each in settling.settlements}
-    lost = [position for position in ours if position not in held]
-    if lost:
-        raise LeaseLost(id, lost)
-    if digest is not None and State.FAILED in ours.values():
-        # Sent again after it was given up, it is not a repetition.
-        _FORGET.run(connection, {"one": digest})
-    # What cannot be read of the others is no reason to lose what came of these.
-    isFinished = all(
-        ours[row.position].isFinal if row.position in ours else row.state in _FINAL
-        for row in standing
-    )
-    if isFinished and not settling.keep:
-        drop(connection, id)
-        return
-    _record(connection, settling)
-    if isFinished:
-        finish(connection, id, settling.now)
-
-
-def _record(connection: sa.Connection, settling: Settling) -> None:
-    id = settling.work.message.id
-    _SETTLE.run(
-        connection,
-        [
-            {
-                "id": id,
-                "at": each.position,
-                "now_state": each.state.value,
-                "now_reply": cutReply(each.reply),
-                "now_due": each.due,
-                "now_notified": each.notified,
-                "tried": int(each.attempted),
-            }
-            for each in settling.settlements
-        ],
-    )
-    note(
-        connection,
-        [
-            historyRow(id, each.position, settling.now, each.state.value, each.reply, settling.who)
-            for each in settling.settlements
-            if each.attempted or each.state is not State.DELAYED
-        ],
-    )
 
 
 def historyRow(id: str, position: int | None, at: float, event: str, text: str, who: str) -> Row:
@@ -651,7 +544,7 @@ class Tidying:
 
 _HOLD = (
     sa.update(recipient)
-    .where(recipient.c.message == sa.bindparam("id"), recipient.c.state.not_in(_FINAL))
+    .where(recipient.c.message == sa.bindparam("id"), recipient.c.state.not_in(FINAL))
     .values(state=State.HELD.value, due=None, token=None, reply=sa.bindparam("reason"))
 )
 _OLD_SUBMISSIONS = Prepared(
@@ -706,30 +599,3 @@ def _tidy(connection: sa.Connection, tidying: Tidying) -> bool:
     for id in ids:
         drop(connection, id)
     return len(digests) == MAX_TIDIED or len(ids) == MAX_TIDIED
-
-
-# Reading.
-
-
-_FIRST = Prepared(
-    sa.select(message.c.size, message.c.fields, part.c.data)
-    .outerjoin_from(message, part, sa.and_(part.c.message == message.c.id, part.c.sequence == 0))
-    .where(message.c.id == sa.bindparam("id"))
-)
-_PART = Prepared(
-    sa.select(part.c.data).where(
-        part.c.message == sa.bindparam("id"), part.c.sequence == sa.bindparam("at")
-    )
-)
-
-
-def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] | None:
-    """A message's size, its fields and its first chunk."""
-    row = _FIRST.run(connection, {"id": id}).one_or_none()
-    return None if row is None else (row.size, octets(row.fields), octets(row.data))
-
-
-def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes | None:
-    """A chunk of its body."""
-    data = _PART.run(connection, {"id": id, "at": sequence}).scalar()
-    return None if data is None else octets(data)
