@@ -5,16 +5,18 @@ would be over at once and every client cut off; when it is set back by an hour, 
 happen later would happen for an hour.  :func:`steady` has a reactor begin with the time of day, and
 go on from there by the clock that nobody can set.
 
-What is written down or comes from outside (dates in messages, times in the spool) is in the time of
-day: those who need it call ``time.time``.
+What is written down, is shown to somebody or comes from outside (dates in messages, times in the
+spool) is in the time of day: :func:`timeOfDay`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-from twisted.python.runtime import seconds as timeOfDay
+from twisted.internet.interfaces import IReactorCore
+from twisted.python.runtime import seconds as systemClock
 
 
 def steady(reactor: Any) -> Any:
@@ -24,7 +26,25 @@ def steady(reactor: Any) -> Any:
         ``Clock``, is left as it is.
     :return: the same reactor.
     """
-    if getattr(reactor, "seconds", None) is timeOfDay:
-        start = timeOfDay() - time.monotonic()
+    if getattr(reactor, "seconds", None) is systemClock:
+        start = systemClock() - time.monotonic()
         reactor.seconds = lambda: start + time.monotonic()
     return reactor
+
+
+def timeOfDay(clock: Any) -> Callable[[], float]:
+    """What tells the time of day to those who have a clock.
+
+    :param clock: a reactor, whose time may be steady; one that is no reactor, such as a ``Clock``,
+        tells the time of day itself.
+    """
+    return time.time if IReactorCore.providedBy(clock) else clock.seconds
+
+
+def commonSeconds(clock: Any) -> Callable[[], float]:
+    """What tells a time that nobody can set and that all processes of a machine have in common.
+
+    :param clock: as for :func:`timeOfDay`; two reactors' own times differ when the system's clock
+        has been set between their beginnings.
+    """
+    return time.monotonic if IReactorCore.providedBy(clock) else clock.seconds

@@ -8,7 +8,7 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.steady import steady
+from submitd.steady import commonSeconds, steady, timeOfDay
 
 
 class Bare(ReactorBase):
@@ -47,3 +47,16 @@ class SteadyTests(SynchronousTestCase):
         clock = Clock()
         self.assertIs(steady(clock), clock)
         self.assertEqual(clock.seconds(), 0)
+
+    def test_timeOfDay(self) -> None:
+        """What is written down is in the time of day, however long ago the reactor began."""
+        self.patch(time, "time", lambda: 5e9)
+        self.assertEqual(timeOfDay(self.reactor)(), 5e9)
+        self.assertEqual(timeOfDay(Clock())(), 0)
+
+    def test_common(self) -> None:
+        """Processes that began at other times of day count by the same seconds."""
+        self.patch(time, "time", lambda: 5e9)
+        other = steady(Bare())
+        self.assertEqual(commonSeconds(self.reactor)(), commonSeconds(other)())
+        self.assertEqual(commonSeconds(Clock())(), 0)

@@ -14,8 +14,9 @@ is over may still be counted by a Redis that is merely slow.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
@@ -23,8 +24,10 @@ from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.counters.memory import Memory
+from submitd.counters.names import asTime
 from submitd.counters.redis import SCHEMES, Redis
 from submitd.counters.windows import Room, Storage, Taken, Want
+from submitd.steady import commonSeconds, timeOfDay
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -71,6 +74,8 @@ class Counters:
         self._name = name
         self._refusal = refusal
         self._clock: IReactorTime | None = None
+        self._timeOfDay: Callable[[], float] = time.time
+        self._seconds: Callable[[], float] = self._notStarted
         self._run: Run | None = None
         self._turns = DeferredSemaphore(MAX_THREADS)
         self._isRehearsal = False
@@ -96,6 +101,10 @@ class Counters:
         :param run: runs a function in a thread, in place of the reactor's own.
         """
         self._clock = reactor
+        self._timeOfDay = timeOfDay(reactor)
+        # Nodes that share a Redis have only the time of day in common.
+        inRedis = self._memory is None
+        self._seconds = self._timeOfDay if inRedis else commonSeconds(reactor)
         self._run = run or inThreadsOf(reactor)
 
     def share(self, storage: Storage) -> None:
@@ -114,13 +123,18 @@ class Counters:
 
         :raise RuntimeError: before :meth:`start`.
         """
-        if self._clock is None:
-            raise RuntimeError(f"{self._name} has not been started")
-        return self._clock
+        return self._clock if self._clock is not None else self._notStarted()
+
+    def _notStarted(self) -> NoReturn:
+        raise RuntimeError(f"{self._name} has not been started")
 
     def now(self) -> float:
-        """Seconds since 1970."""
-        return self.clock.seconds()
+        """The time of the counts, in seconds; what it begins with is nobody's business."""
+        return self._seconds()
+
+    def shown(self, seconds: float) -> str:
+        """A time of the counts as a reply shows it."""
+        return asTime(seconds + (self._timeOfDay() - self.now()))
 
     def take(
         self, wants: Sequence[Want], together: bool = True
@@ -161,7 +175,7 @@ class Counters:
         return self._answered(answer)
 
     def _ask(self, question: Callable[[Storage], T]) -> T | Deferred[T | None] | None:
-        now = self.now()
+        now = self.clock.seconds()
         if self._isAway and now < self._askAgain:
             self._refuse()
             return None
@@ -198,7 +212,7 @@ class Counters:
             events.emit(
                 events.COUNTERS_AWAY, policy=self._name, cause=cause, verdict=self._onFailure
             )
-        self._askAgain = self.now() + PAUSE
+        self._askAgain = self.clock.seconds() + PAUSE
         self._refuse()
         return None
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,7 @@ from submitd.interfaces import (
 )
 from submitd.policies.webhook import HookFailed, makeHook, mistake
 from submitd.session import Session
+from submitd.steady import commonSeconds, timeOfDay
 from submitd.typed import Count, Rates, Seconds
 
 # Logins whose history is in memory.
@@ -125,6 +127,9 @@ class Brake:
     _recent: Storage = attrs.field(init=False, repr=False, factory=Memory)
     _isShared: bool = attrs.field(init=False, repr=False, default=False)
     _reactor: Any = attrs.field(init=False, repr=False, default=None)
+    # What is in the file outlives the process and its clock, what is counted does not.
+    _now: Callable[[], float] = attrs.field(init=False, repr=False, default=time.time)
+    _seconds: Callable[[], float] = attrs.field(init=False, repr=False, default=time.monotonic)
     _run: Run = attrs.field(init=False, repr=False, default=None)
     _writing: LoopingCall = attrs.field(init=False, repr=False)
     _commands: int = attrs.field(init=False, repr=False, default=0)
@@ -171,6 +176,8 @@ class Brake:
         :param run: runs a function in a thread, in place of the reactor's own.
         """
         self._reactor = reactor
+        self._now = timeOfDay(reactor)
+        self._seconds = commonSeconds(reactor)
         self._run = run or inThreadsOf(reactor)
         self._writing.clock = reactor
         self._writing.start(WRITE_EVERY, now=False)
@@ -204,7 +211,7 @@ class Brake:
             deciding.addErrback(self._broken)
             return deciding.addCallback(self._decided, session, envelope, login)
         usual = self._logins.get(login)
-        if usual is None or usual.braked > self._reactor.seconds():
+        if usual is None or usual.braked > self._now():
             # Whether a braked login has been let go stands in the file.
             reading: Deferred[Any] = self._run(self._file.read, login)
             reading.addErrback(self._broken)
@@ -215,7 +222,7 @@ class Brake:
 
     def _decision(self, envelope: Envelope, login: str) -> Callable[[Usual], Decision]:
         """What is asked of the file, in a thread."""
-        recipients, now = _recipients(envelope), self._reactor.seconds()
+        recipients, now = _recipients(envelope), self._now()
 
         def decide(usual: Usual) -> Decision:
             return self._judge(usual, recipients, login, now)
@@ -236,14 +243,14 @@ class Brake:
         if usual is None:
             usual = self._logins[login] = read or Usual()
             self._shrink()
-        elif read is not None and read.trusted > self._reactor.seconds():
+        elif read is not None and read.trusted > self._now():
             # Not by the brake's absence: it may not have been written yet.
             usual.braked, usual.trusted = 0.0, read.trusted
         self._logins.move_to_end(login)
         self._decide(usual, session, envelope, login)
 
     def _decide(self, usual: Usual, session: Session, envelope: Envelope, login: str) -> None:
-        decision = self._judge(usual, _recipients(envelope), login, self._reactor.seconds())
+        decision = self._judge(usual, _recipients(envelope), login, self._now())
         if decision.isNew:
             braking = self._run(self._file.brake, login, usual.braked, decision.reason)
             braking.addErrback(self._broken)
@@ -268,7 +275,7 @@ class Brake:
                 Want(f"{window.seconds}/{shortened(login)}", window, new)
                 for window in self._windows
             ]
-            taken = self._recent.take(wants, now, True)
+            taken = self._recent.take(wants, self._seconds(), True)
             if taken.shortage is not None:
                 window = self._windows[taken.shortage]
                 return f"more than {window.text} first-time recipients"

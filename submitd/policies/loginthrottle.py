@@ -34,7 +34,7 @@ from zope.interface import implementer
 from submitd import events
 from submitd.counters.counters import Counters, then
 from submitd.counters.memory import Memory
-from submitd.counters.names import addressOf, asTime, networkOf
+from submitd.counters.names import addressOf, networkOf
 from submitd.counters.shared import SharedCounts
 from submitd.counters.windows import Room, Storage, Taken, Want, Window, parseWindows
 from submitd.interfaces import (
@@ -187,7 +187,7 @@ class LoginThrottle:
 
     def _greet(self, rooms: list[Room] | None, wants: list[Want]) -> None:
         if rooms is not None and not rooms[0].used:
-            _refuseFull(rooms[1:], wants[1:])
+            self._refuseFull(rooms[1:], wants[1:])
 
     def loginRequested(self, session: Session, credentials: Any) -> Any:
         """Refuse who is blocked, and delay who has failed before.
@@ -209,13 +209,23 @@ class LoginThrottle:
         split = 1 + len(own)
         wants = own if attempt.isKnown else others
         rooms = rooms[1:split] if attempt.isKnown else rooms[split:]
-        _refuseFull(rooms, wants)
+        self._refuseFull(rooms, wants)
         ofLate = [
             room.used
             for room, want in zip(rooms, wants, strict=True)
             if want.key.startswith(self._shortest)
         ]
         return self._wait(max(ofLate, default=0))
+
+    def _refuseFull(self, rooms: list[Room], wants: list[Want]) -> None:
+        full = [
+            (room.until, want) for room, want in zip(rooms, wants, strict=True) if room.left < 1
+        ]
+        if full:
+            until, want = max(full)
+            said = f"Too many failed logins; try again after {self._counters.shown(until)}"
+            scope = want.key.split("/")[1]
+            raise Refused(Reply(421, "4.7.0", said), f"blocked by {scope}: {want.window.text}")
 
     def _wait(self, failures: int) -> Deferred[None] | None:
         over = failures - self.free
@@ -354,15 +364,6 @@ def _secretOf(credentials: Any) -> bytes | None:
         if isinstance(secret, bytes):
             return secret
     return None
-
-
-def _refuseFull(rooms: list[Room], wants: list[Want]) -> None:
-    full = [(room.until, want) for room, want in zip(rooms, wants, strict=True) if room.left < 1]
-    if full:
-        until, want = max(full)
-        said = f"Too many failed logins; try again after {asTime(until)}"
-        scope = want.key.split("/")[1]
-        raise Refused(Reply(421, "4.7.0", said), f"blocked by {scope}: {want.window.text}")
 
 
 def _after(clock: IReactorTime, seconds: float) -> Deferred[None]:

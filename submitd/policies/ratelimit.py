@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from submitd import events
 from submitd.counters.counters import Counters, then
-from submitd.counters.names import addressOf, asTime, networkOf, shortened
+from submitd.counters.names import addressOf, networkOf, shortened
 from submitd.counters.shared import SharedCounts
 from submitd.counters.windows import Room, Taken, Want, Window, parseWindows
 from submitd.envelope import Envelope, Recipient
@@ -88,10 +88,10 @@ class Limit:
         """What is asked of the counters for somebody."""
         return Want(self.prefix + name, self.window, cost, self.mark)
 
-    def refusal(self, code: int, status: str, until: float) -> Refused:
+    def refusal(self, code: int, status: str, until: str) -> Refused:
         """The refusal for somebody who has no room."""
         said = f"Too many {self.what}: {self.window.text} for {_WHOSE[self.scope]}"
-        return Refused(Reply(code, status, f"{said}; try again after {asTime(until)}"))
+        return Refused(Reply(code, status, f"{said}; try again after {until}"))
 
 
 Asked = list[tuple[Limit, str]]
@@ -261,7 +261,7 @@ class RateLimit:
         least: tuple[Limit, Room] | None = None
         for (limit, _), room in zip(asked, rooms, strict=True):
             if room.left < 1:
-                raise limit.refusal(450, "4.7.1", room.until)
+                raise limit.refusal(450, "4.7.1", self._counters.shown(room.until))
             if limit.what == "recipients" and (least is None or room.left < least[1].left):
                 least = limit, room
         if least is not None:
@@ -279,7 +279,7 @@ class RateLimit:
         if len(envelope.recipients) >= room.left:
             # Of an empty window, the first to leave will be those of this message.
             until = room.until if room.used else room.until + limit.window.seconds
-            raise limit.refusal(452, "4.5.3", until)
+            raise limit.refusal(452, "4.5.3", self._counters.shown(until))
 
     def dataRequested(self, session: Session, envelope: Envelope) -> Any:
         """Count the message and its recipients.
@@ -296,7 +296,8 @@ class RateLimit:
         if taken is None:
             return
         if taken.shortage is not None:
-            raise asked[taken.shortage][0].refusal(450, "4.7.1", taken.until)
+            until = self._counters.shown(taken.until)
+            raise asked[taken.shortage][0].refusal(450, "4.7.1", until)
         for at in taken.marked:
             self._warn(session, *asked[at])
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from submitd import events
 from submitd.counters import counters as counting
@@ -50,6 +52,35 @@ class Threads:
             except Exception:
                 value = Failure()
             result.callback(value)
+
+
+@implementer(IReactorCore)
+class Reactor(Clock):
+    """One whose clock began at another time of day."""
+
+
+class TimeTests(SynchronousTestCase):
+    """The system's clock is set while the service runs."""
+
+    def counters(self, where: str) -> Counters:
+        """Counts with three clocks of which no two agree."""
+        self.patch(time, "time", lambda: 1e9)
+        self.patch(time, "monotonic", lambda: 500.0)
+        counters = Counters(where, "open", 1.0, "rate-limit")
+        counters.start(Reactor(), Threads())
+        return counters
+
+    def test_memory(self) -> None:
+        """Windows do not jump with it, and replies show the time of day all the same."""
+        counters = self.counters("memory")
+        self.assertEqual(counters.now(), 500.0)
+        self.assertEqual(counters.shown(560.0), "2001-09-09 01:47:40 UTC")
+
+    def test_redis(self) -> None:
+        """Nodes that share a Redis have the time of day in common."""
+        counters = self.counters(URL)
+        self.assertEqual(counters.now(), 1e9)
+        self.assertEqual(counters.shown(1e9 + 60), "2001-09-09 01:47:40 UTC")
 
 
 class OutageTests(SynchronousTestCase):

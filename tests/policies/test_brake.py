@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 from submitd import events
 from submitd.counters import shared
+from submitd.counters.history import HistoryFile
 from submitd.counters.shared import SharedCounts
 from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning, IShared
 from submitd.policies import brake as module
@@ -132,6 +136,15 @@ class FirstTimeTests(BrakeCase):
         self.assertIsNotNone(self.held(policy, *self.strangers(6)))
         self.clock.advance(DAY)
         self.assertIsNone(self.held(policy, *self.strangers(5)))
+
+    def test_clockSet(self) -> None:
+        """How long a brake lasts stands in the file by the time of day, not by the reactor's."""
+        alsoProvides(self.clock, IReactorCore)
+        self.patch(time, "time", lambda: 2e9)
+        policy = self.brake(first_time=Rates("5/hour"))
+        self.assertIsNotNone(self.held(policy, *self.strangers(6)))
+        read = HistoryFile(self.file).read("alice")
+        self.assertEqual(read.braked, 2e9 + DAY)
 
     def test_anonymous(self) -> None:
         """Without a login there is nobody to be braked."""
