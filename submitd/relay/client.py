@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -30,8 +29,6 @@ from typing import Literal
 import attrs
 
 from submitd.relay.capabilities import (
-    EIGHT_BIT,
-    UTF8_HEADER,
     Capabilities,
     mailCommand,
     rcptCommand,
@@ -39,10 +36,20 @@ from submitd.relay.capabilities import (
     recipientRefusal,
     refusal,
 )
+from submitd.relay.content import Content
 from submitd.relay.login import Account, Exchange, choose
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
-from submitd.wire.data import DotEncoder, LineEndings
-from submitd.wire.reply import BARE_LINE_ENDING, Reply, ReplyParser, ReplySyntaxError
+from submitd.relay.states import (
+    STATES,
+    BodyWanted,
+    Done,
+    Ended,
+    Event,
+    Ready,
+    StartTLS,
+    State,
+)
+from submitd.wire.reply import Reply, ReplyParser, ReplySyntaxError
 
 TLS = Literal["required", "opportunistic", "off"]
 
@@ -59,102 +66,6 @@ TLS_NOT_OFFERED = Reply(451, "4.7.4", "TLS is required, and the next hop does no
 INJECTED = Reply(451, "4.7.5", "Next hop sent more in the clear behind its 220 to STARTTLS")
 LOGIN_NEEDS_TLS = Reply(451, "4.7.11", "Login needs TLS, and there is none with the next hop")
 NO_MECHANISM = Reply(451, "4.7.0", "Next hop offers no login that is configured for it")
-
-
-class State(enum.Enum):
-    """Where the dialogue with a next hop stands."""
-
-    NEW = "new"  # not connected yet
-    GREETING = "greeting"
-    HELLO = "hello"
-    STARTTLS = "starttls"
-    HANDSHAKE = "handshake"
-    LOGIN = "login"
-    READY = "ready"  # a message may be sent
-    ENVELOPE = "envelope"  # RSET, MAIL, RCPT
-    OPENING = "opening"  # DATA, before its 354
-    BODY = "body"  # the message is asked for, chunk by chunk
-    END = "end"  # all has been sent, the verdict has not come
-    QUIT = "quit"
-    CLOSED = "closed"
-
-
-@attrs.frozen
-class Stand:
-    """What a state allows.
-
-    :param following: the states that may come next; CLOSED may come after all of them.
-    :param limit: which time limit holds while the next hop owes us something (RFC 5321 4.5.3.2).
-    """
-
-    following: frozenset[State]
-    limit: str
-
-
-def _stand(limit: str, *following: State) -> Stand:
-    return Stand(frozenset({*following, State.CLOSED}), limit)
-
-
-STATES: dict[State, Stand] = {
-    State.NEW: _stand("connect", State.GREETING),
-    State.GREETING: _stand("greeting", State.HELLO),
-    State.HELLO: _stand("hello", State.HELLO, State.STARTTLS, State.LOGIN, State.READY),
-    State.STARTTLS: _stand("hello", State.HANDSHAKE, State.READY),
-    State.HANDSHAKE: _stand("handshake", State.HELLO),
-    State.LOGIN: _stand("login", State.READY),
-    State.READY: _stand("idle", State.ENVELOPE, State.QUIT),
-    State.ENVELOPE: _stand("envelope", State.OPENING, State.BODY, State.READY),
-    State.OPENING: _stand("opening", State.BODY, State.END, State.READY),
-    State.BODY: _stand("body", State.END, State.READY),
-    State.END: _stand("end", State.READY),
-    State.QUIT: _stand("quit"),
-    State.CLOSED: Stand(frozenset(), "quit"),
-}
-
-
-@attrs.frozen
-class StartTLS:
-    """Event: begin the TLS handshake."""
-
-
-@attrs.frozen
-class Ready:
-    """Event: a message may be sent.
-
-    :param capabilities: what the next hop can do.
-    """
-
-    capabilities: Capabilities
-
-
-@attrs.frozen
-class BodyWanted:
-    """Event: pull the message's next chunk, for :meth:`Client.body`."""
-
-
-@attrs.frozen
-class Done:
-    """Event: each recipient has its outcome.
-
-    :param outcomes: in the order of the recipients.
-    """
-
-    outcomes: tuple[Outcome, ...]
-
-
-@attrs.frozen
-class Ended:
-    """Event: the session is over, and the connection to be closed.
-
-    :param state: where it ended.
-    :param reply: why; ``None`` after an orderly QUIT.
-    """
-
-    state: State
-    reply: Reply | None
-
-
-Event = StartTLS | Ready | BodyWanted | Done | Ended
 
 
 @attrs.frozen(kw_only=True)
@@ -189,62 +100,8 @@ class _Transaction:
     accepted: list[int] = attrs.field(factory=list)
     awaited: int = 0  # replies to RCPT that have not come
     begun: bool = False  # MAIL was accepted, so there is something to reset
-    content: _Content | None = None
+    content: Content | None = None
     held: bytes | None = None  # the chunk that may be the last
-
-
-class _Content:
-    """What leaves of a message, and whether it may.
-
-    :param message: what was said about it.
-    :param capabilities: what the next hop takes.
-    :param chunked: whether it goes by BDAT.
-    """
-
-    def __init__(self, message: Outgoing, capabilities: Capabilities, chunked: bool) -> None:
-        self._encoder = None if chunked else DotEncoder()
-        binary = message.bodyType == "BINARYMIME"
-        self._endings = LineEndings() if chunked and not binary else None
-        self._onlyAscii = not binary and not capabilities.offers("8BITMIME")
-        # Where SMTPUTF8 was not asked for, octets in a header are anybody's, and left as they are.
-        self._inHeader = message.smtpUtf8 and not capabilities.offers("SMTPUTF8")
-        self._before = b"\r\n"
-
-    def feed(self, chunk: bytes) -> bytes | Reply:
-        """Take a chunk of the message, give what to send, or why it cannot be sent."""
-        if self._inHeader and not self._asciiHeader(chunk):
-            return UTF8_HEADER
-        if self._onlyAscii and not chunk.isascii():
-            return EIGHT_BIT
-        if self._endings is not None:
-            self._endings.feed(chunk)
-            return BARE_LINE_ENDING if self._endings.bare else chunk
-        if self._encoder is None:
-            return chunk
-        try:
-            return self._encoder.feed(chunk)
-        except ValueError:
-            return BARE_LINE_ENDING
-
-    def finish(self) -> bytes | Reply:
-        """Give what ends the message."""
-        if self._encoder is not None:
-            try:
-                return self._encoder.finish()
-            except ValueError:
-                return BARE_LINE_ENDING
-        if self._endings is not None:
-            self._endings.finish()
-            if self._endings.bare:
-                return BARE_LINE_ENDING
-        return b""
-
-    def _asciiHeader(self, chunk: bytes) -> bool:
-        data = self._before + chunk
-        end = data.find(b"\r\n\r\n")
-        self._inHeader = end < 0
-        self._before = data[-3:]
-        return (data if end < 0 else data[:end]).isascii()
 
 
 @attrs.frozen
@@ -646,7 +503,7 @@ class Client:
             self._command(b".", "the empty message", lambda reply: self._finish())
 
     def _beginBody(self, transaction: _Transaction) -> None:
-        transaction.content = _Content(transaction.message, self.capabilities, transaction.chunked)
+        transaction.content = Content(transaction.message, self.capabilities, transaction.chunked)
         self._become(State.BODY)
         self._wantBody()
 

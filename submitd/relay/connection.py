@@ -38,19 +38,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd.interfaces import IBody
-from submitd.relay.client import (
-    INJECTED,
-    BodyWanted,
-    Client,
-    Done,
-    Ended,
-    Event,
-    Profile,
-    Ready,
-    StartTLS,
-    State,
-)
+from submitd.relay.client import INJECTED, Client, Profile
 from submitd.relay.outgoing import Outcome, Outgoing
+from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready, StartTLS, State
 from submitd.typed import Seconds
 from submitd.wire.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 

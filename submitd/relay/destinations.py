@@ -26,12 +26,13 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from submitd.equality import sameDomain
 from submitd.interfaces import IBody
 from submitd.relay.capabilities import REQUIRETLS_UNSUPPORTED, REQUIRETLS_UNVERIFIED
-from submitd.relay.client import TLS_NOT_OFFERED, Profile, State
+from submitd.relay.client import TLS_NOT_OFFERED, Profile
 from submitd.relay.connection import ClientTLS, Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.routes import RelaySettings, Route
+from submitd.relay.states import State
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
 Read = Callable[[], IBody]

@@ -33,17 +33,16 @@ from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
 from submitd.interfaces import IBody, ISpool
 from submitd.relay.destinations import Destinations, Hop
 from submitd.relay.outgoing import Outcome, Outgoing, Result
-from submitd.relay.reports import Action, Original, Reporter, Told, isWanted, returnsWhole
+from submitd.relay.reports import Reporter
 from submitd.relay.routes import RelaySettings, Route, Routes
 from submitd.relay.schedule import Schedule
-from submitd.session import newId
+from submitd.relay.settlements import Settlements
+from submitd.relay.verdicts import Judge, Verdict, said
 from submitd.spool.records import (
     Damaged,
     LeaseLost,
-    NewMessage,
     QueuedMessage,
     QueuedRecipient,
-    Settlement,
     State,
     Work,
 )
@@ -56,13 +55,7 @@ POLL = 30.0
 PATIENCE = 5.0
 """Seconds between two attempts to reach the data base, and for which work for a full hop waits."""
 
-MAX_HEADER = 64 * 1024
-"""Octets of a header section that a report gives back."""
-
-NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
 LOOP = Reply(554, "5.4.6", "Message is in a loop: it has too many Received fields")
-CROWDED = Reply(451, "4.3.2", "Waits for its turn at the next hop")
-EXPIRED = "Message could not be delivered in time"
 
 Key = tuple[str, str, bool]
 
@@ -128,23 +121,6 @@ class Peeked:
         return self._rest.next()
 
 
-@attrs.frozen
-class Verdict:
-    """What came of one recipient, as the queue has it.
-
-    :param state: ``DELIVERED``, ``DELAYED`` or ``FAILED``.
-    :param isExpired: whether it has failed because its time was over.
-    """
-
-    recipient: QueuedRecipient
-    outcome: Outcome
-    state: State
-    due: float | None = None
-    isExpired: bool = False
-    attempted: bool = True
-    expiry: float = 0.0
-
-
 class Runner:
     """Runs the queue.
 
@@ -177,7 +153,14 @@ class Runner:
         self._routes = routes
         self._destinations = destinations
         self._settings = settings
-        self._reporter = Reporter(hostname=hostname)
+        self._judge = Judge(self.schedule)
+        self._settlements = Settlements(
+            spool=spool,
+            reporter=Reporter(hostname=hostname),
+            schedule=self.schedule,
+            reportSize=settings.report_size,
+            now=now,
+        )
         self._clock = clock
         self._now = now
         self._parts: dict[Part, None] = {}
@@ -411,40 +394,24 @@ class Runner:
         verdicts: list[Verdict | None] = [None] * len(part.recipients)
         live: list[int] = []
         for at, (_, recipient) in enumerate(part.recipients):
-            verdicts[at] = self._beforehand(part, recipient, now)
+            verdicts[at] = (
+                self._judge.noRoute(recipient)
+                if part.hop is None
+                else self._judge.beforehand(part.message, recipient, now)
+            )
             if verdicts[at] is None:
                 live.append(at)
         if live and self._isCrowded(part):
             for at in live:
-                verdicts[at] = self._postponed(part.recipients[at][1], now)
+                verdicts[at] = self._judge.postponed(part.recipients[at][1], now + PATIENCE)
         elif live:
             recipients = [part.recipients[at][1] for at in live]
             outcomes = await self._deliver(part, recipients)
             for at, outcome in zip(live, outcomes, strict=False):
-                verdicts[at] = self._judge(part.message, part.recipients[at][1], outcome)
+                verdicts[at] = self._judge.judge(
+                    part.message, part.recipients[at][1], outcome, self._now()
+                )
         return verdicts
-
-    def _beforehand(self, part: Part, recipient: QueuedRecipient, now: float) -> Verdict | None:
-        """The verdict on a recipient that is not to be tried."""
-        if part.hop is None:
-            outcome = Outcome(Result.FAILED, NO_ROUTE, isRemote=False)
-            return Verdict(recipient, outcome, State.FAILED)
-        expiry = self.schedule.expiry(part.message.arrived, recipient.expires)
-        # A service that was down for days tries once at least; an operator's or a sender's own
-        # limit holds in any case.
-        if now < expiry or (recipient.attempts == 0 and (recipient.expires or now) >= now):
-            return None
-        last = Reply(451, "4.4.7", recipient.reply or "never tried")
-        outcome = Outcome(Result.DELAYED, last, isRemote=False)
-        return self._expired(recipient, outcome, attempted=False)
-
-    def _expired(
-        self, recipient: QueuedRecipient, outcome: Outcome, attempted: bool = True
-    ) -> Verdict:
-        lines = (EXPIRED, *outcome.reply.lines)
-        reply = Reply(550, "5.4.7", "; ".join(lines))
-        given = attrs.evolve(outcome, result=Result.FAILED, reply=reply, isRemote=False)
-        return Verdict(recipient, given, State.FAILED, isExpired=True, attempted=attempted)
 
     def _isCrowded(self, part: Part) -> bool:
         """Whether a next hop has taken so many places that others would have none."""
@@ -453,10 +420,6 @@ class Runner:
         return self._perHop[part.key] > max(
             self._settings.connections, self._settings.deliveries // 2
         )
-
-    def _postponed(self, recipient: QueuedRecipient, now: float) -> Verdict:
-        outcome = Outcome(Result.DELAYED, CROWDED, isRemote=False)
-        return Verdict(recipient, outcome, State.DELAYED, due=now + PATIENCE, attempted=False)
 
     async def _deliver(
         self, part: Part, recipients: Sequence[QueuedRecipient]
@@ -516,23 +479,6 @@ class Runner:
             parameters=parameters,
         )
 
-    def _judge(
-        self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome
-    ) -> Verdict:
-        if outcome.result is Result.DELIVERED:
-            return Verdict(recipient, outcome, State.DELIVERED)
-        if outcome.result is Result.FAILED:
-            return Verdict(recipient, outcome, State.FAILED)
-        now = self._now()
-        expiry = self.schedule.expiry(message.arrived, recipient.expires)
-        if now >= expiry:
-            return self._expired(recipient, outcome)
-        due = self.schedule.next(now, recipient.attempts + 1, expiry)
-        deadline = _noticeBy(message)
-        if deadline is not None and recipient.notified is None and now < deadline < due:
-            due = deadline
-        return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
-
     # Settling.
 
     async def _settleOrLog(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
@@ -545,7 +491,7 @@ class Runner:
             self._unexpected(Failure())
 
     async def _settle(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
-        settlements, reports = await self._settlements(lease.work.message, verdicts)
+        settlements, reports = await self._settlements.of(lease.work.message, verdicts)
         while True:
             try:
                 await self._spool.settle(lease.work, settlements, reports)
@@ -562,133 +508,15 @@ class Runner:
         for verdict in verdicts:
             _logVerdict(lease.work.message, verdict)
 
-    async def _settlements(
-        self, message: QueuedMessage, verdicts: Sequence[Verdict]
-    ) -> tuple[list[Settlement], list[NewMessage]]:
-        now = self._now()
-        told: dict[Action, list[Told]] = {}
-        settlements: list[Settlement] = []
-        for verdict in verdicts:
-            action = self._actionOf(message, verdict, now)
-            if action is not None:
-                told.setdefault(action, []).append(
-                    Told(
-                        recipient=verdict.recipient.recipient,
-                        action=action,
-                        outcome=verdict.outcome,
-                        retryUntil=verdict.expiry or None,
-                    )
-                )
-            settlements.append(
-                Settlement(
-                    position=verdict.recipient.position,
-                    state=verdict.state,
-                    reply=_recorded(verdict),
-                    due=verdict.due,
-                    notified=now if action is Action.DELAYED else None,
-                    attempted=verdict.attempted,
-                )
-            )
-        reports = [await self._report(message, each, now) for each in told.values()]
-        return settlements, reports
-
-    def _actionOf(self, message: QueuedMessage, verdict: Verdict, now: float) -> Action | None:
-        """What the sender is to be told of a recipient; ``None`` for nothing."""
-        outcome, recipient = verdict.outcome, verdict.recipient
-        if verdict.state is State.FAILED:
-            action = Action.FAILED
-        elif verdict.state is State.DELIVERED:
-            if _isTraced(message, recipient, outcome):
-                return Action.RELAYED
-            if outcome.dsn:
-                return None  # the next hop will (RFC 3461 5.2.2)
-            action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
-        else:
-            deadline = _noticeBy(message)
-            late = deadline is not None and now >= deadline and recipient.notified is None
-            if not verdict.attempted or not (
-                late or self.schedule.isNoticeDue(now, message.arrived, recipient.notified)
-            ):
-                return None
-            action = Action.DELAYED
-        return action if isWanted(action, recipient.recipient, message.envelope) else None
-
-    async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> NewMessage:
-        whole = told[0].action is Action.FAILED and returnsWhole(
-            message.envelope, message.size, self._settings.report_size
-        )
-        content = await self._content(message.id, whole)
-        original = Original(
-            envelope=message.envelope, arrived=message.arrived, content=content, isWhole=whole
-        )
-        envelope, octets = self._reporter.report(newId(), original, told, now)
-        for each in told:
-            events.emit(
-                events.REPORTED,
-                id=message.id,
-                report=envelope.id,
-                sender=message.envelope.reversePath,
-                recipient=each.recipient.mailbox,
-                action=each.action.value,
-            )
-        return NewMessage(envelope=envelope, content=octets)
-
-    async def _content(self, messageId: str, whole: bool) -> bytes:
-        """The header section, or all of a message."""
-        content = b""
-        body = self._spool.read(messageId)
-        try:
-            while chunk := await body.next():
-                content += chunk
-                if not whole and (b"\r\n\r\n" in content or len(content) > MAX_HEADER):
-                    break
-        except (Damaged, LookupError, Refused):
-            # A report without it is better than none.
-            return b"\r\n"
-        if whole:
-            return content
-        head = content.partition(b"\r\n\r\n")[0][:MAX_HEADER]
-        return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
-
 
 def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> tuple[Outcome, ...]:
     return (Outcome(Result.DELAYED, reply, isRemote=False),) * len(recipients)
-
-
-def _noticeBy(message: QueuedMessage) -> float | None:
-    """When the sender is to be told that it is late (RFC 2852, by-mode N)."""
-    deliverBy: DeliverBy | None = message.envelope.extensions.get(DELIVERBY)
-    return deliverBy.deadline if deliverBy is not None and deliverBy.mode == "N" else None
-
-
-def _isTraced(message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome) -> bool:
-    """Whether the sender is told that it was passed on, because of its deadline (RFC 2852 4.1.4).
-
-    By-trace T asks for that; in by-mode N it is also the last word when the next hop knows nothing
-    of deadlines.
-    """
-    envelope = message.envelope
-    deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
-    if deliverBy is None or outcome.isFinal or envelope.reversePath.isNull:
-        return False
-    isUnkept = deliverBy.mode == "N" and not outcome.deliverBy
-    return (deliverBy.trace or isUnkept) and "NEVER" not in recipient.recipient.notify
 
 
 def _hops(head: bytes) -> int:
     """The Received fields at the beginning of a message."""
     header = b"\r\n" + head.partition(b"\r\n\r\n")[0]
     return header.lower().count(b"\r\nreceived:")
-
-
-def _said(reply: Reply) -> str:
-    return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))
-
-
-def _recorded(verdict: Verdict) -> str:
-    """What is kept: the last reply, which a wait without an attempt does not change."""
-    isWait = verdict.state is State.DELAYED and not verdict.attempted
-    return (verdict.recipient.reply if isWait else "") or _said(verdict.outcome.reply)
 
 
 def _logAttempt(
@@ -700,7 +528,7 @@ def _logAttempt(
         recipient=recipient.mailbox,
         host=outcome.host,
         result=outcome.result.value,
-        reply=_said(outcome.reply),
+        reply=said(outcome.reply),
         seconds=round(seconds, 3),
     )
 
@@ -724,6 +552,6 @@ def _logVerdict(message: QueuedMessage, verdict: Verdict) -> None:
         recipient=verdict.recipient.mailbox,
         host=verdict.outcome.host,
         attempts=verdict.recipient.attempts + verdict.attempted,
-        reply=_said(verdict.outcome.reply),
+        reply=said(verdict.outcome.reply),
         **fields,
     )

@@ -12,18 +12,10 @@ import re
 from typing import Any
 
 from submitd.relay.capabilities import Capabilities
-from submitd.relay.client import (
-    BodyWanted,
-    Client,
-    Done,
-    Ended,
-    Profile,
-    Ready,
-    StartTLS,
-    State,
-)
+from submitd.relay.client import Client, Profile
 from submitd.relay.login import Account
 from submitd.relay.outgoing import Outgoing, Result
+from submitd.relay.states import BodyWanted, Done, Ended, Ready, StartTLS, State
 from submitd.wire.reply import MAX_REPLY_LINE, MAX_REPLY_SIZE, Reply
 from tests.fuzz.target import Target, same
 from tests.fuzz.test_wire import isBare

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from submitd.envelope import Recipient
-from submitd.relay.client import BodyWanted, Client, Done, Ended, Event, Profile, Ready
+from submitd.relay.client import Client, Profile
 from submitd.relay.outgoing import Outcome, Outgoing
+from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready
 from submitd.wire.address import NULL_PATH, Mailbox, ReversePath
 
 TEXT = b"Subject: x\r\n\r\n.a line\r\nthe end\r\n"

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.relay.client import STATES, Client, Done, Profile, StartTLS, State
+from submitd.relay.client import Client, Profile
 from submitd.relay.login import Account
 from submitd.relay.outgoing import Outgoing, Result
+from submitd.relay.states import STATES, Done, StartTLS, State
 from submitd.wire.address import NULL_PATH
 from submitd.wire.reply import Reply
 from tests.relay.hops import EVERYTHING, TEXT, Hop, ehlo, outgoing, recipient

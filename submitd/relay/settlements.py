@@ -1,0 +1,160 @@
+"""What is written down of an attempt, and what its sender is told of it.
+
+A report that cannot give back the message's header, for the data base is away or it is damaged,
+goes out without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from submitd import events
+from submitd.extensions.deliverby import KEYWORD as DELIVERBY
+from submitd.extensions.deliverby import DeliverBy
+from submitd.interfaces import ISpool
+from submitd.relay.outgoing import Outcome
+from submitd.relay.reports import Action, Original, Reporter, Told, isWanted, returnsWhole
+from submitd.relay.schedule import Schedule
+from submitd.relay.verdicts import Verdict, noticeBy, said
+from submitd.session import newId
+from submitd.spool.records import (
+    Damaged,
+    NewMessage,
+    QueuedMessage,
+    QueuedRecipient,
+    Settlement,
+    State,
+)
+from submitd.wire.errors import Refused
+
+MAX_HEADER = 64 * 1024
+"""Octets of a header section that a report gives back."""
+
+
+@attrs.frozen(kw_only=True)
+class Settlements:
+    """Makes settlements and reports of verdicts.
+
+    :param spool: where the messages are.
+    :param reporter: writes reports.
+    :param schedule: knows when a notice of delay is due.
+    :param reportSize: octets of a message that a report gives back at most.
+    :param now: the time of day.
+    """
+
+    spool: ISpool
+    reporter: Reporter
+    schedule: Schedule
+    reportSize: int
+    now: Callable[[], float]
+
+    async def of(
+        self, message: QueuedMessage, verdicts: Sequence[Verdict]
+    ) -> tuple[list[Settlement], list[NewMessage]]:
+        """What the queue is to know of the verdicts on a message, and the reports about them."""
+        now = self.now()
+        told: dict[Action, list[Told]] = {}
+        settlements: list[Settlement] = []
+        for verdict in verdicts:
+            action = self._actionOf(message, verdict, now)
+            if action is not None:
+                told.setdefault(action, []).append(
+                    Told(
+                        recipient=verdict.recipient.recipient,
+                        action=action,
+                        outcome=verdict.outcome,
+                        retryUntil=verdict.expiry or None,
+                    )
+                )
+            settlements.append(
+                Settlement(
+                    position=verdict.recipient.position,
+                    state=verdict.state,
+                    reply=_recorded(verdict),
+                    due=verdict.due,
+                    notified=now if action is Action.DELAYED else None,
+                    attempted=verdict.attempted,
+                )
+            )
+        reports = [await self._report(message, each, now) for each in told.values()]
+        return settlements, reports
+
+    def _actionOf(self, message: QueuedMessage, verdict: Verdict, now: float) -> Action | None:
+        """What the sender is to be told of a recipient; ``None`` for nothing."""
+        outcome, recipient = verdict.outcome, verdict.recipient
+        if verdict.state is State.FAILED:
+            action = Action.FAILED
+        elif verdict.state is State.DELIVERED:
+            if _isTraced(message, recipient, outcome):
+                return Action.RELAYED
+            if outcome.dsn:
+                return None  # the next hop will (RFC 3461 5.2.2)
+            action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
+        else:
+            deadline = noticeBy(message)
+            late = deadline is not None and now >= deadline and recipient.notified is None
+            if not verdict.attempted or not (
+                late or self.schedule.isNoticeDue(now, message.arrived, recipient.notified)
+            ):
+                return None
+            action = Action.DELAYED
+        return action if isWanted(action, recipient.recipient, message.envelope) else None
+
+    async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> NewMessage:
+        whole = told[0].action is Action.FAILED and returnsWhole(
+            message.envelope, message.size, self.reportSize
+        )
+        content = await self._content(message.id, whole)
+        original = Original(
+            envelope=message.envelope, arrived=message.arrived, content=content, isWhole=whole
+        )
+        envelope, octets = self.reporter.report(newId(), original, told, now)
+        for each in told:
+            events.emit(
+                events.REPORTED,
+                id=message.id,
+                report=envelope.id,
+                sender=message.envelope.reversePath,
+                recipient=each.recipient.mailbox,
+                action=each.action.value,
+            )
+        return NewMessage(envelope=envelope, content=octets)
+
+    async def _content(self, messageId: str, whole: bool) -> bytes:
+        """The header section, or all of a message."""
+        content = b""
+        body = self.spool.read(messageId)
+        try:
+            while chunk := await body.next():
+                content += chunk
+                if not whole and (b"\r\n\r\n" in content or len(content) > MAX_HEADER):
+                    break
+        except (Damaged, LookupError, Refused):
+            # A report without it is better than none.
+            return b"\r\n"
+        if whole:
+            return content
+        head = content.partition(b"\r\n\r\n")[0][:MAX_HEADER]
+        return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
+
+
+def _isTraced(message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome) -> bool:
+    """Whether the sender is told that it was passed on, because of its deadline (RFC 2852 4.1.4).
+
+    By-trace T asks for that; in by-mode N it is also the last word when the next hop knows nothing
+    of deadlines.
+    """
+    envelope = message.envelope
+    deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
+    if deliverBy is None or outcome.isFinal or envelope.reversePath.isNull:
+        return False
+    isUnkept = deliverBy.mode == "N" and not outcome.deliverBy
+    return (deliverBy.trace or isUnkept) and "NEVER" not in recipient.recipient.notify
+
+
+def _recorded(verdict: Verdict) -> str:
+    """What is kept: the last reply, which a wait without an attempt does not change."""
+    isWait = verdict.state is State.DELAYED and not verdict.attempted
+    return (verdict.recipient.reply if isWait else "") or said(verdict.outcome.reply)

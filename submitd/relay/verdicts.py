@@ -1,0 +1,102 @@
+"""What an attempt, or none, means for a recipient: delivered, delayed until, failed.  Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from submitd.extensions.deliverby import KEYWORD as DELIVERBY
+from submitd.extensions.deliverby import DeliverBy
+from submitd.relay.outgoing import Outcome, Result
+from submitd.relay.schedule import Schedule
+from submitd.spool.records import QueuedMessage, QueuedRecipient, State
+from submitd.wire.reply import Reply
+
+NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
+CROWDED = Reply(451, "4.3.2", "Waits for its turn at the next hop")
+EXPIRED = "Message could not be delivered in time"
+
+
+@attrs.frozen
+class Verdict:
+    """What came of one recipient, as the queue has it.
+
+    :param state: ``DELIVERED``, ``DELAYED`` or ``FAILED``.
+    :param isExpired: whether it has failed because its time was over.
+    """
+
+    recipient: QueuedRecipient
+    outcome: Outcome
+    state: State
+    due: float | None = None
+    isExpired: bool = False
+    attempted: bool = True
+    expiry: float = 0.0
+
+
+@attrs.frozen
+class Judge:
+    """Makes verdicts.
+
+    :param schedule: when it is tried again, and when it is given up.
+    """
+
+    schedule: Schedule
+
+    def noRoute(self, recipient: QueuedRecipient) -> Verdict:
+        """The verdict on a recipient that no route is for."""
+        outcome = Outcome(Result.FAILED, NO_ROUTE, isRemote=False)
+        return Verdict(recipient, outcome, State.FAILED)
+
+    def beforehand(
+        self, message: QueuedMessage, recipient: QueuedRecipient, now: float
+    ) -> Verdict | None:
+        """The verdict on a recipient that is not to be tried any more; ``None`` for any other."""
+        expiry = self.schedule.expiry(message.arrived, recipient.expires)
+        # A service that was down for days tries once at least; an operator's or a sender's own
+        # limit holds in any case.
+        if now < expiry or (recipient.attempts == 0 and (recipient.expires or now) >= now):
+            return None
+        last = Reply(451, "4.4.7", recipient.reply or "never tried")
+        outcome = Outcome(Result.DELAYED, last, isRemote=False)
+        return self._expired(recipient, outcome, attempted=False)
+
+    def _expired(
+        self, recipient: QueuedRecipient, outcome: Outcome, attempted: bool = True
+    ) -> Verdict:
+        lines = (EXPIRED, *outcome.reply.lines)
+        reply = Reply(550, "5.4.7", "; ".join(lines))
+        given = attrs.evolve(outcome, result=Result.FAILED, reply=reply, isRemote=False)
+        return Verdict(recipient, given, State.FAILED, isExpired=True, attempted=attempted)
+
+    def postponed(self, recipient: QueuedRecipient, due: float) -> Verdict:
+        """The verdict on a recipient whose next hop has no room for it until then."""
+        outcome = Outcome(Result.DELAYED, CROWDED, isRemote=False)
+        return Verdict(recipient, outcome, State.DELAYED, due=due, attempted=False)
+
+    def judge(
+        self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, now: float
+    ) -> Verdict:
+        """The verdict on a recipient that has been tried."""
+        if outcome.result is Result.DELIVERED:
+            return Verdict(recipient, outcome, State.DELIVERED)
+        if outcome.result is Result.FAILED:
+            return Verdict(recipient, outcome, State.FAILED)
+        expiry = self.schedule.expiry(message.arrived, recipient.expires)
+        if now >= expiry:
+            return self._expired(recipient, outcome)
+        due = self.schedule.next(now, recipient.attempts + 1, expiry)
+        deadline = noticeBy(message)
+        if deadline is not None and recipient.notified is None and now < deadline < due:
+            due = deadline
+        return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
+
+
+def noticeBy(message: QueuedMessage) -> float | None:
+    """When the sender is to be told that it is late (RFC 2852, by-mode N)."""
+    deliverBy: DeliverBy | None = message.envelope.extensions.get(DELIVERBY)
+    return deliverBy.deadline if deliverBy is not None and deliverBy.mode == "N" else None
+
+
+def said(reply: Reply) -> str:
+    """A reply in one line, as the record has it."""
+    return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))
