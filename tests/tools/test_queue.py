@@ -155,6 +155,17 @@ class CommandTests(SpoolCase):
         self.assertEqual(shown["history"][-1]["text"], "450 4.2.0 later")
         self.assertEqual(self.refused("show", "X-1"), "there is no message X-1")
 
+    def test_terminal(self) -> None:
+        """What a sender or a next hop has written commands no terminal."""
+        self.send("A-1", text="Subject: \x1b[2J\r\nX: \u202eabc\r\n\r\nx\r\n".encode())
+        [work] = self.lease()
+        self.settle(work, State.DELAYED, "450 \x1b]0;owned\x07")
+        self.assertRegex(self.run_("list"), r"\\x1b\]0;owned\\x07")
+        text = self.run_("show", "A-1")
+        self.assertIn("Subject: \\x1b[2J", text)
+        self.assertIn("X: \\u202eabc", text)
+        self.assertTrue(text.replace("\n", "").replace("\t", "").isprintable())
+
     def test_body(self) -> None:
         """The message as it would be sent, our Received in front."""
         self.send("A-1", text=b"Subject: hello\r\n\r\nbody\r\n")
