@@ -313,6 +313,12 @@ class IRunning(Interface):
         """End, after the last connection."""
 
 
+class INamesHost(Interface):
+    """A policy that tells others the name of this service."""
+
+    hostname = Attribute("""str: the name, as the greeting says it; set before the start.""")
+
+
 class IShared(Interface):
     """A policy that counts or remembers something, and can do so together with other workers."""
 

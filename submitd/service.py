@@ -55,6 +55,7 @@ from submitd.counters.shared import SharedCounts
 from submitd.extensions import extensions
 from submitd.interfaces import (
     IBringsDelivery,
+    INamesHost,
     IReloaded,
     IReverseResolver,
     IRunning,
@@ -556,7 +557,16 @@ def submissionService(
         "limits": limits(bounds),
         "refusalIds": RefusalIds(),
     }
-    return _listening(Submission(**{**usual, **common}), listeners, tls, bounds, reactor)
+    submission = _named(Submission(**{**usual, **common}))
+    return _listening(submission, listeners, tls, bounds, reactor)
+
+
+def _named(submission: Submission) -> Submission:
+    """Have all policies that tell it know what this service is called."""
+    for policy in submission.policies:
+        if INamesHost.providedBy(policy):
+            policy.hostname = submission.hostname
+    return submission
 
 
 def _listening(
@@ -689,7 +699,7 @@ def submission(settings: Settings, reactor: Any) -> Submission:
     :param settings: without mistakes.
     :raise CannotStart: when something that was good at the examination no longer is.
     """
-    return Submission(
+    made = Submission(
         hostname=settings.hostname or socket.getfqdn(),
         banner=settings.banner,
         clock=reactor,
@@ -715,6 +725,7 @@ def submission(settings: Settings, reactor: Any) -> Submission:
         lookupLimit=settings.dns.timeout,
         refusalIds=RefusalIds() if settings.refusals.ids else None,
     )
+    return _named(made)
 
 
 def _resolver(dns: DNSSettings, reactor: Any) -> IReverseResolver | None:

@@ -25,7 +25,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from submitd import events, service
+from submitd.deliveries.discard import Discard
 from submitd.interfaces import ITrustedLogin
+from submitd.policies.fixups import MessageFixups
 from submitd.reverselookup import DNS
 from submitd.settings import (
     AuthSettings,
@@ -308,6 +310,17 @@ class MakeServiceTests(SynchronousTestCase):
         """Without a name in the configuration it is the system's."""
         self.patch(socket, "getfqdn", lambda: "fqdn.example.com")
         self.assertEqual(self.submission(hostname="").hostname, "fqdn.example.com")
+
+    def test_namesHost(self) -> None:
+        """Policies tell others the name that the greeting says, not the system's."""
+        policy = (Component("message-fixups"), Component("milter", {"endpoint": "tcp:127.0.0.1:1"}))
+        made = self.submission(hostname="mx.example.com", policy=policy)
+        self.assertEqual([each.hostname for each in made.policies], ["mx.example.com"] * 2)
+        fixups = MessageFixups()
+        service.submissionService(
+            Clock(), (), delivery=Discard(), hostname="own.example.com", policies=[fixups]
+        )
+        self.assertEqual(fixups.hostname, "own.example.com")
 
     def test_changedSince(self) -> None:
         """What breaks between the examination and the start is one sentence, too."""

@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from submitd.envelope import Envelope
 from submitd.equality import sameDomain
-from submitd.interfaces import IDataPolicy, IHeaderPolicy
+from submitd.interfaces import IDataPolicy, IHeaderPolicy, INamesHost
 from submitd.message.header import Field, Header
 from submitd.message.mailboxes import MAX_OCTETS, readMailboxes
 from submitd.message.received import dateTime
@@ -71,11 +71,12 @@ def _isDomain(policy: object, attribute: object, domain: str) -> None:
         raise ValueError(f'must be a domain, not "{domain}"')
 
 
-@implementer(IDataPolicy, IHeaderPolicy)
+@implementer(IDataPolicy, IHeaderPolicy, INamesHost)
 @attrs.define(eq=False)
 class MessageFixups:
     """Completes a message, and refuses one that is broken; for the parameters see their help.
 
+    :ivar hostname: the name of this service; the system's where nobody says.
     :ivar seconds: tells the time, in seconds since 1970.
     """
 
@@ -92,7 +93,7 @@ class MessageFixups:
         validator=_isDomain,
         metadata={
             "help": "What stands behind the @ of a Message-ID that is added. Empty for the domain "
-            "of the sender, or the system's name for the null sender."
+            "of the sender, or hostname for the null sender."
         },
     )
     remove_bcc: bool = attrs.field(default=True, metadata={"help": "Remove Bcc and Resent-Bcc."})
@@ -123,6 +124,7 @@ class MessageFixups:
         default=Count(100),
         metadata={"help": "Received fields above which a message is refused; 0 for any number."},
     )
+    hostname: str = attrs.field(init=False, default="", repr=False)
     seconds: Callable[[], float] = attrs.field(init=False, default=time.time, repr=False)
 
     def dataRequested(self, session: Session, envelope: Envelope) -> None:
@@ -173,9 +175,12 @@ class MessageFixups:
     def _domain(self, envelope: Envelope) -> str:
         mailbox = envelope.reversePath.mailbox
         if self.message_id_domain or mailbox is None:
-            return self.message_id_domain or socket.getfqdn()
+            return self.message_id_domain or self._host()
         domain = sameDomain(mailbox.domain)
-        return domain if domain.isascii() else socket.getfqdn()
+        return domain if domain.isascii() else self._host()
+
+    def _host(self) -> str:
+        return self.hostname or socket.getfqdn()
 
 
 def _refuseNonAscii(header: Header, smtpUtf8: bool) -> None:

@@ -43,6 +43,7 @@ from submitd.interfaces import (
     IHelloPolicy,
     IMayHold,
     IMessagePolicy,
+    INamesHost,
     IReceivedMessage,
     IRecipientPolicy,
     IRunning,
@@ -101,6 +102,7 @@ def _areMacros(policy: object, attribute: object, macros: Mapping[str, str]) -> 
     IHeaderPolicy,
     IMessagePolicy,
     IDisconnectObserver,
+    INamesHost,
     IRunning,
     IChecked,
 )
@@ -108,6 +110,7 @@ def _areMacros(policy: object, attribute: object, macros: Mapping[str, str]) -> 
 class Milter:
     """Asks a filter; for the parameters see their help.
 
+    :ivar hostname: the name of this service; the system's where nobody says.
     :raise ValueError: for an endpoint or macro that is none.
     """
 
@@ -161,8 +164,8 @@ class Milter:
             "that it is still at work. Longer than limits.stage is never waited at one stage."
         },
     )
+    hostname: str = attrs.field(init=False, repr=False, default="")
     _reactor: Any = attrs.field(init=False, repr=False, default=None)
-    _hostname: str = attrs.field(init=False, repr=False, default="localhost")
     _talks: dict[str, Talk] = attrs.field(init=False, repr=False, factory=dict)
     _idle: deque[FilterConnection] = attrs.field(init=False, repr=False, factory=deque)
     _pausedUntil: float = attrs.field(init=False, repr=False, default=0.0)
@@ -180,7 +183,7 @@ class Milter:
     def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`."""
         self._reactor = reactor
-        self._hostname = socket.getfqdn()
+        self.hostname = self.hostname or socket.getfqdn()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -328,5 +331,5 @@ class Milter:
 
     def constants(self) -> dict[str, str]:
         """The macros that do not depend on the client."""
-        host = self._hostname
+        host = self.hostname
         return {"j": host, "daemon_name": host, "v": f"submitd {__version__}", **self.macros}

@@ -144,6 +144,13 @@ class CompleteTests(FixupsTestCase):
         error = self.assertRaises(ValueError, MessageFixups, message_id_domain="no domain")
         self.assertIn("must be a domain", str(error))
 
+    def test_hostname(self) -> None:
+        """Where the sender has no domain it is the name of the service."""
+        policy, header = self.make(), Header(b"From: a@b.c\r\n")
+        policy.hostname = "mx.example.com"
+        policy.headerReceived(Session(), Envelope("ID-1", NULL_PATH), header)
+        self.assertIn(b"@mx.example.com>\r\n", header.octets)
+
     def test_removed(self) -> None:
         """Bcc and Return-Path go, however often they are there; each has its key."""
         extra = "Bcc: x@y.z,\r\n v@y.z\r\nreturn-path: <a@b.c>\r\nResent-BCC: \r\nBCC: a@b.c\r\n"

@@ -204,6 +204,15 @@ class DialogueTests(MilterCase):
         self.assertEqual(script.macros[b"R"]["{rcpt_addr}"], "bob@b.example")
         self.assertEqual(script.macros[b"E"]["i"], self.envelope.id)
 
+    def test_name(self) -> None:
+        """The filter hears the service's name, which it may write into Authentication-Results."""
+        talk = self.make(script := Script())
+        self.policies[0].hostname = "mx.example.com"
+        connecting = self.policies[0].connectionMade(talk.protocol.dialogue.session)
+        self.successResultOf(Deferred.fromCoroutine(connecting))
+        self.assertEqual(script.macros[b"C"]["j"], "mx.example.com")
+        self.assertEqual(script.macros[b"C"]["{daemon_name}"], "mx.example.com")
+
     def test_macroNames(self) -> None:
         """A filter that says which it wants gets those."""
         names = struct.pack(">I", 2) + b"i {auth_authen} {nothing}\0"
