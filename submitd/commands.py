@@ -22,7 +22,7 @@ from submitd.message.copied import begin
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
 from submitd.pipeline import asDeferred
-from submitd.states import VERBS, State, Verb
+from submitd.states import CLOSED, MAIL, RCPT, READY, VERBS, Verb
 from submitd.wire.address import parseHello
 from submitd.wire.command import parseMail, parseRcpt
 from submitd.wire.errors import Refused
@@ -77,7 +77,7 @@ def _introduced(dialogue: Dialogue, opening: str, domain: str) -> Reply:
     session, submission = dialogue.session, dialogue.submission
     session.openingCommand = opening
     session.heloName = domain
-    dialogue.state = State.READY
+    dialogue.state = READY
     lines = [f"{submission.hostname} {submission.helloText.replace('{client}', domain)}".rstrip()]
     if opening != "HELO":
         lines += advertised(dialogue)
@@ -128,7 +128,7 @@ def mail(dialogue: Dialogue, argument: bytes) -> Outcome:
 def _begun(dialogue: Dialogue, envelope: Envelope) -> Reply:
     dialogue.session.envelope = envelope
     dialogue.session.transactions += 1
-    dialogue.state = State.MAIL
+    dialogue.state = MAIL
     return SENDER_OK
 
 
@@ -155,7 +155,7 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
 
 def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Reply:
     envelope.recipients.append(recipient)
-    dialogue.state = State.RCPT
+    dialogue.state = RCPT
     return RECIPIENT_OK
 
 
@@ -197,7 +197,7 @@ def _beginMessage(
 def _opened(
     sink: IMessage, dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
-    if dialogue.state is State.CLOSED:  # the delivery began although it was told to give up
+    if dialogue.state is CLOSED:  # the delivery began although it was told to give up
         sink.connectionLost()
         raise Refused(LOCAL_ERROR, "the client is gone")
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
@@ -393,7 +393,7 @@ def help(dialogue: Dialogue, argument: bytes) -> Outcome:
 def quit(dialogue: Dialogue, argument: bytes) -> Outcome:
     """QUIT (RFC 5321 4.1.1.10)."""
     dialogue.reset()
-    dialogue.state = State.CLOSED
+    dialogue.state = CLOSED
     return CLOSING
 
 

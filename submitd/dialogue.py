@@ -24,7 +24,19 @@ from submitd.interfaces import IDelivery, IMechanism, ISubmitter
 from submitd.pipeline import Pipeline
 from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
-from submitd.states import FRAMING, Framing, State, Verb
+from submitd.states import (
+    AUTH,
+    BDAT,
+    CLOSED,
+    CONNECTED,
+    DATA,
+    FRAMING,
+    GREETED,
+    OCTETS,
+    READY,
+    TLS,
+    Verb,
+)
 from submitd.submission import Submission
 from submitd.wire.command import parseCommand
 from submitd.wire.data import DotDecoder
@@ -141,7 +153,7 @@ class Dialogue:
         self.session = session
         session.maxRecipients = rules.submission.limits.recipients
         session.maxTransactions = rules.submission.limits.transactions
-        self.state = State.CONNECTED
+        self.state = CONNECTED
         self.incoming: IncomingMessage | None = None
         self.decoder: Any = None
         self.atEnd: Callable[[Dialogue], Outcome] = commands.endOfMessage
@@ -168,7 +180,7 @@ class Dialogue:
         self.reset()
         self.session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
         self._forget()
-        self.state = State.CONNECTED
+        self.state = CONNECTED
 
     def greet(self) -> Outcome:
         """Look the client's name up, ask the policies, and greet.
@@ -194,7 +206,7 @@ class Dialogue:
             self.session.clientHostname = name
 
     def _unnamed(self, failure: Failure) -> Failure | None:
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return failure
         session, cause = self.session, f"{type(failure.value).__name__}: {failure.value}"
         events.emit(
@@ -207,7 +219,7 @@ class Dialogue:
         return self.after(waiting, self._greeted)
 
     def _greeted(self) -> Reply:
-        self.state = State.GREETED
+        self.state = GREETED
         if self.session.notes:
             self.session.notesAtGreeting = dict(self.session.notes)
         return self.rules.greeting
@@ -222,8 +234,8 @@ class Dialogue:
         self.moved()
         self.session.secure = True
         self.session.tls = tls
-        if self.state is State.TLS:
-            self.state = State.GREETED
+        if self.state is TLS:
+            self.state = GREETED
         try:
             waiting = self.pipeline.secure.run(self.session)
         except Exception:
@@ -237,7 +249,7 @@ class Dialogue:
     @property
     def isBetween(self) -> bool:
         """Whether nothing is under way that an end of the service would spoil."""
-        return self._waiting is None and self.state in (State.GREETED, State.READY)
+        return self._waiting is None and self.state in (GREETED, READY)
 
     def timedOut(self, cause: str) -> Answer:
         """The client has taken too long: the last reply."""
@@ -253,8 +265,8 @@ class Dialogue:
         :param beginning: its first octets.
         """
         refused = Refused(LINE_TOO_LONG, "command line too long")
-        if self.state is State.AUTH:
-            self.state = State.READY
+        if self.state is AUTH:
+            self.state = READY
             return self.refuse(refused)
         self._verb = b""  # not that of the line before
         self.session.commands += 1
@@ -262,7 +274,7 @@ class Dialogue:
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: abort what is unfinished and tell the observers."""
-        self.state = State.CLOSED
+        self.state = CLOSED
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not (self.incoming is not None and self.incoming.committing):
             # A commit under way runs to its end: half of one would be worse than a duplicate.
@@ -284,12 +296,12 @@ class Dialogue:
 
     def lineReceived(self, line: bytes) -> Outcome:
         """One line without its CRLF: a command, or a response within AUTH."""
-        return self._guarded(self._continue if self.state is State.AUTH else self._command, line)
+        return self._guarded(self._continue if self.state is AUTH else self._command, line)
 
     def _continue(self, line: bytes) -> Outcome:
         continuation, self.continuation = self.continuation, None
         assert continuation is not None
-        self.state = State.READY
+        self.state = READY
         if len(line) > MAX_AUTH_LINE:
             raise Refused(LINE_TOO_LONG, "response too long")
         return continuation(line)
@@ -345,7 +357,7 @@ class Dialogue:
         if not row.beforeTLS and submission.requireTLS and not session.secure:
             raise Refused(TLS_REQUIRED)
         if self.state not in row.states:
-            raise Refused(HELLO_FIRST if self.state is State.GREETED else BAD_SEQUENCE)
+            raise Refused(HELLO_FIRST if self.state is GREETED else BAD_SEQUENCE)
         if not row.beforeLogin and submission.loginRequired and session.user is None:
             raise Refused(self.rules.loginRequired)
         if row.argument is not None and row.argument is not bool(argument):
@@ -358,7 +370,7 @@ class Dialogue:
         self.incoming = incoming
         self.decoder = DotDecoder()
         self.atEnd = commands.endOfMessage
-        self.state = State.DATA
+        self.state = DATA
 
     def beginChunk(self, decoder: Any, size: int, atEnd: Callable[[Dialogue], Outcome]) -> Outcome:
         """From now on, so many octets go into the message, or nowhere when there is none.
@@ -370,7 +382,7 @@ class Dialogue:
         """
         self.decoder = decoder
         self.atEnd = atEnd
-        self.state = State.BDAT
+        self.state = BDAT
         return atEnd(self) if size == 0 else None
 
     def dataReceived(self, data: bytes) -> tuple[Outcome | Deferred[None] | None, bytes | None]:
@@ -413,8 +425,8 @@ class Dialogue:
             envelope.message = None  # or message, delivery and envelope would hold each other
         if self.session.xforward:
             self.session.xforward = {}  # it was said of this transaction alone
-        if self.state is not State.GREETED:
-            self.state = State.READY
+        if self.state is not GREETED:
+            self.state = READY
 
     def newEnvelopeId(self) -> str:
         """An id for the next transaction: the session's with a number; an Atom (RFC 5321 4.4)."""
@@ -431,7 +443,7 @@ class Dialogue:
         return waiting.addCallback(lambda _: self._resume(then, arguments))
 
     def _resume(self, then: Callable[..., Outcome], arguments: tuple[Any, ...]) -> Outcome:
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             raise Refused(LOCAL_ERROR, "the client is gone")
         return then(*arguments)
 
@@ -462,7 +474,7 @@ class Dialogue:
         self._waiting = None
         if not isinstance(result, Failure):
             return result
-        if self.state is State.CLOSED:  # nobody is there to be answered, or to be logged about
+        if self.state is CLOSED:  # nobody is there to be answered, or to be logged about
             return LOCAL_ERROR
         self._waited = self.submission.clock.seconds() - self._since
         reply = self.refuse(self.asRefused(result))
@@ -500,10 +512,10 @@ class Dialogue:
         """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
         reply = self._counted(refused.reply)
         told = self.told(refused, reply)
-        if self.state is State.CONNECTED or reply.code == 421:
+        if self.state is CONNECTED or reply.code == 421:
             self.reset()
-            self.state = State.CLOSED
-        elif FRAMING[self.state] is Framing.OCTETS:
+            self.state = CLOSED
+        elif FRAMING[self.state] is OCTETS:
             # The message has been read to its end; staying here would take commands for its text.
             self.reset()
         return told

@@ -35,7 +35,7 @@ from submitd.connections import Connections
 from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
 from submitd.proxy import HeaderReader
 from submitd.session import Session, TLSInfo
-from submitd.states import FRAMING, Framing, State
+from submitd.states import CLOSED, FRAMING, NOTHING, OCTETS, TLS
 from submitd.submission import Submission
 from submitd.tls import isVerified
 from submitd.wire.errors import Refused
@@ -225,24 +225,21 @@ class SubmissionProtocol(Protocol):
         self._reading = True
         try:
             while self._at < len(self._buffer) and not self._holds and not self._closing:
-                if not self._take():
+                framing = FRAMING[self.dialogue.state]
+                if framing is OCTETS:
+                    self._takeOctets()
+                elif framing is NOTHING:
+                    # RFC 3207 4.2: what was sent in the clear behind STARTTLS must not count as
+                    # sent under TLS.
+                    self._buffer, self._at = b"", 0
+                elif not self._takeLine():
                     break
         finally:
             self._reading = False
         self._flush()
 
-    def _take(self) -> bool:
-        """Take one line or the octets that are there; false when there is nothing to take."""
-        framing = FRAMING[self.dialogue.state]
-        if framing is Framing.LINES:
-            return self._takeLine()
-        if framing is Framing.OCTETS:
-            return self._takeOctets()
-        # RFC 3207 4.2: what was sent in the clear behind STARTTLS must not count as sent under TLS.
-        self._buffer, self._at = b"", 0
-        return False
-
     def _takeLine(self) -> bool:
+        """Take one line; false when there is none that is whole."""
         end = self._buffer.find(b"\r\n", self._at)
         if end < 0:
             self._keepPartialLine()
@@ -254,7 +251,11 @@ class SubmissionProtocol(Protocol):
             beginning, self._skipped = self._skipped, b""
             self._give(self.dialogue.lineTooLong(beginning))
         else:
-            self._give(self.dialogue.lineReceived(line))
+            outcome = self.dialogue.lineReceived(line)
+            if type(outcome) is Reply:  # most are
+                self._replies.append(outcome.wire)
+            else:
+                self._give(outcome)
         return True
 
     def _keepPartialLine(self) -> None:
@@ -264,7 +265,7 @@ class SubmissionProtocol(Protocol):
             self._skipped = self._skipped or self._buffer[:4]
             self._buffer = self._buffer[-1:]
 
-    def _takeOctets(self) -> bool:
+    def _takeOctets(self) -> None:
         data = self._buffer[self._at :] if self._at else self._buffer
         self._buffer, self._at = b"", 0
         self._heard = self.factory.connections.now
@@ -273,7 +274,6 @@ class SubmissionProtocol(Protocol):
             self._buffer = rest
         if outcome is not None:
             self._give(outcome)
-        return True
 
     # What leaves.
 
@@ -328,11 +328,11 @@ class SubmissionProtocol(Protocol):
             replies, self._replies = self._replies, []
             self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
         state = self.dialogue.state
-        if state is State.TLS and not self._securing:
+        if state is TLS and not self._securing:
             self._securing = True
             self._buffer, self._at = b"", 0
             self._transport.startTLS(self.factory.contextFactory)
-        elif state is State.CLOSED and not self._closing:
+        elif state is CLOSED and not self._closing:
             self._close()
         elif self._draining:
             self._endIfIdle()

@@ -31,12 +31,19 @@ class State(enum.Enum):
     __hash__ = object.__hash__
 
 
+# Looked up at each command: a module's name is cheaper than an attribute of an Enum.
+CONNECTED, GREETED, READY, MAIL, RCPT, AUTH, DATA, BDAT, CHUNKED, TLS, CLOSED = State
+
+
 class Framing(enum.Enum):
     """How the bytes that arrive in a state are cut."""
 
     LINES = "lines"
     OCTETS = "octets"
     NOTHING = "nothing"
+
+
+LINES, OCTETS, NOTHING = Framing
 
 
 FRAMING: dict[State, Framing] = {

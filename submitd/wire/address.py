@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 
 import attrs
 
@@ -43,6 +44,14 @@ _NOT_IN_LABEL = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Co", "Cs"})
 _JOINERS = "\u200c\u200d"
 # RFC 3490 3.1 read this as a dot; a label with it in would be two labels to somebody else.
 _IDEOGRAPHIC_FULL_STOP = "\u3002"
+
+
+# The addresses of one message are written several times: into Received, the log and the queue.
+@lru_cache(maxsize=4096)
+def _written(localPart: str) -> str:
+    if _DOT_STRING.fullmatch(localPart):
+        return localPart
+    return '"' + _NEEDS_QUOTED_PAIR.sub(r"\\\1", localPart) + '"'
 
 
 @attrs.frozen
@@ -76,9 +85,7 @@ class Mailbox:
         return self.localPart.isascii() and self.domain.isascii()
 
     def __str__(self) -> str:
-        local = self.localPart
-        if not _DOT_STRING.fullmatch(local):
-            local = '"' + _NEEDS_QUOTED_PAIR.sub(r"\\\1", local) + '"'
+        local = _written(self.localPart)
         return f"{local}@{self.domain}" if self.domain else local
 
     def __bytes__(self) -> bytes:
