@@ -24,7 +24,7 @@ from submitd.counters.windows import Room, Taken, Want
 
 FILE = "counts.db"
 LOCK = "counts.lock"
-SECRET = "counts.key"  # noqa: S105
+KEY = "counts.key"
 
 # Old logs that are dropped with each that is new: so they cannot pile up.
 _TIDIED = 2
@@ -49,8 +49,8 @@ def prepare(directory: Path) -> None:
     :raise OSError: when they cannot be made.
     """
     (directory / LOCK).touch(0o600)
-    (directory / SECRET).touch(0o600)
-    (directory / SECRET).write_bytes(os.urandom(32))
+    (directory / KEY).touch(0o600)
+    (directory / KEY).write_bytes(os.urandom(32))
     shared = SharedCounts(directory)
     with shared._turn():
         pass
@@ -77,7 +77,7 @@ class SharedCounts:
     @property
     def secret(self) -> bytes:
         """The same for all of them: what digests are keyed with."""
-        return (self._directory / SECRET).read_bytes()
+        return (self._directory / KEY).read_bytes()
 
     def close(self) -> None:
         """Close the files."""
@@ -204,7 +204,8 @@ def _add(connection: sqlite3.Connection, key: str, seconds: int, now: float, cos
         (key, last, cost, cost),
     )
     if total == cost:
-        _tidy(connection, "WHERE ends <= ? ORDER BY ends LIMIT ?", now, _TIDIED)
+        over = "SELECT key FROM log WHERE ends <= ? ORDER BY ends LIMIT ?"
+        _drop(connection, connection.execute(over, (now, _TIDIED)).fetchall())
     return int(total)
 
 
@@ -212,10 +213,10 @@ def _bound(connection: sqlite3.Connection, size: int) -> None:
     """Drop the logs that would end first when there are too many."""
     [count] = connection.execute("SELECT count(*) FROM log").fetchone()
     if count > size:
-        _tidy(connection, "ORDER BY ends LIMIT ?", count - size)
+        first = "SELECT key FROM log ORDER BY ends LIMIT ?"
+        _drop(connection, connection.execute(first, (count - size,)).fetchall())
 
 
-def _tidy(connection: sqlite3.Connection, which: str, *bound: float) -> None:
-    keys = connection.execute(f"SELECT key FROM log {which}", bound).fetchall()  # noqa: S608
+def _drop(connection: sqlite3.Connection, keys: Sequence[tuple[str]]) -> None:
     connection.executemany("DELETE FROM entry WHERE key = ?", keys)
     connection.executemany("DELETE FROM log WHERE key = ?", keys)

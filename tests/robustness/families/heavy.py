@@ -140,4 +140,8 @@ def hurried(talk: Talk) -> None:
             peer.reset()
         else:
             peer.close()
+    # It may take them all before it sees that they are gone, and they count until then.
+    until = time.monotonic() + 10
+    while talk.connect().expect("220", "421").code == 421 and time.monotonic() < until:
+        time.sleep(0.05)
     bounded(talk, before, 20, began)
