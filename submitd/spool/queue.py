@@ -63,6 +63,8 @@ class Queue:
     :param keep: seconds for which the record of a finished message is kept, without its body.
     :param window: seconds for which a submission is known again.
     :param now: what tells the time, in seconds since 1970.
+    :ivar tidies: whether it clears away what is old; for an operator's look, which knows nothing of
+        the service's ``keep`` and ``window``, it does not.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Queue:
         self.keep = keep
         self.window = window
         self.now = now
+        self.tidies = True
         self._threads: list[WorkThread] = []
         self._links = (Link(database), Link(database))
         self._runs: tuple[Run, Run] = (_notStarted, _notStarted)
@@ -239,7 +242,7 @@ class Queue:
         self._runs = (writing, reading)
         self._writer = GroupCommit(self._links[0], writing)
         self._tidied = self.now()
-        return self._tidy()
+        return self._tidy() if self.tidies else self._look(lambda connection: None)
 
     def stop(self) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.stop`."""
@@ -266,7 +269,7 @@ class Queue:
     def _tidyNowAndThen(self) -> None:
         if self._left:
             self._dropLeft()
-        if self.now() - self._tidied >= TIDY_INTERVAL:
+        if self.tidies and self.now() - self._tidied >= TIDY_INTERVAL:
             self._tidied = self.now()
             # What has not been cleared away now will be the next time.
             self._tidy().addErrback(lambda _: None)

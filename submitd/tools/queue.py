@@ -375,6 +375,7 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
     if mistakes:
         raise Problem("; ".join(mistakes))
     queue: Any = spool.queue
+    queue.tidies = False
     assert ISpool.providedBy(queue) and ISpoolOperations.providedBy(queue)
     try:
         await queue.start(reactor)

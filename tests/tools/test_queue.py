@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.counters.history import HistoryFile
-from submitd.spool.records import Filter, State
+from submitd.deliveries.spool import Spool
+from submitd.spool.records import Filter, Settlement, State
 from submitd.tools import queue as tool
-from tests.spool.support import SpoolCase, makeSession
+from submitd.typed import Seconds
+from tests.spool.support import SpoolCase, makeEnvelope, makeSession
 
 
 class CommandTests(SpoolCase):
@@ -330,6 +332,22 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual(
             (done.returncode, done.stderr), (1, "submitd-queue: no message is meant\n")
         )
+
+    def test_keeps(self) -> None:
+        """A look at the queue clears nothing away that the service keeps."""
+        directory = Path(self.mktemp()).absolute()
+        spool = Spool(directory, keep=Seconds(3600.0))
+        self.successResultOf(spool.queue.runIn(maybeDeferred, maybeDeferred))
+        message = spool.begin(makeSession(), makeEnvelope("A-1"))
+        message.dataReceived(b"Subject: x\r\n\r\nx\r\n")
+        self.successResultOf(message.eomReceived())
+        [work] = self.successResultOf(spool.queue.lease(1, 60.0))
+        delivered = Settlement(position=0, state=State.DELIVERED, reply="250 kept")
+        self.successResultOf(spool.queue.settle(work, [delivered]))
+        self.successResultOf(spool.stop())
+        for _ in range(2):
+            done = self.run_("--spool", str(directory), "list", "--state", "delivered")
+            self.assertIn("A-1", done.stdout)
 
     def test_usage(self) -> None:
         """Wrong usage is status 2."""
