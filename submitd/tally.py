@@ -29,7 +29,8 @@ MOST = 65535
 """Connections of one worker that can be told apart; more are counted in all alone."""
 
 _NUMBER = 8
-_HEADER = struct.Struct("=II")  # connections; numbers in use, those that are free between them too
+# Connections; numbers in use, those that are free between them too; whether more are accepted.
+_HEADER = struct.Struct("=IHH")
 _PAGE = (MOST + 1) * _NUMBER
 _FREE = bytes(_NUMBER)
 
@@ -51,7 +52,10 @@ class Tally:
     :param descriptor: of the file; it is not kept.
     :param own: the number of one's own page.
     :param key: what addresses are digested with.
+    :ivar ended: when a connection of one's own has ended last, in the reactor's seconds.
     """
+
+    ended = 0.0
 
     def __init__(self, descriptor: int, own: int = 0, key: bytes = b"") -> None:
         self._file = os.dup(descriptor)
@@ -61,6 +65,7 @@ class Tally:
         self._free: list[int] = []
         self._used = 0
         self._count = 0
+        self._accepts = False
 
     def close(self) -> None:
         """Let go of the file."""
@@ -69,11 +74,11 @@ class Tally:
 
     def look(self, pages: int) -> None:
         """Have all look at the pages below this one."""
-        _HEADER.pack_into(self._map, 0, 0, pages)
+        _HEADER.pack_into(self._map, 0, 0, pages, 0)
 
     def wipe(self, page: int) -> None:
         """Forget the connections of a worker that is gone."""
-        _HEADER.pack_into(self._map, page * _PAGE, 0, 0)
+        _HEADER.pack_into(self._map, page * _PAGE, 0, 0, 0)
 
     def digest(self, address: str) -> bytes:
         """What stands for an address; eight zeros for none."""
@@ -93,15 +98,29 @@ class Tally:
     def counted(self, number: bytes) -> tuple[int, int]:
         """How many connections the others have: in all, and from one address."""
         total = same = 0
-        _, pages = _HEADER.unpack_from(self._map, 0)
+        _, pages, _ = _HEADER.unpack_from(self._map, 0)
         for start in range(_PAGE, pages * _PAGE, _PAGE):
-            count, used = _HEADER.unpack_from(self._map, start)
+            count, used, _ = _HEADER.unpack_from(self._map, start)
             if count and start != self._start:
                 total += count
                 if number != _FREE:
                     begin = start + _NUMBER
                     same += self._map[begin : begin + used * _NUMBER].count(number)
         return total, same
+
+    def accept(self, accepts: bool) -> None:
+        """Say whether one accepts connections."""
+        self._accepts = accepts
+        self._say()
+
+    def isAhead(self) -> bool:
+        """Whether somebody else who accepts has fewer connections, by more than a sixteenth."""
+        _, pages, _ = _HEADER.unpack_from(self._map, 0)
+        for start in range(_PAGE, pages * _PAGE, _PAGE):
+            count, _, accepts = _HEADER.unpack_from(self._map, start)
+            if accepts and self._count > count + count // 16 and start != self._start:
+                return True
+        return False
 
     def add(self, number: bytes) -> int:
         """Count a connection of one's own.
@@ -122,7 +141,10 @@ class Tally:
         if place < MOST:
             at = self._start + (place + 1) * _NUMBER
             self._map[at : at + _NUMBER] = number
-        _HEADER.pack_into(self._map, self._start, self._count, self._used)
+        self._say()
+
+    def _say(self) -> None:
+        _HEADER.pack_into(self._map, self._start, self._count, self._used, self._accepts)
 
     def remove(self, place: int) -> None:
         """Count it no longer."""
@@ -179,6 +201,7 @@ class SharedConnections(Connections):
     def remove(self, connection: Live) -> None:
         """See :meth:`Connections.remove`."""
         self._tally.remove(self._places.pop(connection))
+        self._tally.ended = self._clock.seconds()
         super().remove(connection)
 
     def move(self, connection: Live) -> bool:

@@ -65,8 +65,7 @@ RECORD = 16384
 READ_LIMIT = 262144
 SEND_LIMIT = 131072
 
-# Connections accepted in one turn, and the seconds without when there is no descriptor for one.
-ACCEPTS = 100
+# Seconds without accepting when there is no descriptor for a connection.
 REST = 1.0
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -641,7 +640,11 @@ class _Accepting(tcp.Port):
 
     Twisted's takes them all to close them at once, with a line of log for each, and they come back
     as fast as they can.
+
+    :cvar accepts: connections accepted in one turn, at most.
     """
+
+    accepts = 100
 
     reactor: Any
     factory: Any
@@ -651,7 +654,7 @@ class _Accepting(tcp.Port):
 
     def doRead(self) -> None:
         """Take connections, as many as one turn may."""
-        for _ in range(ACCEPTS):
+        for _ in range(self.accepts):
             try:
                 accepted, address = self.socket.accept()
             except BlockingIOError:

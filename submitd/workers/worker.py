@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner
 from zope.interface import implementer
 
@@ -24,9 +22,9 @@ from submitd.logwriter import LogWriter
 from submitd.settings import Settings
 from submitd.tally import Tally
 from submitd.tls import ServerTLS
-from submitd.transport import Port, UNIXPort
 from submitd.workers import later
 from submitd.workers.channel import Channel, Message
+from submitd.workers.ports import SharedEndpoint
 
 LOOK_EVERY = 0.1
 """Seconds between two looks whether the last connection is gone."""
@@ -52,55 +50,6 @@ class Beginning:
     files: list[int]
 
 
-class _Fair:
-    """A port that several processes accept from: it takes one connection, and lets them take one.
-
-    A process that is busy does not accept, so the next connection is that of one that is not; with
-    as many accepted as there are, whoever wakes first would have all of a burst.
-    """
-
-    numberAccepts: int
-
-    def doRead(self) -> None:
-        """Accept one."""
-        self.numberAccepts = 1
-        super().doRead()  # type: ignore[misc]
-
-
-class SharedPort(_Fair, Port):
-    """A TCP port of several processes."""
-
-
-class SharedUNIXPort(_Fair, UNIXPort):
-    """A unix socket of several processes."""
-
-
-@implementer(IStreamServerEndpoint)
-class SharedEndpoint:
-    """A port that the parent has opened.
-
-    :param reactor: listens.
-    :param descriptor: of the port; it is closed when it is listened on.
-    """
-
-    def __init__(self, reactor: Any, descriptor: int) -> None:
-        self._reactor = reactor
-        self._descriptor = descriptor
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """See ``IStreamServerEndpoint.listen``."""
-        with socket.socket(fileno=self._descriptor) as opened:
-            file, family = opened.fileno(), opened.family
-            port: Any
-            if family == socket.AF_UNIX:
-                port = SharedUNIXPort._fromListeningDescriptor(self._reactor, file, factory)
-            else:
-                adopt: Any = SharedPort._fromListeningDescriptor
-                port = adopt(self._reactor, file, family, factory)
-        port.startListening()
-        return succeed(port)
-
-
 @implementer(ILogObserver)
 class Worker:
     """The worker's side of the channel.
@@ -115,6 +64,7 @@ class Worker:
         self._told: Callable[[float], None] = lambda due: None
         self._due: float | None = None
         self._service: service.SubmissionService | None = None
+        self._tally: Tally | None = None
         self._isEnding = False
         self._log: LogWriter | None = None
         sock = socket.socket(fileno=beginning.files[0])
@@ -138,25 +88,27 @@ class Worker:
         )
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
+        self._tally = Tally(tally, order["number"], bytes.fromhex(order["key"]))
+        os.close(tally)
         self._service = made = service.makeWorker(
             beginning.settings,
             reactor,
             service.Place(
                 number=order["number"],
-                endpoints=[SharedEndpoint(reactor, port) for port in ports],
+                endpoints=[SharedEndpoint(reactor, port, self._tally) for port in ports],
                 tls=beginning.tls,
-                tally=Tally(tally, order["number"], bytes.fromhex(order["key"])),
+                tally=self._tally,
                 counts=Path(order["counts"]),
                 isRelay=order["isRelay"],
                 told=self._tell,
                 log=log,
             ),
         )
-        os.close(tally)
         for each in made:
             if isinstance(each, service.RelayService):
                 self._told = each.runner.told
         made.startService()
+        self._tally.accept(not order["isRelay"])
         reactor.addSystemEventTrigger("before", "shutdown", made.stopService)
         self.channel.send({"serving": os.getpid()})
 
@@ -164,11 +116,18 @@ class Worker:
         """Serve no more, and end when all is done."""
         if not self._isEnding:
             self._isEnding = True
+            self._leave()
             self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _leave(self) -> None:
+        """Nobody steps back for this worker any more."""
+        if self._tally is not None:
+            self._tally.accept(False)
 
     def _retire(self, seconds: float) -> None:
         """Take no new connections, and end with the last one of those there are."""
         assert self._service is not None
+        self._leave()
         for each in self._service:
             if isinstance(each, service.ListenerService):
                 each.stopService()
