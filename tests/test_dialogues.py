@@ -5,11 +5,15 @@ A file has one step a line; ``#`` begins a comment.
 - ``set: key=value ...`` changes a setting of the submission (first lines only): ``login=no``,
   ``tls=no``, ``implicit=yes``, ``lmtp=yes``, ``size=N``, ``recipients=N``, ``users=no`` and so on;
   see :data:`SETTINGS`.
-- ``policy: use = "..."`` a policy with its keys, as in the configuration; paths are in tests/data/.
+- ``policy: use = "..."`` a policy with its keys, as in the configuration; paths are in tests/data/,
+  ``TEMPORARY`` is an empty directory.
 - ``C: text`` the client sends a line; ``C> text`` sends octets with Python's escapes and no CRLF.
+- ``C*: number text`` the client sends a line so many times.
+- ``CONNECT`` another client connects, and speaks from now on; ``BACK`` the one before it does.
 - ``S: text`` the server says this line; ``*`` stands for anything.
 - ``TLS`` the handshake that was started is finished.
-- ``M: text`` the last message kept has this line next; ``N: number`` so many messages were kept.
+- ``M: text`` the last message kept has this line next; ``N: number`` so many messages were kept;
+  ``H: text`` the last one is held for this reason.
 - ``WAIT number`` so many seconds go by.
 - ``CLOSED`` the server has closed the connection.
 
@@ -20,6 +24,7 @@ one segment.
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -27,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import directlyProvides
 
 from submitd import policies
 from submitd.checkers.trusted import TrustedProxy
-from submitd.interfaces import IRunning
+from submitd.interfaces import IHoldingDelivery, IRunning
 from submitd.refusals import RefusalIds
 from submitd.settings import Component
 from submitd.submission import Limits
@@ -114,6 +119,13 @@ def outcomes(settings: Settings, value: str) -> None:
     settings["delivery"] = MemoryDelivery(onEnd=end)
 
 
+def holds(settings: Settings, value: str) -> None:
+    """A delivery that can hold messages."""
+    delivery = MemoryDelivery()
+    directlyProvides(delivery, IHoldingDelivery)
+    settings["delivery"] = delivery
+
+
 def ids(settings: Settings, value: str) -> None:
     """Ids that can be foretold: AAAAAAAB is the first one."""
     settings["refusalIds"] = RefusalIds(lambda count: bytes(count))
@@ -126,6 +138,7 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "insecure": flag("insecureLogin"),
     "lmtp": flag("lmtp"),
     "outcomes": outcomes,
+    "holds": holds,
     "users": portal,
     "user": user,
     "size": limit("messageSize"),
@@ -145,11 +158,14 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
 }
 
 
+_STEP = r"(set:|policy:|C:|C>|C\*:|CONNECT|BACK|S:|M:|N:|H:|TLS|WAIT|CLOSED) ?(.*)"
+
+
 def steps(path: Path) -> Iterator[tuple[int, str, str]]:
     """The steps of a file: line number, kind, text."""
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         if line and not line.startswith("#"):
-            match = re.fullmatch(r"(set:|policy:|C:|C>|S:|M:|N:|TLS|WAIT|CLOSED) ?(.*)", line)
+            match = re.fullmatch(_STEP, line)
             assert match, f"{path.name}:{number}: not a step: {line}"
             yield number, match[1], match[2]
 
@@ -166,7 +182,7 @@ class Run:
         self.pending = b""
         self.heard: list[str] = []
         self.messageLines: list[str] | None = None
-        self.conversation: Conversation | None = None
+        self.conversations: list[Conversation] = []
         self.clock = ThreadClock()
 
     def run(self) -> None:
@@ -177,7 +193,7 @@ class Run:
             except self.test.failureException as error:
                 raise self.test.failureException(f"{where}: {error}") from None
         self.hear()
-        self.test.assertEqual(self.heard, [], f"{self.path.name}: said more than was expected")
+        self.expectNothing()
 
     def step(self, kind: str, text: str) -> None:
         if kind == "set:":
@@ -188,12 +204,18 @@ class Run:
             self.send(text.encode("utf-8") + b"\r\n")
         elif kind == "C>":
             self.send(text.encode("latin-1").decode("unicode_escape").encode("latin-1"))
+        elif kind == "C*:":
+            times, _, line = text.partition(" ")
+            self.send((line.encode("utf-8") + b"\r\n") * int(times))
         else:
             self.deliver()
             {
                 "S:": self.expect,
                 "M:": self.expectText,
                 "N:": self.expectCount,
+                "H:": self.expectHold,
+                "CONNECT": self.connect,
+                "BACK": self.goBack,
                 "TLS": self.secure,
                 "WAIT": self.wait,
                 "CLOSED": self.expectClosed,
@@ -208,6 +230,10 @@ class Run:
                 SETTINGS[key](self.settings, value)
 
     def add(self, text: str) -> None:
+        if "TEMPORARY" in text:
+            directory = Path(self.test.mktemp())
+            directory.mkdir()
+            text = text.replace("TEMPORARY", str(directory.absolute()))
         table = tomllib.loads(f"policy = {{ {text} }}")["policy"]
         made, findings = Component.fromTable(table, DATA).make(policies.REGISTRY, "policy")
         self.test.assertEqual(findings, [])
@@ -215,13 +241,26 @@ class Run:
 
     @property
     def talk(self) -> Conversation:
-        if self.conversation is None:
+        if not self.conversations:
             submission = makeSubmission(self.clock, **self.settings)
             for policy in submission.policies:
                 if IRunning.providedBy(policy):
                     policy.start(self.clock)
-            self.conversation = Conversation(submission, self.implicit)
-        return self.conversation
+            self.conversations.append(Conversation(submission, self.implicit))
+        return self.conversations[-1]
+
+    def connect(self, text: str) -> None:
+        self.hear()
+        self.expectNothing()
+        self.conversations.append(Conversation(self.talk.submission, self.implicit))
+
+    def goBack(self, text: str) -> None:
+        self.hear()
+        self.expectNothing()
+        self.conversations.pop().lose()
+
+    def expectNothing(self) -> None:
+        self.test.assertEqual(self.heard, [], f"{self.path.name}: said more than was expected")
 
     def send(self, data: bytes) -> None:
         if self.how == "together":
@@ -267,6 +306,9 @@ class Run:
         unfinished = [message for message in self.delivery.begun if message.state == "open"]
         self.test.assertEqual(unfinished, [], "a message was neither committed nor aborted")
 
+    def expectHold(self, text: str) -> None:
+        self.test.assertEqual(self.delivery.messages[-1].envelope.hold, text)
+
     def secure(self, text: str) -> None:
         self.test.assertEqual(self.talk.transport.startedTLS, 1)
         self.talk.secure()
@@ -292,6 +334,93 @@ class GoldenDialogueTests(SynchronousTestCase):
     def test_number(self) -> None:
         """The directory has not been emptied by accident."""
         self.assertGreaterEqual(len(list(DIALOGUES.glob("*.smtp"))), 25)
+
+
+# Whose refusals stand in which modules.
+REFUSING = {
+    "brake": ("brake",),
+    "delegation": ("delegation", "policyserver"),
+    "dkim": ("dkim",),
+    "archive": ("archive",),
+    "login-throttle": ("loginthrottle",),
+    "message-fixups": ("fixups",),
+    "milter": ("milter", "milterchanges", "milterclient", "miltertalk"),
+    "rate-limit": ("ratelimit",),
+    "recipients": ("recipients",),
+    "require-tls": ("requiretls",),
+    "sender-owner": ("senderowner", "ownersquery"),
+}
+SHARED = {"addresses", "rights", "webhook"}
+# Policies of these tests, and which they stand for.
+STAND_INS = {
+    "tests.policies.databases:ownersAway": "sender-owner",
+    "tests.policies.filters:scripted": "milter",
+    "tests.policies.policyservers:Answering": "delegation",
+}
+# Refusals that are put together as they are needed.
+COMPOSED = {
+    "brake": ("451 4.3.0 ",),
+    "archive": ("451 4.3.0 Temporary",),
+    "delegation": ("450 ", "421 ", "550 ", "554 "),
+    "login-throttle": ("421 4.7.0 Too many failed logins; try again after ", "454 4.7.0 "),
+    "message-fixups": ("550 5.6.0 Header field ", "550 5.6.0 A line of the header is malformed"),
+    "milter": ("451 4.3.0 ",),
+    "rate-limit": (
+        "450 4.7.1 Too many messages: ",
+        "452 4.5.3 Too many recipients: ",
+        "451 4.3.0 ",
+    ),
+    "sender-owner": ("550 5.6.0 From is malformed: ", "550 5.6.0 Sender is malformed: "),
+}
+
+
+class EveryRefusalTests(SynchronousTestCase):
+    """Whatever a policy refuses with stands in a dialogue with that policy."""
+
+    def test_modules(self) -> None:
+        """No module of a policy has been left out here."""
+        known = {each for modules in REFUSING.values() for each in modules} | SHARED
+        found = {each.stem for each in Path(policies.__file__).parent.glob("[!_]*.py")}
+        self.assertEqual(found, known)
+        self.assertEqual(set(REFUSING), set(policies.REGISTRY))
+
+    def test_replies(self) -> None:
+        """Each reply that is a name of a policy's module is given in one of its dialogues."""
+        given = self.given()
+        for policy, modules in REFUSING.items():
+            for module in modules:
+                names = vars(importlib.import_module(f"submitd.policies.{module}"))
+                for reply in names.values():
+                    if isinstance(reply, Reply) and reply.code >= 400:
+                        first = f"{reply.code} {reply.status} {reply.lines[0]}"
+                        self.assertTrue(
+                            any(fnmatch.fnmatchcase(first, each) for each in given[policy]),
+                            f"{policy} is never seen to say {first}",
+                        )
+
+    def test_composed(self) -> None:
+        """So is each that is put together."""
+        given = self.given()
+        for policy, beginnings in COMPOSED.items():
+            for beginning in beginnings:
+                self.assertTrue(
+                    any(each.startswith(beginning) for each in given[policy]),
+                    f"{policy} is never seen to say {beginning}...",
+                )
+
+    def given(self) -> dict[str, set[str]]:
+        """Policy -> what the server says where it takes part, as the dialogues write it."""
+        found: dict[str, set[str]] = {policy: set() for policy in REFUSING}
+        for path in DIALOGUES.glob("*.smtp"):
+            read = list(steps(path))
+            said = {text for _, kind, text in read if kind == "S:" and text[:1] in ("4", "5")}
+            for _, kind, text in read:
+                if kind == "policy:":
+                    use = tomllib.loads(f"policy = {{ {text} }}")["policy"]["use"]
+                    use = STAND_INS.get(use, use)
+                    if use in found:
+                        found[use] |= said
+        return found
 
 
 for _path in sorted(DIALOGUES.glob("*.smtp")):
