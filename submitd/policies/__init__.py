@@ -1,4 +1,10 @@
-"""Policies: who may do what.  One file each, and one line here."""
+"""Policies: who may do what.  One file each, and one line here.
+
+What is no policy and stands here all the same is what policies are made of: ``addresses``, the
+files of addresses that several read; ``rights`` and ``ownersquery`` of sender-owner;
+``policyserver`` of delegation; ``milterclient``, ``miltertalk`` and ``milterchanges`` of milter;
+``webhook`` of brake.
+"""
 
 from __future__ import annotations
 
