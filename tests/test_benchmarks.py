@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
 import submitd
-from benchmarks import generator, growth, loads, processes, results, spool_depth
+from benchmarks import generator, growth, loads, processes, results, shares, spool_depth
 from benchmarks.generator import Generator, GeneratorFailed
 from benchmarks.measure import Miscounted, Sample, compare
 from benchmarks.servers import Place, Server
@@ -210,6 +210,32 @@ class QueueTests(SynchronousTestCase):
         count = sa.select(sa.func.count()).select_from(schema.recipient)
         found: int = server.queue.look(lambda connection: connection.execute(count).scalar_one())
         return found
+
+
+class ShareTests(SynchronousTestCase):
+    """What a sampling profiler has seen, by parts."""
+
+    reading = "run (twisted/internet/base.py:1);Server.doRead (submitd/transport.py:2)"
+
+    def test_innermost(self) -> None:
+        """A sample belongs to the innermost part, and what that calls belongs to it too."""
+        self.assertEqual(shares.part(self.reading), "transport")
+        inner = f"{self.reading};mail (submitd/commands.py:3);malloc (libc.so.6)"
+        self.assertEqual(shares.part(inner), "dialogue")
+
+    def test_kernel(self) -> None:
+        """The kernel's work is not that of who has asked for it."""
+        self.assertEqual(shares.part(f"{self.reading};read (libc.so.6)"), "system calls")
+        self.assertEqual(shares.part(f"{self.reading};readline (libx.so)"), "transport")
+
+    def test_waiting(self) -> None:
+        """A thread that waits costs nothing; shares are of all others."""
+        lines = [
+            f"{self.reading} 3",
+            f"{self.reading};gc_collect_main (libpython3.so) 1",
+            "run (threading.py:1);lock_PyThread_acquire_lock (libpython3.so);x (libc.so.6) 96",
+        ]
+        self.assertEqual(shares.shares(lines), {"transport": 0.75, "garbage collector": 0.25})
 
 
 class CountTests(SynchronousTestCase):
