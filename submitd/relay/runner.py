@@ -55,6 +55,9 @@ POLL = 30.0
 PATIENCE = 5.0
 """Seconds between two attempts to reach the data base, and for which work for a full hop waits."""
 
+STEP = 1.0
+"""By how many seconds the clock must have been set; what is less does no lease any harm."""
+
 LOOP = Reply(554, "5.4.6", "Message is in a loop: it has too many Received fields")
 
 Key = tuple[str, str, bool]
@@ -174,12 +177,14 @@ class Runner:
         self._extending.clock = clock
         self._listening = False
         self._isMore = False
+        self._ahead = 0.0  # the time of day, before a clock that nobody can set
 
     # From the start to the end.
 
     def start(self) -> None:
         """Begin to work."""
         self._running = True
+        self._ahead = self._now() - self._clock.seconds()
         if not self._listening:
             self._listening = True
             self._spool.whenDue(self.told)
@@ -268,6 +273,7 @@ class Runner:
         :return: when there will be more; ``None`` for when something ends.
         """
         self._isMore = True
+        await self._lookAtClock()
         while self._isRunning() and self._room > 0:
             room = self._room
             works = await self._spool.lease(room, self._settings.lease)
@@ -281,6 +287,16 @@ class Runner:
                 self._isMore = False
                 return await self._spool.nextDue()
         return None
+
+    async def _lookAtClock(self) -> None:
+        """Where somebody has set the time of day forward, what is on its way is leased by the old.
+
+        Its lease would be over, and we would take, and deliver, the same once more.
+        """
+        ahead = self._now() - self._clock.seconds()
+        isSet, self._ahead = ahead - self._ahead > STEP, ahead
+        if isSet:
+            await self._extend()
 
     def _isRunning(self) -> bool:
         return self._running

@@ -106,9 +106,15 @@ class RunnerCase(SpoolCase):
         self.clock = Clock()
         self.clock.rightNow = NOW
         self.time.now = NOW
-        self.queue.now = self.clock.seconds
+        self.queue.now = self.timeOfDay
         self.destinations = FakeDestinations()
         self.make()
+
+    ahead = 0.0
+
+    def timeOfDay(self) -> float:
+        """The clock, and by how much somebody has set it."""
+        return self.clock.seconds() + self.ahead
 
     def make(self, *routes: Route, **changes: Any) -> Runner:
         """A runner with these settings; the route is one smarthost."""
@@ -122,7 +128,7 @@ class RunnerCase(SpoolCase):
             settings,
             "mail.example.com",
             self.clock,
-            self.clock.seconds,
+            self.timeOfDay,
         )
         self.hop = self.destinations.find(self.routes.routes[0], "", False)[1]
         return self.runner
@@ -611,6 +617,45 @@ class QueueTests(RunnerCase):
         self.run_()
         self.assertEqual(self.states("M1")[0][0], "leased")
         self.assertEqual(work.message.id, "M1")
+
+    def test_clockForward(self) -> None:
+        """A day forward, while a message is on its way: it is not taken a second time."""
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.ahead = 86400.0
+        self.run_(60.0)
+        self.assertEqual(len(self.hop.held), 1)
+        self.hop.release()
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 1)
+        self.assertEqual(self.states("M1"), [])
+
+    def test_clockForwardDelayed(self) -> None:
+        """A day forward, and what was to be tried again within it is tried again at once."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1")
+        self.run_()
+        self.hop.said = {}
+        self.ahead = 86400.0
+        self.run_(30.0)
+        self.assertEqual(len(self.hop.seen), 2)
+        self.assertEqual(self.states("M1"), [])
+
+    def test_clockBack(self) -> None:
+        """A day back: what comes from then on goes at once, and what is on its way ends once."""
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.ahead = -86400.0
+        self.hop.release()
+        self.hop.holding = False
+        self.run_()
+        self.assertEqual(self.states("M1"), [])
+        self.send("M2")
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 2)
+        self.assertEqual(self.states("M2"), [])
 
     def test_lostWhileExtending(self) -> None:
         """The same, seen when the lease is to be extended."""
