@@ -17,7 +17,7 @@ from submitd.interfaces import ISpool
 from submitd.relay.outgoing import Outcome
 from submitd.relay.reports import Action, Original, Reporter, Told, isWanted, returnsWhole
 from submitd.relay.schedule import Schedule
-from submitd.relay.verdicts import Verdict, noticeBy, said
+from submitd.relay.verdicts import Verdict, noticeBy, said, sendable
 from submitd.session import newId
 from submitd.spool.records import (
     Damaged,
@@ -96,7 +96,7 @@ class Settlements:
             deadline = noticeBy(message)
             late = deadline is not None and now >= deadline and recipient.notified is None
             if not verdict.attempted or not (
-                late or self.schedule.isNoticeDue(now, message.arrived, recipient.notified)
+                late or self.schedule.isNoticeDue(now, sendable(message), recipient.notified)
             ):
                 return None
             action = Action.DELAYED

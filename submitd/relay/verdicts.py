@@ -9,6 +9,7 @@ from submitd.extensions.deliverby import DeliverBy
 from submitd.relay.outgoing import Outcome, Result
 from submitd.relay.schedule import Schedule
 from submitd.spool.records import QueuedMessage, QueuedRecipient, State
+from submitd.spool.rows import dueAt
 from submitd.wire.reply import Reply
 
 NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
@@ -51,7 +52,7 @@ class Judge:
         self, message: QueuedMessage, recipient: QueuedRecipient, now: float
     ) -> Verdict | None:
         """The verdict on a recipient that is not to be tried any more; ``None`` for any other."""
-        expiry = self.schedule.expiry(message.arrived, recipient.expires)
+        expiry = self.schedule.expiry(sendable(message), recipient.expires)
         # A service that was down for days tries once at least; an operator's or a sender's own
         # limit holds in any case.
         if now < expiry or (recipient.attempts == 0 and (recipient.expires or now) >= now):
@@ -81,7 +82,7 @@ class Judge:
             return Verdict(recipient, outcome, State.DELIVERED)
         if outcome.result is Result.FAILED:
             return Verdict(recipient, outcome, State.FAILED)
-        expiry = self.schedule.expiry(message.arrived, recipient.expires)
+        expiry = self.schedule.expiry(sendable(message), recipient.expires)
         if now >= expiry:
             return self._expired(recipient, outcome)
         due = self.schedule.next(now, recipient.attempts + 1, expiry)
@@ -89,6 +90,11 @@ class Judge:
         if deadline is not None and recipient.notified is None and now < deadline < due:
             due = deadline
         return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
+
+
+def sendable(message: QueuedMessage) -> float:
+    """From when on it may be sent, which is when its time begins (FUTURERELEASE, RFC 4865)."""
+    return dueAt(message.envelope, message.arrived)
 
 
 def noticeBy(message: QueuedMessage) -> float | None:

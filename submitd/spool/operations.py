@@ -71,7 +71,7 @@ def _ofMessage(which: Filter, now: float) -> list[Condition]:
     if which.ids is not None:
         found.append(message.c.id.in_(which.ids))
     if which.sender is not None:
-        found.append(sa.func.lower(message.c.sender) == which.sender.lower())
+        found.append(_sameText(message.c.sender, which.sender))
     if which.login is not None:
         found.append(message.c.login == which.login)
     if which.olderThan is not None:
@@ -81,13 +81,18 @@ def _ofMessage(which: Filter, now: float) -> list[Condition]:
     return found
 
 
+def _sameText(column: sa.Column[str], text: str) -> Condition:
+    # SQLite knows upper and lower case of ASCII alone.
+    return sa.or_(sa.func.lower(column) == text.lower(), column == text)
+
+
 def _ofRecipient(which: Filter) -> list[Condition]:
     found: list[Condition] = [
         recipient.c.state.in_([state.value for state in which.states or _WAITING])
     ]
     domain = which.domain
     if which.recipient is not None:
-        found.append(sa.func.lower(recipient.c.address) == which.recipient.lower())
+        found.append(_sameText(recipient.c.address, which.recipient))
         domain = domain or which.recipient.rpartition("@")[2]
     if domain:
         found.append(recipient.c.domain == sameDomain(domain))

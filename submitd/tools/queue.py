@@ -90,6 +90,17 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def count(text: str) -> int:
+    """A number that is not negative.
+
+    :raise ValueError: for anything else.
+    """
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
@@ -118,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("show", "body"):
             command.add_argument("ids", metavar="ID", nargs=1)
         if name == "list":
-            command.add_argument("--limit", type=int, default=0, help="list no more than so many")
+            command.add_argument("--limit", type=count, default=0, help="list no more than so many")
             _addFilters(command)
         if name in {action.value for action in Action}:
             command.add_argument("ids", metavar="ID", nargs="*", help="a queue id")

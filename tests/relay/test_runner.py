@@ -302,6 +302,22 @@ class DeliveryTests(RunnerCase):
         self.run_(50.0)
         self.assertEqual(len(self.hop.seen), 1)
 
+    def test_futureReleaseLater(self) -> None:
+        """The time to try, and that to a notice, begin when it may be sent."""
+        self.make(retry=(100.0,), expire=1000.0, delay_notice=500.0)
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1", FUTURERELEASE=NOW + 5000.0)
+        self.run_()
+        self.run_(5000.0)
+        self.assertEqual(self.states("M1")[0][:2], ("delayed", 1))
+        self.assertEqual(self.reports, [])
+        for _ in range(9):
+            self.run_(100.0)
+        self.assertEqual(len(self.reports), 1)
+        self.assertEqual(self.states("M1")[0][:2], ("delayed", 10))
+        self.run_(100.0)
+        self.assertEqual(self.states("M1"), [])
+
     def test_priority(self) -> None:
         """The urgent goes first (RFC 6710), and the next hop is told how urgent."""
         self.make(deliveries=1)

@@ -535,6 +535,12 @@ class QueueTests:
         [listed] = self.successResultOf(self.queue.messages(Filter(recipient="c@one.example")))
         self.assertEqual([each.position for each in listed.recipients], [0])
 
+    def test_filterUtf8(self: Any) -> None:
+        """An address with capitals beyond ASCII is found, as it was written."""
+        self.send("A-1", "\u00c4pfel@one.example")
+        self.assertEqual(self.found(recipient="\u00c4pfel@ONE.example"), [])
+        self.assertEqual(self.found(recipient="\u00c4pfel@one.example"), ["A-1"])
+
     def test_pages(self: Any) -> None:
         """A list goes on behind the last id of the page before, by either way of looking."""
         self.fill()

@@ -351,5 +351,11 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_usage(self) -> None:
         """Wrong usage is status 2."""
-        for words in ([], ["list", "--older-than", "soon"], ["list", "--state", "lost"], ["show"]):
+        for words in (
+            [],
+            ["list", "--older-than", "soon"],
+            ["list", "--state", "lost"],
+            ["list", "--limit", "-1"],
+            ["show"],
+        ):
             self.assertEqual(self.run_(*words).returncode, 2)
