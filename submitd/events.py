@@ -361,7 +361,10 @@ def textObserver(outFile: TextIO, reactor: Any = None) -> LogWriter:
 
 
 class TextLines:
-    """Formats an event as Twisted does, and makes the time stamp once per second."""
+    """Formats an event as Twisted does, and makes the time stamp once per second.
+
+    An event with ``log_lines`` is what another process has formatted.
+    """
 
     def __init__(self) -> None:
         self._second = -1
@@ -369,7 +372,8 @@ class TextLines:
 
     def __call__(self, event: dict[str, Any]) -> str | None:
         if "log_fields" not in event or "log_failure" in event:
-            return formatEventAsClassicLogText(event, self._time)
+            lines: str | None = event.get("log_lines")
+            return lines or formatEventAsClassicLogText(event, self._time)
         stamp = self._time(event["log_time"])
         return f"{stamp} [submitd#{event['log_level'].name}] {event['log_text']}\n"
 

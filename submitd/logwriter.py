@@ -64,7 +64,7 @@ class LogWriter:
             return
         self._lines.append(line)
         if self._due is not None:
-            if event.get("log_level") in _URGENT or len(self._lines) >= MOST:
+            if _isUrgent(event) or len(self._lines) >= MOST:
                 self.flush()
         elif self._mayWait(event):
             self._due = self._reactor.callLater(WAIT, self._late)
@@ -75,7 +75,7 @@ class LogWriter:
         return (
             self._reactor is not None
             and self._reactor.running
-            and event.get("log_level") not in _URGENT
+            and not _isUrgent(event)
             and isInIOThread()
         )
 
@@ -97,6 +97,11 @@ class LogWriter:
             self._due.cancel()
             self._due = None
         self.flush()
+
+
+def _isUrgent(event: LogEvent) -> bool:
+    # Lines of another process have waited there.
+    return event.get("log_level") in _URGENT or "log_lines" in event
 
 
 def target(options: Mapping[str, Any]) -> str | None:

@@ -183,7 +183,7 @@ def _source(options: Options, log: LogSettings | None) -> Source:
         file=Path(options["config"]).absolute(),
         json=log.json if log is not None else None,
         reactor=process.get("reactor") or "",
-        logsDirectly=options.log == "-",
+        logs={None: "events", "-": "direct"}.get(options.log, "lines"),
     )
 
 

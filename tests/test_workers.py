@@ -525,4 +525,7 @@ class WorkersTests(TestCase):
         service.until(lambda: service.events("service-reloaded"))
         service.send(10)
         service.until(lambda: len(service.events("message-accepted")) == 1)
-        self.assertEqual(text.read_text().count("message accepted: "), 11)
+        service.until(lambda: text.read_text().count("message accepted: ") == 11)
+        service.stop()
+        # What was said last is there, too, from both workers that were told to end.
+        self.assertEqual(text.read_text().count("service stopped: "), 5)

@@ -73,14 +73,14 @@ class Source:
     :param file: the configuration.
     :param json: the log, in place of the configuration's.
     :param reactor: which one workers have; empty for the usual one.
-    :param logsDirectly: whether workers write text to standard output themselves; otherwise the
-        parent logs for them.
+    :param logs: what workers do with the text log: ``"direct"``, they write it to standard output;
+        ``"lines"``, the parent writes their lines; ``"events"``, the parent logs their events.
     """
 
     file: Path
     json: str | None = None
     reactor: str = ""
-    logsDirectly: bool = False
+    logs: str = "events"
 
 
 class _Exit(ProcessProtocol):
@@ -485,7 +485,7 @@ class WorkersService(MultiService):
                     "counts": str(self._counts),
                     "key": self._key.hex(),
                     "reactor": self._source.reactor,
-                    "logs": "direct" if self._source.logsDirectly else "parent",
+                    "logs": self._source.logs,
                     "hasLog": log is not None,
                     "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
                 },
@@ -501,6 +501,8 @@ class WorkersService(MultiService):
         """A worker has said something."""
         if "log" in message:
             relog(message["log"])
+        elif "lines" in message:
+            relogLines(message["lines"], self._reactor.seconds())
         elif "due" in message:
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:
@@ -650,3 +652,22 @@ def relog(record: Message) -> None:
         event["event"] = record["event"]
         event["log_fields"] = list(record["fields"])
     globalLogPublisher(event)
+
+
+def relogLines(lines: str, now: float) -> None:
+    """Log what a worker has formatted.
+
+    :param now: seconds since 1970.
+    """
+    globalLogPublisher(
+        {
+            "log_format": "{log_lines}",
+            "log_lines": lines,
+            "log_logger": events.log,
+            "log_level": LogLevel.info,
+            "log_namespace": "submitd",
+            "log_source": None,
+            "log_time": now,
+            "log_worker": True,
+        }
+    )

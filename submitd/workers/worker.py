@@ -10,9 +10,10 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner
 from zope.interface import implementer
 
@@ -26,8 +27,13 @@ from submitd.workers import later
 from submitd.workers.channel import Channel, Message
 from submitd.workers.ports import SharedEndpoint
 
+T = TypeVar("T")
+
 LOOK_EVERY = 0.1
 """Seconds between two looks whether the last connection is gone."""
+
+MAX_TEXT = 8192
+"""Characters that are sent to the parent's log in one message, each of them 12 octets at worst."""
 
 TELL_EVERY = 0.05
 """Seconds in which the parent is told once of new work for the relay."""
@@ -76,9 +82,10 @@ class Worker:
         :raise CannotStart: when it cannot.
         """
         beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
-        if order["logs"] == "direct":
-            output: Any = _Standard()
-            self._log = events.textObserver(output, reactor)
+        if order["logs"] != "events":
+            output: Any = _Standard() if order["logs"] == "direct" else _ToParent(self.channel)
+            waits = reactor if beginning.settings.log.together else None
+            self._log = events.textObserver(output, waits)
         _, tally, *ports = beginning.files
         log = ports.pop() if order["hasLog"] else None
         globalLogBeginner.beginLoggingTo(
@@ -109,8 +116,17 @@ class Worker:
                 self._told = each.runner.told
         made.startService()
         self._tally.accept(not order["isRelay"])
-        reactor.addSystemEventTrigger("before", "shutdown", made.stopService)
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self.channel.send({"serving": os.getpid()})
+
+    def _stop(self) -> Deferred[None]:
+        assert self._service is not None
+        # Behind this the channel is closed.
+        return self._service.stopService().addBoth(self._written)
+
+    def _written(self, result: T) -> T:
+        self.close()
+        return result
 
     def end(self) -> None:
         """Serve no more, and end when all is done."""
@@ -167,7 +183,12 @@ class Worker:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """See ``ILogObserver``: have the parent log an event."""
-        self.channel.send({"log": portable(event)})
+        said = portable(event)
+        if len(said["text"]) > MAX_TEXT:
+            said["text"] = said["text"][: MAX_TEXT - 3] + "..."
+        if "fields" in said and len(str(said["fields"])) > MAX_TEXT:
+            said["fields"] = {}
+        self.channel.send({"log": said})
 
 
 def portable(event: dict[str, Any]) -> Message:
@@ -185,6 +206,28 @@ def portable(event: dict[str, Any]) -> Message:
     if "log_failure" in event:
         said["text"] += "\n" + event["log_failure"].getTraceback()[-events.MAX_TRACEBACK :]
     return said
+
+
+class _ToParent:
+    """The parent's text log.
+
+    :param channel: to the parent.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def write(self, text: str) -> None:
+        """Write lines, as many together as there is room for in a message."""
+        start = 0
+        while start < len(text):
+            bound = start + MAX_TEXT
+            end = len(text) if len(text) <= bound else text.rfind("\n", start, bound) + 1 or bound
+            self._channel.send({"lines": text[start:end]})
+            start = end
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
 
 
 class _Standard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -19,9 +20,9 @@ from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.typed import Workers, WrongValue, parseWorkers
-from submitd.workers import channel, later, parent
+from submitd.workers import channel, later, parent, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
-from submitd.workers.channel import Channel
+from submitd.workers.channel import MAX_MESSAGE, Channel
 from submitd.workers.parent import Source, WorkersService
 from submitd.workers.worker import portable
 
@@ -227,6 +228,47 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(again["log_text"], "of another")
         self.assertTrue(again["log_worker"])
         self.assertNotIn("log_worker", foreign)
+
+    def test_lines(self) -> None:
+        """Lines that a worker has formatted are written as they are, and do not wait again."""
+        reactor: Any = Reactor()
+        reactor.addSystemEventTrigger = lambda *_: None
+        file = io.StringIO()
+        log = events.textObserver(file, reactor)
+        self.patch(parent, "globalLogPublisher", log)
+        parent.relogLines("one: {x}\ntwo\n", 1.0)
+        self.assertEqual(file.getvalue(), "one: {x}\ntwo\n")
+
+    def test_bounds(self) -> None:
+        """A message has whole lines, as many as it has room for, and a long line has several."""
+        sent: list[Any] = []
+        channel: Any = type("Sink", (), {"send": sent.append})
+        lines = [f"{number} {'x' * 3000}\n" for number in range(7)] + [
+            "\N{GRINNING FACE}" * 20000 + "\n"
+        ]
+        worker._ToParent(channel).write("".join(lines))
+        pieces = [message["lines"] for message in sent]
+        self.assertEqual("".join(pieces), "".join(lines))
+        self.assertEqual([piece.count("\n") for piece in pieces], [2, 2, 2, 1, 0, 0, 1])
+        longest = max(len(json.dumps(message)) for message in sent)
+        self.assertLess(longest, MAX_MESSAGE)
+
+    def test_long(self) -> None:
+        """Nor is an event that somebody else has logged longer than a message may be."""
+        sent: list[Any] = []
+        one: Any = object.__new__(worker.Worker)
+        one.channel = type("Sink", (), {"send": sent.append})
+        one({"log_format": "{x}", "x": "\N{GRINNING FACE}" * 100000})
+        one(
+            {
+                "log_text": "short",
+                "log_fields": ["x"],
+                "event": "own",
+                "x": ["y" * 100] * 5000,
+            }
+        )
+        self.assertLess(max(len(json.dumps(each)) for each in sent), MAX_MESSAGE)
+        self.assertEqual(sent[1]["log"]["fields"], {})
 
 
 class ParentTests(SynchronousTestCase):
