@@ -101,8 +101,8 @@ class NumberTests(SynchronousTestCase):
         self.addCleanup(setattr, sys.modules["submitd.session"], "_worker", None)
         self.patch(sys.modules["submitd.session"].time, "time_ns", lambda: 1)
         found = []
-        for worker in (0, 1, 255):
-            numberIds(worker)
+        for number in (0, 1, 255):
+            numberIds(number)
             found.append({newId() for _ in range(100)})
         for at, one in enumerate(found):
             for other in found[at + 1 :]:
