@@ -470,6 +470,9 @@ class Client:
         if transaction.outcomes[at] is None:
             if reply.code < 400:
                 transaction.accepted.append(at)
+            elif reply.code == 552 and reply.status in ("", "5.5.3") and transaction.accepted:
+                # RFC 5321 4.5.3.1.10: no more recipients in this transaction, said as of old.
+                self._settle(at, Result.DELAYED, reply, isRemote=True)
             else:
                 self._settle(at, judge(reply), reply, isRemote=True)
         if transaction.awaited == 0:

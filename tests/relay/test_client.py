@@ -140,6 +140,23 @@ class DeliveryTests(SynchronousTestCase):
         hop.say("554 5.7.1 no")
         self.assertEqual(hop.results, [("delayed", 450), ("failed", 554)])
 
+    def test_tooManyRecipients(self) -> None:
+        """552 behind recipients that were taken is no verdict on the others; 552 5.2.2 is one."""
+        for said, verdict in (
+            ("552 too many", "delayed"),
+            ("552 5.5.3 too many", "delayed"),
+            ("552 5.2.2 full", "failed"),
+        ):
+            hop = Hop().greet("PIPELINING")
+            hop.offer(outgoing("a@b.example", "c@d.example"))
+            hop.say("250 ok", "250 ok", said, "354 go")
+            hop.say("250 kept")
+            self.assertEqual(hop.results, [("delivered", 250), (verdict, 552)])
+        hop = Hop().greet("PIPELINING")
+        hop.offer(outgoing())
+        hop.say("250 ok", "552 too many", "554 no recipients")
+        self.assertEqual(hop.results, [("failed", 552)])
+
     def test_loneDot(self) -> None:
         """354 without a recipient is answered with an empty message (RFC 2920 3.1)."""
         hop = Hop().greet("PIPELINING")
