@@ -16,6 +16,12 @@ from tests.clients.case import ADA, CONFIG, ClientTestCase
 from tests.clients.running import RunningService
 from tests.robustness.checks import Talk, Target
 
+SPOOLED = f"""{CONFIG.partition("[delivery]")[0]}[delivery]
+use = "spool"
+path = "$directory/spool"
+"""
+"""The usual configuration, with the queue; ``[relay]`` comes behind it."""
+
 PATIENCE = 20.0
 """Seconds in which the service has to be as it was."""
 
@@ -37,15 +43,16 @@ class FaultCase(SynchronousTestCase):
     service: RunningService
     talk: Talk
 
-    def serve(self, more: str = "", before: Sequence[str] = ()) -> None:
+    def serve(self, more: str = "", before: Sequence[str] = (), config: str = CONFIG) -> None:
         """Start it.
 
         :param more: what is behind the usual configuration.
         :param before: a command line that runs it.
+        :param config: in place of the usual configuration.
         """
         directory = Path(tempfile.mkdtemp(prefix="fault-", dir=os.getcwd()))
         ClientTestCase.prepare(directory)
-        self.service = RunningService(directory, CONFIG + more, before=before).start()
+        self.service = RunningService(directory, config + more, before=before).start()
         self.addCleanup(self.service.kill)
         ports = self.service.ports
         self.talk = Talk(
@@ -66,12 +73,15 @@ class FaultCase(SynchronousTestCase):
         new = self.service.maildir / "new"
         return len(list(new.iterdir())) if new.is_dir() else 0
 
-    def send(self) -> str:
+    def send(self, recipient: str = "bob@example.net") -> str:
         """Send a message.
 
         :return: the code that it got in the end.
         """
-        peer = self.talk.data()
+        peer = self.talk.ready()
+        peer.say(b"MAIL FROM:<ada@example.org>", "250")
+        peer.say(b"RCPT TO:<%b>" % recipient.encode(), "250")
+        peer.say(b"DATA", "354")
         answer = peer.send(self.talk.header + b"a message\r\n.\r\n").hear()
         assert answer is not None
         peer.close()

@@ -10,7 +10,7 @@ from passlib.hash import bcrypt
 
 from tests.clients.case import ADA, GRACE, writePrivately
 from tests.clients.running import HOST
-from tests.faults.case import FaultCase
+from tests.faults.case import SPOOLED, FaultCase
 from tests.robustness.peer import Peer, plain
 
 HANGING = """
@@ -73,6 +73,19 @@ class ThreadTests(FaultCase):
         self.assertNotIn(base64.b64encode(GRACE.secret.encode()).decode(), self.service.log)
 
 
+BY_MX = """
+[relay]
+mx = true
+
+[[route]]
+recipients = ["example.org"]
+maildir = "$directory/Maildir"
+
+[dns]
+servers = ["%s"]
+"""
+
+
 class NameServerTests(FaultCase):
     """A name server that never answers."""
 
@@ -100,3 +113,17 @@ class NameServerTests(FaultCase):
         self.assertLess(time.monotonic() - began, 5)
         self.assertTrue(self.asked())
         self.assertEqual(self.send(), "250")
+
+    def test_relay(self) -> None:
+        """Mail that is routed by DNS is taken and waits; other routes notice nothing."""
+        self.serve(BY_MX % self.address, config=SPOOLED)
+        self.assertEqual(self.send(), "250")
+        self.assertTrue(self.asked())
+        self.assertEqual(self.send("bob@example.org"), "250")
+        self.waitFor(lambda: self.kept == 1, "the other message is delivered")
+        self.waitFor(lambda: self.logged("] delayed: "), "the attempt has its end")
+        self.assertEqual(self.logged("] failed: "), 0)
+        self.assertEqual(self.logged("Traceback"), 0)
+        began = time.monotonic()
+        self.service.stop()
+        self.assertLess(time.monotonic() - began, 10)
