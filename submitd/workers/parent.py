@@ -127,13 +127,15 @@ class Worker:
 class Post:
     """One of the places to be filled: a number, or the relay.
 
-    :ivar worker: who is there, and has not been told to end.
+    :ivar worker: who serves there.
+    :ivar next: who is to serve there, and does not yet.
     :ivar waiting: the call that fills it.
     """
 
     name: str
     backoff: Backoff
     worker: Worker | None = None
+    next: Worker | None = None
     waiting: IDelayedCall | None = None
 
 
@@ -155,6 +157,7 @@ class WorkersService(MultiService):
         self._template: Template | None = None
         self._candidate: Template | None = None
         self._isAskedAgain = False
+        self._isDue = False
         self._replacing: list[Post] = []
         self._leaving: list[Post] = []
         self._before: Template | None = None
@@ -173,7 +176,7 @@ class WorkersService(MultiService):
         self._renewing.clock = reactor
         for listener in settings.listener:
             self._listen(listener)
-        HangUp(reactor, self.reload).setServiceParent(self)
+        self._hangUp = HangUp(reactor, self.reload)
 
     # The beginning and the end.
 
@@ -200,6 +203,7 @@ class WorkersService(MultiService):
         :raise CannotStart: when a port cannot be opened.
         """
         self._openAll(super().startService)
+        self._hangUp.startService()
         self._counts = Path(tempfile.mkdtemp(prefix="submitd-"))
         shared.prepare(self._counts)
         self._tallyFile = tally.makeFile()
@@ -251,6 +255,8 @@ class WorkersService(MultiService):
             os.close(self._tallyFile)
         if self._counts is not None:
             shutil.rmtree(self._counts, ignore_errors=True)
+        # Not before: the signal would end the process, and leave the workers to themselves.
+        self._hangUp.stopService()
         events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
         self._log.close()
 
@@ -262,6 +268,8 @@ class WorkersService(MultiService):
 
     def reload(self) -> None:
         """Read the configuration again, and replace the workers; or log what is wrong with it."""
+        if self._stopped is not None:
+            return
         self._reopenLog()
         if self._candidate is not None:
             self._isAskedAgain = True
@@ -397,6 +405,8 @@ class WorkersService(MultiService):
         self._replacing = [self._posts[name] for name in names]
         self._leaving = [post for name, post in self._posts.items() if name not in names]
         self._before = before
+        if before is not None:
+            self._dropIfIdle(before)
         self._next()
 
     # Replacing the workers, one after the other.
@@ -433,7 +443,6 @@ class WorkersService(MultiService):
             self._close(endpoint)
         if self._before is not None:
             events.emit(events.SERVICE_RELOADED, workers=about["workers"])
-            self._dropIfIdle(self._before)
         self._goOn()
 
     def _goOn(self) -> None:
@@ -457,6 +466,8 @@ class WorkersService(MultiService):
         _cancel(post.waiting)
         if template is None or template.channel is None or self._stopped is not None:
             return  # when there is a template, all posts are filled
+        if post.next is not None and post.next.template is template:
+            return
         assert template.about is not None
         number = next(at for at in range(1, tally.PAGES) if at not in self._workers)
         worker = Worker(post, number, template)
@@ -464,6 +475,7 @@ class WorkersService(MultiService):
         assert self._tally is not None
         self._tally.wipe(number)
         self._tally.look(max(self._workers) + 1)
+        post.next = worker
         post.backoff.started()
         isRelay = post.name == RELAY
         ours, theirs = channel.pair()
@@ -507,21 +519,32 @@ class WorkersService(MultiService):
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:
                 relay.worker.channel.send(message)
+            else:
+                self._isDue = True  # the next relay may have looked already
         elif "problem" in message:
             events.emit(events.SERVICE_PROBLEM, problem=message["problem"])
         elif "serving" in message:
+            # Its template may have ended before it could tell.
+            worker.pid = worker.pid or message["serving"]
             self._serves(worker)
 
     def _serves(self, worker: Worker) -> None:
         post = worker.post
+        if post.next is worker:
+            post.next = None
         if worker.template is not self._template and post.worker is not None:
             self._dismiss(worker)
             return
         _cancel(worker.overdue)
+        if worker.template is self._template:
+            _cancel(post.waiting)
         events.emit(events.WORKER_STARTED, worker=post.name, process=worker.pid)
         before, post.worker = post.worker, worker
         if before is not None:
             self._retire(before)
+        if post.name == RELAY and self._isDue and worker.channel is not None:
+            self._isDue = False
+            worker.channel.send({"due": 0.0})
         if self._stopped is not None or self._posts.get(post.name) is not post:
             self._dismiss(worker)
         elif self._replacing and self._replacing[0] is post:
@@ -544,7 +567,11 @@ class WorkersService(MultiService):
         worker.overdue = self._reactor.callLater(seconds + PATIENCE, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
-        if worker.channel is not None and worker.pid:
+        if not worker.pid:
+            # The template does not do what it is told; a worker of it would see its channel closed.
+            self._drop(worker.template)
+            self._gone(worker)
+        elif not worker.hasEnded:
             events.emit(
                 events.SERVICE_PROBLEM, problem=f"worker {worker.post.name} has to be killed"
             )
@@ -570,25 +597,28 @@ class WorkersService(MultiService):
             self._tally.wipe(worker.number)
         self._dropIfIdle(worker.template)
         post = worker.post
+        hasPost = worker in (post.worker, post.next)
         isExpected = worker.isEnding or self._stopped is not None
         if isExpected:
             events.emit(events.WORKER_ENDED, worker=post.name, process=worker.pid)
         if post.worker is worker:
             post.worker = None
+        if post.next is worker:
+            post.next = None
         self._tellIfDone()
         if self._stopped is not None or self._posts.get(post.name) is not post:
             return
-        wait = 0.0 if isExpected else self._fillLater(worker)
-        if self._replacing and self._replacing[0] is post:
-            if isExpected or post.worker is None:
-                self._next()
-            else:
-                # The new one has failed, and the old one goes on until another one serves.
-                post.waiting = self._reactor.callLater(wait, self._fill, post)
+        if not isExpected:
+            self._died(worker, hasPost)
+        if hasPost and post.worker is None and self._replacing[:1] == [post]:
+            if not isExpected:
+                del self._replacing[0]  # it is filled after the wait
+            self._next()
 
-    def _fillLater(self, worker: Worker) -> float:
+    def _died(self, worker: Worker, hadPost: bool) -> None:
+        """A worker has ended by itself: fill its post again, unless somebody else is there."""
         post = worker.post
-        wait = post.backoff.ended()
+        wait = post.backoff.ended() if hadPost else 0.0
         events.emit(
             events.WORKER_DIED,
             worker=post.name,
@@ -596,10 +626,9 @@ class WorkersService(MultiService):
             cause=worker.cause or "unknown",
             again=wait,
         )
-        if post.worker is None and post not in self._replacing:
+        if hadPost and post.next is None:
             _cancel(post.waiting)
             post.waiting = self._reactor.callLater(wait, self._fill, post)
-        return wait
 
 
 def _cancel(call: IDelayedCall | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -292,13 +293,14 @@ class ParentTests(SynchronousTestCase):
         self.patch(parent, "_signal", self.kills.append)
         self.pid = 1000
         self.workers: dict[str, list[tuple[int, socket.socket]]] = {}
+        self.stopping: Any = None
         self.service.privilegedStartService()
         self.service.startService()
         self.addCleanup(self.stop)
 
     def stop(self) -> None:
         """Have all end."""
-        stopping = self.service.stopService()
+        stopping = self.stopping or self.service.stopService()
         for sock in self.reactor.spawned:
             sock.close()
         for workers in self.workers.values():
@@ -486,6 +488,101 @@ class ParentTests(SynchronousTestCase):
         for name in "12":
             self.end(name, template=0)
 
+    def test_relayAway(self) -> None:
+        """What comes while there is no relay, the next one is told when it serves."""
+        self.tell(self.about(relay=True))
+        for _ in range(3):
+            self.fork(serve=False)
+        self.say("1", {"due": 7.0})
+        for name in ("1", "2", "relay"):
+            self.say(name, {"serving": 1})
+        self.assertEqual(self.told("relay"), ["due"])
+
+    def test_hurried(self) -> None:
+        """One that retires since the last reload ends in the next: that is no reason for two."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.fork()
+        self.fork()
+        self.service.reload()
+        self.tell(self.about())
+        self.assertEqual(self.fork(serve=False), "1")
+        self.end("1", template=0)
+        self.assertRaises(BlockingIOError, self.peek)
+        self.say("1", {"serving": 1})
+        self.assertEqual(self.fork(), "2")
+        self.reactor.advance(5)
+        self.assertRaises(BlockingIOError, self.peek)
+        self.end("1", template=1)
+        self.end("2", template=0)
+        self.end("2", template=1)
+
+    def test_superseded(self) -> None:
+        """One of the configuration before that dies at its start is not replaced twice."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.fork(serve=False)
+        self.service.reload()
+        self.tell(self.about())
+        self.assertEqual(self.fork(serve=False), "1")
+        self.names()
+        self.end("1", 1, template=1)
+        self.assertEqual(self.names(), ["worker-died"])
+        self.reactor.advance(10)
+        self.assertRaises(BlockingIOError, self.peek)
+        self.say("1", {"serving": 1})
+        self.assertEqual(self.told("1"), ["retire"])
+        self.fork()
+        # The template in between has no worker, and goes.
+        self.assertEqual(channel.receive(self.reactor.spawned[1])[0], None)
+        self.end("1", 0, template=0)
+        self.end("2", 0, template=0)
+
+    def test_diesMeanwhile(self) -> None:
+        """The old one dies while the new one begins: the others are replaced, and it serves."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.fork(serve=False)
+        self.end("1", template=0)
+        self.assertEqual(self.fork(), "2")
+        self.say("1", {"serving": 1})
+        self.reactor.advance(5)
+        self.assertRaises(BlockingIOError, self.peek)
+        self.end("2", template=0)
+
+    def test_diesWaiting(self) -> None:
+        """A worker that dies is replaced although the new ones of another post die, too."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.fork(serve=False)
+        self.end("1", 1)
+        self.end("2", template=0)
+        self.reactor.advance(1)
+        self.assertEqual({self.fork(), self.fork()}, {"1", "2"})
+        self.reactor.advance(5)
+        self.assertRaises(BlockingIOError, self.peek)
+        self.end("1", template=0)
+
+    def test_reloadAtTheEnd(self) -> None:
+        """SIGHUP behind SIGTERM begins nothing, and does not end the parent before its workers."""
+        self.begin()
+        before = signal.getsignal(signal.SIGHUP)
+        self.stopping = self.service.stopService()
+        self.service.reload()
+        self.assertEqual(len(self.reactor.spawned), 1)
+        self.assertIs(signal.getsignal(signal.SIGHUP), before)
+
+    def test_neverForked(self) -> None:
+        """A template that does not do what it is told keeps nobody from ending."""
+        self.tell(self.about())
+        self.stopping = self.service.stopService()
+        self.reactor.advance(30 + parent.PATIENCE)
+        self.assertEqual((self.kills, self.service._workers), ([], {}))
+
     def test_keys(self) -> None:
         """Each day there are workers with new keys for tickets; the configuration is not read."""
         self.begin()
@@ -501,7 +598,7 @@ class ParentTests(SynchronousTestCase):
     def test_killed(self) -> None:
         """One that does not end in time is killed, and so is one that never serves."""
         self.begin()
-        self.service.stopService()
+        self.stopping = self.service.stopService()
         self.assertEqual(self.told("1"), ["end"])
         self.reactor.advance(30 + parent.PATIENCE)
         self.assertEqual(len(self.kills), 2)
