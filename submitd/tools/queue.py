@@ -457,6 +457,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             with recorded(jsonLogOf(parsed)):
                 await work(reactor, parsed, sys.stdout, sys.stderr)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has read enough, as head has; Python would flush the rest at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except Problem as problem:
             print(f"submitd-queue: {problem}", file=sys.stderr)
             raise SystemExit(1) from None

@@ -303,6 +303,30 @@ class CommandLineTests(SynchronousTestCase):
         for command in ("list", "show", "body", "counts", "retry", "hold", "release", "delete"):
             self.assertIn(f"\n  {command}", said)
 
+    def test_readerGone(self) -> None:
+        """Whoever reads the answer may stop at any time, as head does, and hears no complaint."""
+        path = Path(self.mktemp()).absolute()
+        path.mkdir(mode=0o700)
+        spool = Spool(path)
+        self.successResultOf(spool.queue.runIn(maybeDeferred, maybeDeferred))
+        message = spool.begin(makeSession(), makeEnvelope("A-1"))
+        message.dataReceived(b"Subject: x\r\n\r\nx\r\n")
+        self.successResultOf(message.eomReceived())
+        self.successResultOf(spool.stop())
+        reader, writer = os.pipe()
+        os.close(reader)
+        root = Path(__file__).parents[2]
+        code = "from submitd.tools.queue import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--spool", str(path), "list"],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        os.close(writer)
+        self.assertEqual((done.returncode, done.stderr), (1, b""))
+
     def test_configuration(self) -> None:
         """The queue is found by the configuration; what is wrong is one sentence, status 1."""
         directory = Path(self.mktemp()).absolute()
