@@ -7,9 +7,10 @@ import socket
 import time
 from pathlib import Path
 
+from tests.clients.case import CONFIG
 from tests.clients.running import HOST
 from tests.faults.case import FaultCase, program
-from tests.load.run import cpu
+from tests.load.processes import cpu, together
 
 FEW = 64
 
@@ -28,22 +29,31 @@ class DescriptorTests(FaultCase):
 
     def test_usedUp(self) -> None:
         """Clients wait, the processor does not turn, the log says it once, and it recovers."""
+        self.usedUp()
+
+    def test_workers(self) -> None:
+        """The same where two processes serve: each of them says it at most once."""
+        self.usedUp(workers=2)
+
+    def usedUp(self, workers: int = 1) -> None:
+        """Have more clients than there are descriptors."""
         self.serve(
             "\n[limits]\nconnections_per_address = 0\nconnections = 0\n",
             (program("prlimit"), f"--nofile={FEW}:{FEW}"),
+            f"workers = {workers}\n{CONFIG}",
         )
         self.assertEqual(self.send(), "250")
         within = self.talk.data()
         crowd = [
             socket.create_connection((HOST, self.service.ports["starttls"]), 5)
-            for _ in range(FEW + 10)
+            for _ in range(workers * FEW + 10)
         ]
         try:
             self.waitFor(lambda: self.logged("clients have to wait"), "it is in the log")
-            before = cpu(self.service.pid)
+            before = together(cpu, self.service.pid)
             time.sleep(3)
-            self.assertLess(cpu(self.service.pid) - before, 1)
-            self.assertEqual(self.logged("clients have to wait"), 1)
+            self.assertLess(together(cpu, self.service.pid) - before, 1)
+            self.assertIn(self.logged("clients have to wait"), range(1, workers + 1))
             crowd[0].settimeout(5)
             self.assertEqual(crowd[0].recv(3), b"220")
             crowd[-1].setblocking(False)

@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument(
         "--opening", type=int, default=200, help="how many connect at the same time; 0 for all"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="submitd-load-") as directory:
         outcome = run(Load(**vars(options)), Path(directory), print)

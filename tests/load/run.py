@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import os
 import resource
 import sqlite3
 import ssl
@@ -21,9 +20,11 @@ from tests.clients.case import ADA, ClientTestCase
 from tests.clients.running import HOST, RunningService
 from tests.load import clients
 from tests.load.clients import Count, Plan, Wrong
+from tests.load.processes import cpu, descriptors, memory, together
 
 CONFIG = """\
 hostname = "submission.example.org"
+workers = WORKERS
 
 [[listener]]
 endpoint = "tcp:$implicit:interface=127.0.0.1"
@@ -61,6 +62,7 @@ class Load:
 
     :param pause: a busy client's longest pause between two messages, in seconds.
     :param opening: how many connect at the same time; 0 for all.
+    :param workers: processes that serve.
     """
 
     idle: int
@@ -68,6 +70,7 @@ class Load:
     seconds: float
     pause: float = 10.0
     opening: int = 200
+    workers: int = 1
 
     @property
     def slow(self) -> int:
@@ -79,7 +82,7 @@ class Load:
 class Outcome:
     """What was seen.
 
-    :param memory: the service's resident memory, in KiB, every interval.
+    :param memory: the service's memory, all its processes together, in KiB, every interval.
     :param mistakes: a sentence for everything that did not hold.
     """
 
@@ -98,7 +101,9 @@ def run(load: Load, directory: Path, say: Callable[[str], object]) -> Outcome:
     """
     _raiseDescriptors(load)
     ClientTestCase.prepare(directory)
-    service = RunningService(directory, CONFIG, ("implicit",)).start()
+    service = RunningService(
+        directory, CONFIG.replace("WORKERS", str(load.workers)), ("implicit",)
+    ).start()
     try:
         outcome = asyncio.run(_load(load, service, say))
     finally:
@@ -121,17 +126,6 @@ def _raiseDescriptors(load: Load) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def descriptors(pid: int) -> int:
-    """How many a process has."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def cpu(pid: int) -> float:
-    """Seconds that a process has computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def _load(load: Load, service: RunningService, say: Callable[[str], object]) -> Outcome:
     count = Count()
     plan = Plan(
@@ -146,18 +140,18 @@ async def _load(load: Load, service: RunningService, say: Callable[[str], object
     )
     outcome = Outcome(count)
     await _first(plan)
-    before = descriptors(service.pid)
+    before = together(descriptors, service.pid)
     outcome.descriptors = before, before
-    bare = service.memory
+    bare = together(memory, service.pid)
     say(f"before the load: {_mebibytes(bare)}, {before} descriptors")
     began = time.monotonic()
     present = [_spawn(clients.idle, plan, count) for _ in range(load.idle)]
     while count.idle + len(count.errors) < load.idle:
         await asyncio.sleep(0.05)
-    each = (service.memory - bare) / max(1, load.idle)
+    each = (together(memory, service.pid) - bare) / max(1, load.idle)
     say(
         f"{count.idle} idle ones logged in within {time.monotonic() - began:.1f} s:"
-        f" {_mebibytes(service.memory)}, {each:.1f} KiB for each"
+        f" {_mebibytes(together(memory, service.pid))}, {each:.1f} KiB for each"
     )
     for kind, number in (
         (clients.busy, load.busy - 2 * load.slow),
@@ -174,7 +168,7 @@ async def _load(load: Load, service: RunningService, say: Callable[[str], object
         outcome.mistakes.append(f"{left} clients did not come to their end")
     outcome.descriptors = before, await _settled(service.pid, before)
     say(
-        f"after the load: {_mebibytes(service.memory)}, {outcome.descriptors[1]} descriptors;"
+        f"after the load: {_mebibytes(together(memory, service.pid))}, {outcome.descriptors[1]} descriptors;"
         f" {count.accepted} messages, {count.opened} connections; {count.slowWritten} slowly"
         f" written, {count.slowRead} slowly read, {count.rude} rude ends"
     )
@@ -212,15 +206,15 @@ async def _watch(
     load: Load, service: RunningService, outcome: Outcome, say: Callable[[str], object]
 ) -> None:
     """Print what the service uses, until the time is over."""
-    count, accepted, computed = outcome.count, outcome.count.accepted, cpu(service.pid)
+    count, accepted, computed = outcome.count, outcome.count.accepted, together(cpu, service.pid)
     began = last = time.monotonic()
     interval = min(INTERVAL, load.seconds / 8)
     say("seconds  connections  descriptors  memory MiB  CPU %  messages/s  p50 ms  p99 ms  errors")
     while time.monotonic() - began < load.seconds:
         await asyncio.sleep(interval)
-        now, used = time.monotonic(), cpu(service.pid)
-        opened = descriptors(service.pid)
-        outcome.memory.append(service.memory)
+        now, used = time.monotonic(), together(cpu, service.pid)
+        opened = together(descriptors, service.pid)
+        outcome.memory.append(together(memory, service.pid))
         late = sorted(count.latencies) or [0.0]
         say(
             f"{now - began:7.0f}  {opened - outcome.descriptors[0]:11}  {opened:11}"
@@ -237,9 +231,9 @@ async def _watch(
 async def _settled(pid: int, wanted: int) -> int:
     """How many descriptors there are once connections have lingered: 15 s at most."""
     until = time.monotonic() + 15
-    while descriptors(pid) > wanted and time.monotonic() < until:
+    while together(descriptors, pid) > wanted and time.monotonic() < until:
         await asyncio.sleep(0.1)
-    return descriptors(pid)
+    return together(descriptors, pid)
 
 
 def kept(spool: Path) -> int:

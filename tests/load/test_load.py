@@ -16,9 +16,18 @@ class LoadTests(SynchronousTestCase):
 
     def test_short(self) -> None:
         """300 idle clients that come all at once and 50 busy ones: what the long form promises."""
+        self.load()
+
+    def test_workers(self) -> None:
+        """The same where two processes serve."""
+        self.load(workers=2)
+
+    def load(self, workers: int = 1) -> None:
+        """Load a service, and look what came of it."""
         directory = Path(tempfile.mkdtemp(prefix="load-", dir=os.getcwd()))
         said: list[str] = []
-        outcome = run(Load(300, 50, 10.0, pause=1.0, opening=0), directory, said.append)
+        load = Load(300, 50, 10.0, pause=1.0, opening=0, workers=workers)
+        outcome = run(load, directory, said.append)
         self.assertEqual(outcome.mistakes, [], "\n".join(said))
         self.assertGreater(outcome.count.accepted, 100)
         self.assertGreater(outcome.count.slowWritten, 0)
