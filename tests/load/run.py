@@ -167,8 +167,9 @@ async def _load(load: Load, service: RunningService, say: Callable[[str], object
     if left:
         outcome.mistakes.append(f"{left} clients did not come to their end")
     outcome.descriptors = before, await _settled(service.pid, before)
+    used = _mebibytes(together(memory, service.pid))
     say(
-        f"after the load: {_mebibytes(together(memory, service.pid))}, {outcome.descriptors[1]} descriptors;"
+        f"after the load: {used}, {outcome.descriptors[1]} descriptors;"
         f" {count.accepted} messages, {count.opened} connections; {count.slowWritten} slowly"
         f" written, {count.slowRead} slowly read, {count.rude} rude ends"
     )
