@@ -413,7 +413,7 @@ class Runner:
             verdicts[at] = (
                 self._judge.noRoute(recipient)
                 if part.hop is None
-                else self._judge.beforehand(part.message, recipient, now)
+                else self._judge.beforehand(recipient, now)
             )
             if verdicts[at] is None:
                 live.append(at)

@@ -48,26 +48,16 @@ class Judge:
         outcome = Outcome(Result.FAILED, NO_ROUTE, isRemote=False)
         return Verdict(recipient, outcome, State.FAILED)
 
-    def beforehand(
-        self, message: QueuedMessage, recipient: QueuedRecipient, now: float
-    ) -> Verdict | None:
-        """The verdict on a recipient that is not to be tried any more; ``None`` for any other."""
-        expiry = self.schedule.expiry(sendable(message), recipient.expires)
-        # A service that was down for days tries once at least; an operator's or a sender's own
-        # limit holds in any case.
-        if now < expiry or (recipient.attempts == 0 and (recipient.expires or now) >= now):
-            return None
-        last = Reply(451, "4.4.7", recipient.reply or "never tried")
-        outcome = Outcome(Result.DELAYED, last, isRemote=False)
-        return self._expired(recipient, outcome, attempted=False)
+    def beforehand(self, recipient: QueuedRecipient, now: float) -> Verdict | None:
+        """The verdict on a recipient that is not to be tried any more; ``None`` for any other.
 
-    def _expired(
-        self, recipient: QueuedRecipient, outcome: Outcome, attempted: bool = True
-    ) -> Verdict:
-        lines = (EXPIRED, *outcome.reply.lines)
-        reply = Reply(550, "5.4.7", "; ".join(lines))
-        given = attrs.evolve(outcome, result=Result.FAILED, reply=reply, isRemote=False)
-        return Verdict(recipient, given, State.FAILED, isExpired=True, attempted=attempted)
+        That is a limit of its own: an operator's, or DELIVERBY.  Who is only too old is tried once
+        more: the service may have been down for days, or the message on hold.
+        """
+        if recipient.expires is None or now < recipient.expires:
+            return None
+        last = recipient.reply or "never tried"
+        return Verdict(recipient, _expired(last), State.FAILED, isExpired=True, attempted=False)
 
     def postponed(self, recipient: QueuedRecipient, due: float) -> Verdict:
         """The verdict on a recipient whose next hop has no room for it until then."""
@@ -84,12 +74,18 @@ class Judge:
             return Verdict(recipient, outcome, State.FAILED)
         expiry = self.schedule.expiry(sendable(message), recipient.expires)
         if now >= expiry:
-            return self._expired(recipient, outcome)
+            given = _expired(said(outcome.reply), outcome.host)
+            return Verdict(recipient, given, State.FAILED, isExpired=True)
         due = self.schedule.next(now, recipient.attempts + 1, expiry)
         deadline = noticeBy(message)
         if deadline is not None and recipient.notified is None and now < deadline < due:
             due = deadline
         return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
+
+
+def _expired(last: str, host: str = "") -> Outcome:
+    reply = Reply(550, "5.4.7", f"{EXPIRED}; {last}")
+    return Outcome(Result.FAILED, reply, isRemote=False, host=host)
 
 
 def sendable(message: QueuedMessage) -> float:

@@ -264,6 +264,23 @@ class DeliveryTests(RunnerCase):
         self.assertEqual(len(self.hop.seen), 1)
         self.assertEqual(self.reports, [])
 
+    def test_triedOnceMore(self) -> None:
+        """So is what had been tried before, or was on hold: it may work now, and fails else."""
+        self.make(expire=1000.0)
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1")
+        self.send("M2")
+        self.run_()
+        self.stop()
+        for action in (Action.HOLD, Action.RELEASE):
+            self.successResultOf(self.queue.change(action, Filter(ids=("M2",)), "root"))
+            self.clock.advance(2000.0)
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 4 + len(self.reports))
+        self.assertEqual((self.states("M1"), self.states("M2")), ([], []))
+        self.assertEqual(len(self.reports), 2)
+        self.hop.said = {}
+
     def test_operatorExpires(self) -> None:
         """What an operator expires is failed without another attempt."""
         self.hop.said = {"bob@example.net": LATER}
