@@ -8,6 +8,7 @@ killed loses the lines of that moment: what was promised to a client does not st
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -131,6 +132,8 @@ def textLog(
 
 
 def _rotated(name: str, reactor: Any) -> LogFile:
+    # It says who writes to whom.  One that is there keeps its mode, and gives it to the next.
+    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     file: LogFile = LogFile.fromFullPath(name)
     if signal.getsignal(signal.SIGUSR1) in (None, signal.SIG_DFL):
         signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))

@@ -48,8 +48,8 @@ def prepare(directory: Path) -> None:
     :param directory: nobody else's.
     :raise OSError: when they cannot be made.
     """
-    (directory / LOCK).touch(0o600)
-    (directory / KEY).touch(0o600)
+    for name in (LOCK, KEY, FILE):
+        (directory / name).touch(0o600)
     (directory / KEY).write_bytes(os.urandom(32))
     shared = SharedCounts(directory)
     with shared._turn():

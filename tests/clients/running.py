@@ -50,6 +50,7 @@ class RunningService:
     :param arguments: more arguments behind ``submitd --config FILE``.
     :param modules: more directories in which Python finds what the configuration names.
     :param before: a command line that runs the service: the service's own is put behind it.
+    :param options: twistd's own, before ``submitd``.
     :ivar ports: name -> number, from the start on.
     """
 
@@ -61,6 +62,7 @@ class RunningService:
         arguments: Sequence[str] = (),
         modules: Sequence[Path] = (),
         before: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.ports: dict[str, int] = {}
@@ -69,6 +71,7 @@ class RunningService:
         self._arguments = tuple(arguments)
         self._modules = tuple(modules)
         self._before = tuple(before)
+        self._options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RunningService:
@@ -104,6 +107,7 @@ class RunningService:
             _TWISTD,
             "--nodaemon",
             "--pidfile=",
+            *self._options,
             "submitd",
         ]
         command += ["--config", str(self._configFile), *self._arguments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.clients.case import ADA, CONFIG, ClientTestCase
@@ -36,12 +37,20 @@ PORTS = ("starttls", "implicit", "proxied", "trusting")
 
 
 class Robust:
-    """A service with every kind of listener, its users, and what can be seen of it."""
+    """A service with every kind of listener, its users, and what can be seen of it.
 
-    def __init__(self, config: str = ROBUST) -> None:
+    :param options: twistd's own.
+    :param modules: where Python looks first.
+    """
+
+    def __init__(
+        self, config: str = ROBUST, options: Sequence[str] = (), modules: Sequence[Path] = ()
+    ) -> None:
         directory = Path(tempfile.mkdtemp(prefix="robust-", dir=os.getcwd()))
         ClientTestCase.prepare(directory)
-        self.service = RunningService(directory, config, PORTS).start()
+        self.service = RunningService(
+            directory, config, PORTS, options=options, modules=modules
+        ).start()
 
     @property
     def kept(self) -> int:

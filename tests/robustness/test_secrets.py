@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import hmac
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -65,6 +66,35 @@ json = "$directory/events.json"
 """
 
 
+BRAKED = """
+[refusals]
+file = "$directory/refusals.jsonl"
+
+[[policy]]
+use = "brake"
+path = "$directory/usual.sqlite"
+"""
+
+COUNTED = """
+[[policy]]
+use = "rate-limit"
+messages_per_login = "100/hour"
+"""
+
+SYSLOG = """\
+LOG_ALERT = LOG_CRIT = LOG_DAEMON = LOG_DEBUG = LOG_ERR = LOG_INFO = LOG_PID = LOG_WARNING = 0
+LOG_EMERG = LOG_NOTICE = LOG_USER = LOG_MAIL = 0
+
+def openlog(*arguments, **named):
+    pass
+
+def syslog(*arguments):
+    with open("syslog", "a") as file:
+        print(*arguments, file=file)
+"""
+"""In the place of Python's own module: writes into a file what the system's log would have."""
+
+
 def shapes(secret: str) -> Iterator[bytes]:
     """How a secret may look when it has got somewhere."""
     octets = secret.encode()
@@ -93,8 +123,22 @@ class SecretTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """No password, token, response or text of a message is in a log or any other file."""
-        self.digests: list[str] = []
         robust = Robust(FAULTY)
+        self.run_(robust)
+        self.assertSilent(robust, "service.log")
+
+    def test_syslog(self) -> None:
+        """Nor is it in what goes to the system's log."""
+        modules = Path(self.mktemp()).absolute()
+        modules.mkdir()
+        (modules / "syslog.py").write_text(SYSLOG)
+        robust = Robust(FAULTY, ["--syslog"], [modules])
+        self.run_(robust)
+        self.assertSilent(robust, "syslog")
+
+    def run_(self, robust: Robust) -> None:
+        """Go through everything."""
+        self.digests: list[str] = []
         self.addCleanup(robust.service.stop)
         talk = Talk(robust.target)
         self.addCleanup(talk.close)
@@ -102,14 +146,16 @@ class SecretTests(SynchronousTestCase):
         self.bad(talk)
         self.messages(talk)
         self.faults(talk)
-        self.assertSilent(robust)
 
-    def assertSilent(self, robust: Robust) -> None:
-        """Search."""
+    def assertSilent(self, robust: Robust, log: str) -> None:
+        """Search.
+
+        :param log: the file that has the lines of the text log.
+        """
         files = dict(writtenBy(robust.service.directory))
-        self.assertLess({"service.log", "events.json"}, set(files))
-        self.assertIn(b"login failed", files["service.log"])
-        self.assertIn(b"Traceback", files["service.log"])
+        self.assertLessEqual({log, "events.json"}, set(files))
+        self.assertIn(b"login failed", files[log])
+        self.assertIn(b"Traceback", files[log])
         self.assertIn(b"traceback", files["events.json"])
         secrets = (ADA.secret, GRACE.secret, LINUS.secret, WRONG, GUESS, BODY, *self.digests)
         self.assertEqual(len(self.digests), 2)
@@ -206,12 +252,14 @@ class SecretTests(SynchronousTestCase):
 class RightsTests(SynchronousTestCase):
     """Files that a service creates are 0600, directories 0700, whatever its umask."""
 
-    def modes(self, config: str, made: set[str]) -> None:
+    def modes(self, config: str, made: set[str], options: Sequence[str] = ()) -> None:
         """Start a service, send a message, and look at what is new in its directory.
 
         :param made: files and directories that must be among it.
+        :param options: twistd's own.
         """
-        robust = Robust(config)
+        self.addCleanup(os.umask, os.umask(0))
+        robust = Robust(config, options)
         self.addCleanup(robust.service.stop)
         directory = robust.service.directory
         # Made by the test: the configuration, the users, and where the output goes.
@@ -223,6 +271,7 @@ class RightsTests(SynchronousTestCase):
         peer.send(talk.header + b"x" * 300_000 + b"\r\n")
         during = set(directory.rglob("*"))
         peer.send(b".\r\n").expect("250")
+        talk.clear().say(b"MAIL FROM:<>", "5")
         new = (during | set(directory.rglob("*"))) - before
         self.assertLessEqual(made, {path.relative_to(directory).parts[0] for path in new})
         for path in new:
@@ -236,5 +285,24 @@ class RightsTests(SynchronousTestCase):
         self.modes(FAULTY, {"Maildir", "events.json"})
 
     def test_spool(self) -> None:
-        """A spool, its data base and messages."""
-        self.modes(SPOOLED, {"spool", "events.json"})
+        """A spool, its data base and messages, refusals, what is usual, and twistd's log."""
+        self.modes(
+            SPOOLED + BRAKED,
+            {"spool", "events.json", "refusals.jsonl", "usual.sqlite", "twistd.log"},
+            ["--logfile=twistd.log"],
+        )
+
+    def test_workers(self) -> None:
+        """What several processes share."""
+        temporary = Path(self.mktemp()).absolute()
+        temporary.mkdir()
+        before = os.environ.get("TMPDIR")
+        self.addCleanup(os.environ.pop, "TMPDIR", None)
+        if before is not None:
+            self.addCleanup(os.environ.__setitem__, "TMPDIR", before)
+        os.environ["TMPDIR"] = str(temporary)
+        self.modes("workers = 2\n" + SPOOLED + COUNTED, {"spool", "events.json"})
+        found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in temporary.rglob("*")}
+        self.assertIn("counts.db", found)
+        wrong = [name for name, mode in found.items() if mode & 0o077]
+        self.assertEqual(wrong, [], found)
