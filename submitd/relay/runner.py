@@ -168,6 +168,7 @@ class Runner:
         self._now = now
         self._parts: dict[Part, None] = {}
         self._perHop: dict[Key, int] = {}
+        self._waiting: dict[Key, int] = {}
         self._leases: dict[Lease, None] = {}
         self._timer: IDelayedCall | None = None
         self._filling = False
@@ -369,6 +370,7 @@ class Runner:
             self._perHop[part.key] -= 1
             if not self._perHop[part.key]:
                 del self._perHop[part.key]
+                self._waiting.pop(part.key, None)
             self._wakeAfter()
 
     def _wakeAfter(self) -> None:
@@ -418,9 +420,11 @@ class Runner:
             if verdicts[at] is None:
                 live.append(at)
         if live and self._isCrowded(part):
+            due = now + self._turn(part)
             for at in live:
-                verdicts[at] = self._judge.postponed(part.recipients[at][1], now + PATIENCE)
+                verdicts[at] = self._judge.postponed(part.recipients[at][1], due)
         elif live:
+            self._waiting.pop(part.key, None)
             recipients = [part.recipients[at][1] for at in live]
             outcomes = await self._deliver(part, recipients)
             for at, outcome in zip(live, outcomes, strict=False):
@@ -431,11 +435,21 @@ class Runner:
 
     def _isCrowded(self, part: Part) -> bool:
         """Whether a next hop has taken so many places that others would have none."""
-        if len(self._perHop) < 2:
-            return False
-        return self._perHop[part.key] > max(
-            self._settings.connections, self._settings.deliveries // 2
-        )
+        return len(self._perHop) > 1 and self._perHop[part.key] > self._places
+
+    @property
+    def _places(self) -> int:
+        """How many messages may be on their way to one next hop while there are others."""
+        return max(self._settings.connections, self._settings.deliveries // 2)
+
+    def _turn(self, part: Part) -> float:
+        """In how many seconds a part may have its turn at its next hop.
+
+        The more wait behind those that are there, the longer: a long queue for a slow next hop is
+        not to be looked through again and again.
+        """
+        waiting = self._waiting[part.key] = self._waiting.get(part.key, 0) + 1
+        return min(PATIENCE * (1 + waiting // self._places), max(PATIENCE, self._settings.retry[0]))
 
     async def _deliver(
         self, part: Part, recipients: Sequence[QueuedRecipient]

@@ -562,6 +562,34 @@ class QueueTests(RunnerCase):
             self.run_(5.0)
         self.assertEqual(len(self.hop.seen), 8)
 
+    def test_crowdedForLong(self) -> None:
+        """A long queue for a slow next hop is not looked through again and again."""
+        slow = Route(name="route[0]", kind="smarthost", recipients=("slow.example",))
+        fast = Route(name="relay", kind="smarthost")
+        self.make(slow, fast, deliveries=4, connections=1)
+        fastHop = self.destinations.find(fast, "", False)[1]
+        self.hop.holding = fastHop.holding = True
+        self.send("F0", "a@fast.example")
+        for n in range(40):
+            self.send(f"S{n}", "a@slow.example")
+        self.run_()
+        settle, settled = self.queue.settle, []
+
+        def counted(*arguments: Any) -> Deferred[Any]:
+            settled.append(arguments)
+            return settle(*arguments)
+
+        self.patch(self.queue, "settle", counted)
+        for _ in range(60):
+            self.run_(5.0)
+        self.assertLess(len(settled), 60 * 5)
+        self.hop.holding = fastHop.holding = False
+        self.hop.release()
+        fastHop.release()
+        for _ in range(60):
+            self.run_(5.0)
+        self.assertEqual((len(self.hop.seen), len(fastHop.seen)), (40, 1))
+
     def test_extends(self) -> None:
         """A lease is extended while its delivery takes long; nobody else gets the work."""
         self.make(lease=30.0)
