@@ -35,7 +35,7 @@ from cattrs.errors import (
     IterableValidationNote,
     StructureHandlerNotFoundError,
 )
-from cattrs.gen import make_dict_structure_fn
+from cattrs.gen import make_dict_structure_fn, override
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -273,12 +273,36 @@ def _named(kind: Any, converter: Converter) -> Hook:
 
 
 def _table(kind: Any, converter: Converter) -> Hook:
-    structureFields = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    # Made by its class alone, a wrong value would be one of the whole table.
+    checked: dict[str, Any] = {
+        field.name: override(struct_hook=_validated(field, converter))
+        for field in attrs.fields(kind)
+        if field.init and field.validator is not None
+    }
+    structureFields = make_dict_structure_fn(
+        kind, converter, _cattrs_forbid_extra_keys=True, **checked
+    )
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise WrongValue(f"must be a table, not {describe(value)}")
         return structureFields(value, kind)
+
+    return hook
+
+
+def _validated(field: Any, converter: Converter) -> Hook:
+    def hook(value: Any, kind: Any) -> Any:
+        made = converter.structure(value, kind)
+        try:
+            field.validator(None, field, made if field.converter is None else field.converter(made))
+        except ValueError as error:
+            said = str(error.args[0]) if error.args else ""
+            # As attrs says it: "'timeout' must be > 0.0: 0".
+            raise WrongValue(said.removeprefix(f"'{field.name}' ")) from None
+        except Exception:  # noqa: S110
+            pass  # it wants the whole object, and has it when the class makes one
+        return made
 
     return hook
 

@@ -52,6 +52,19 @@ class Odd:
     field: dict[complex, object] | list[int] | set[bytes]
 
 
+@attrs.frozen
+class Both:
+    """A field that another one bounds."""
+
+    low: int
+    high: int = attrs.field()
+
+    @high.validator
+    def _isNotBelow(self, attribute: attrs.Attribute[int], value: int) -> None:
+        if value < self.low:
+            raise ValueError("high is below low")
+
+
 def said(value: Any, kind: Any = Outer, key: str = "") -> list[str]:
     """What is found wrong with a value."""
     made, findings = typed.structure(value, kind, HERE, key)
@@ -141,8 +154,19 @@ class StructureTests(SynchronousTestCase):
         )
 
     def test_validator(self) -> None:
-        """What a class says itself is said in its own words."""
-        self.assertEqual(said({"even": 3}, key="policy[0]"), ["policy[0]: even must be even"])
+        """What a class says itself is said in its own words, of the key and with all the rest."""
+        self.assertEqual(
+            said({"even": 3, "flag": 1}, key="policy[0]"),
+            [
+                "policy[0].flag: must be true or false, not 1",
+                "policy[0].even: even must be even",
+            ],
+        )
+
+    def test_validatorOfTwo(self) -> None:
+        """A validator that looks at another field is asked when there are both."""
+        self.assertEqual(said({"low": 1, "high": 2}, Both), [])
+        self.assertEqual(said({"low": 3, "high": 2}, Both, "x"), ["x: high is below low"])
 
     def test_path(self) -> None:
         """A path is a string that is not empty and has no NUL."""

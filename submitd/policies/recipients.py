@@ -84,7 +84,10 @@ class Recipients:
         self._allowed = None if self.allowed is None else WatchedFile(self.allowed, readLine)
         self._refused = None if self.refused is None else WatchedFile(self.refused, readLine)
         self._logins = frozenset(map(sameLogin, self.null_sender_logins or ()))
-        self._networks = Networks.parse(self.null_sender_from or ())
+        try:
+            self._networks = Networks.parse(self.null_sender_from or ())
+        except ValueError as error:
+            raise ValueError(f"null_sender_from: {error}") from None
 
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
