@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -66,9 +67,12 @@ class Process:
 
     :param command: what to run.
     :param cwd: where; ``output`` is written there.
+    :param files: descriptors that the child has, too.
     """
 
-    def __init__(self, command: list[str], cwd: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], cwd: Path, env: dict[str, str], files: Sequence[int] = ()
+    ) -> None:
         self.log = cwd / "output"
         with open(self.log, "wb") as output:
             self.child = subprocess.Popen(
@@ -78,6 +82,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=files,
             )
 
     @property

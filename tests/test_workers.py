@@ -61,6 +61,13 @@ path = "spool"
 {rest}
 """
 
+# What systemd does for a service that has a socket unit.
+ACTIVATE = """
+import os
+os.dup2({}, 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="smtp")
+"""
+
 RELAY = """
 [relay]
 maildir = "{directory}/{{local}}"
@@ -72,12 +79,25 @@ class Service(running.Process):
     """The service with workers.
 
     :param rest: sections behind the others.
+    :param activated: a socket that listens already, in place of the first port.
+    :param inBackground: whether its child ends when it serves, as twistd does without ``-n``.
     """
 
-    def __init__(self, directory: Path, rest: str = "", workers: int = 2, *options: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        rest: str = "",
+        workers: int = 2,
+        *options: str,
+        activated: socket.socket | None = None,
+        inBackground: bool = False,
+    ) -> None:
+        self.activated = activated
         self.directory = directory.absolute()
         self.directory.mkdir(exist_ok=True)
         self.port, self.implicit, self.other = running.freePorts(3)
+        if activated is not None:
+            self.port = activated.getsockname()[1]
         key = self.directory / "key.pem"
         key.write_bytes((DATA / "private_key.pem").read_bytes())
         key.chmod(0o600)
@@ -88,11 +108,16 @@ class Service(running.Process):
         temporary = self.directory / "tmp"
         temporary.mkdir()
         temporary.chmod(0o777)
-        super().__init__(
-            running.twistd(*options, "submitd", "--config", "submitd.toml"),
-            self.directory,
-            {**running.environment(), "TMPDIR": str(temporary)},
-        )
+        environment = {**running.environment(), "TMPDIR": str(temporary)}
+        command = running.twistd(*options, "submitd", "--config", "submitd.toml")
+        if inBackground:
+            command.remove("--nodaemon")
+        files = []
+        if activated is not None:
+            files = [activated.fileno()]
+            at = command.index(running.TWISTD)
+            command[at] = ACTIVATE.format(activated.fileno()) + command[at]
+        super().__init__(command, self.directory, environment, files)
 
     def write(self, rest: str = "", workers: int = 2, banner: str = "one") -> None:
         """Write the configuration."""
@@ -105,7 +130,15 @@ class Service(running.Process):
             "data": DATA,
             "rest": rest.format(directory=self.directory, other=self.other),
         }
-        (self.directory / "submitd.toml").write_text(SETTINGS.format(**words))
+        text = SETTINGS
+        if self.activated is not None:
+            text = text.replace("tcp:{port}:interface=127.0.0.1", "systemd:domain=INET:index=0")
+        (self.directory / "submitd.toml").write_text(text.format(**words))
+
+    def read(self, name: str) -> str:
+        """What is in a file; nothing where there is none."""
+        path = self.directory / name
+        return path.read_text() if path.exists() else ""
 
     def setPassword(self, password: str) -> None:
         """Give the user another password."""
@@ -185,6 +218,24 @@ def isAlive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, those that have ended unnoticed among them."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def family(pid: int) -> set[int]:
+    """A process, and all that have come from it."""
+    found = {pid}
+    for child in children(pid):
+        found |= family(child)
+    return found
+
+
+def openFiles(pid: int) -> int:
+    """How many files it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def connections(pid: int) -> int:
@@ -343,6 +394,93 @@ class WorkersTests(TestCase):
         service.reload()
         service.until(lambda: len(service.events("service-reloaded")) == 2)
         self.assertRaises(ConnectionRefusedError, smtplib.SMTP, "127.0.0.1", service.other)
+
+    async def test_hurried(self) -> None:
+        """Reloads as fast as one can ask, one template killed, and an end in the midst of one."""
+        await deferToThread(self.hurried)
+
+    def hurried(self) -> None:
+        service = self.start(RELAY)
+        parent = service.child.pid
+        relay = service.live()["relay"]
+        before = {pid: openFiles(pid) for pid in family(parent)}
+        for _ in range(30):
+            service.reload()
+            time.sleep(0.02)
+        service.until(lambda: service.events("service-reloaded"))
+        service.until(lambda: not any(isAlive(pid) for pid in before if pid != parent))
+        # Whoever was asked last has its turn, too; then there are as many as there were before.
+        service.until(lambda: len(family(parent)) == len(before))
+        service.until(lambda: openFiles(parent) == before[parent])
+        [template] = set(children(parent))
+        # The relay's queue may be open already, or not.
+        after = family(parent) - {service.live()["relay"]}
+        del before[relay]
+        self.assertEqual(sorted(map(openFiles, after)), sorted(before.values()))
+        workers = service.live()
+        os.kill(template, signal.SIGKILL)
+        service.until(lambda: not any(map(isAlive, workers.values())))
+        service.waitForWorkers(3)
+        service.send(1)
+        service.until(lambda: service.delivered() == [1])
+        alive = family(parent)
+        service.reload()
+        time.sleep(0.2)
+        service.child.send_signal(signal.SIGTERM)
+        service.reload()
+        alive |= family(parent)
+        self.assertEqual(service.child.wait(60), -signal.SIGTERM)
+        service.until(lambda: not any(map(isAlive, alive)))
+        self.assertEqual(service.output.count("Traceback"), 0, service.output)
+        self.assertEqual(list((service.directory / "tmp").iterdir()), [])
+
+    async def test_activated(self) -> None:
+        """A socket that systemd has opened is served by all workers, and stays open."""
+        await deferToThread(self.activated)
+
+    def activated(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        service = Service(Path(self.mktemp()), activated=listening)
+        self.addCleanup(service.stop)
+        service.waitForWorkers(2)
+        clients = [service.client() for _ in range(10)]
+        held = [connections(pid) for pid in service.live().values()]
+        self.assertEqual(sum(held), 10)
+        self.assertGreater(min(held), 1)
+        for client in clients:
+            client.close()
+        service.reload()
+        service.until(lambda: service.events("service-reloaded"))
+        service.client().close()
+        service.stop()
+        waiting = socket.create_connection(listening.getsockname())
+        waiting.close()
+
+    async def test_background(self) -> None:
+        """In the background, with a pid file and a text log that is rotated."""
+        await deferToThread(self.background)
+
+    def background(self) -> None:
+        options = ("--pidfile", "pid", "--logfile", "text.log")
+        service = Service(Path(self.mktemp()), "", 2, *options, inBackground=True)
+        self.assertEqual(service.child.wait(60), 0)
+        pid = int(service.until(lambda: service.read("pid")))
+        alive = {pid}
+        try:
+            service.waitForWorkers(2)
+            alive = family(pid)
+            service.send(1)
+            service.until(lambda: "message accepted: " in service.read("text.log"))
+            os.kill(pid, signal.SIGUSR1)
+            service.until(lambda: (service.directory / "text.log.1").exists())
+            service.send(2)
+            service.until(lambda: "message accepted: " in service.read("text.log"))
+            self.assertEqual(service.read("text.log").count("message accepted: "), 1)
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        service.until(lambda: not any(map(isAlive, alive)))
+        self.assertFalse((service.directory / "pid").exists())
 
     async def test_parentKilled(self) -> None:
         """Workers whose parent is gone end by themselves."""

@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import attrs
 
@@ -109,8 +109,10 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 def _become(identity: list[int] | None) -> None:
     """Give up the rights that the parent has given up by now."""
-    if identity is not None and os.geteuid() == 0 and identity[0] != 0:
-        uid, gid, *groups = identity
+    if identity is None or os.geteuid() != 0:
+        return
+    uid, gid, *groups = identity
+    if (uid, gid) != (0, os.getegid()):
         os.setgroups(groups)
         os.setgid(gid)
         os.setuid(uid)
@@ -135,8 +137,17 @@ def main() -> NoReturn:
     # The parent gets the signals of a terminal or of systemd, too, and says what is to be done.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    sock = socket.socket(fileno=CHANNEL)
-    source = json.loads(sys.argv[1])
+    try:
+        beginning = _serve(socket.socket(fileno=CHANNEL), json.loads(sys.argv[1]))
+    except BrokenPipeError:
+        sys.exit(1)  # the parent is gone, or has no use for this one
+    if beginning is None:
+        sys.exit(0)
+    # As any child that was forked: what the template would do at its end is not this process's.
+    os._exit(work(beginning))
+
+
+def _serve(sock: socket.socket, source: dict[str, Any]) -> Beginning | None:
     try:
         settings = read(Path(source["file"]), source["json"])
         tls = service.serverTLS(settings)
@@ -157,8 +168,4 @@ def main() -> NoReturn:
             "log": settings.log.json,
         },
     )
-    beginning = Template(sock, settings, tls).run()
-    if beginning is None:
-        sys.exit(0)
-    # As any child that was forked: what the template would do at its end is not this process's.
-    os._exit(work(beginning))
+    return Template(sock, settings, tls).run()

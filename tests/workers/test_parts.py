@@ -21,7 +21,7 @@ from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.typed import Workers, WrongValue, parseWorkers
-from submitd.workers import channel, later, parent, worker
+from submitd.workers import channel, later, parent, template, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
 from submitd.workers.channel import MAX_MESSAGE, Channel
 from submitd.workers.parent import Source, WorkersService
@@ -270,6 +270,29 @@ class LogTests(SynchronousTestCase):
         )
         self.assertLess(max(len(json.dumps(each)) for each in sent), MAX_MESSAGE)
         self.assertEqual(sent[1]["log"]["fields"], {})
+
+
+class TemplateTests(SynchronousTestCase):
+    """Rights that the parent has given up, and the template gives up with it."""
+
+    def become(self, own: tuple[int, int], identity: list[int] | None) -> list[Any]:
+        """What is done by a template that is ``own``, when its parent is ``identity``."""
+        done: list[Any] = []
+        self.patch(os, "geteuid", lambda: own[0])
+        self.patch(os, "getegid", lambda: own[1])
+        for name in ("setgroups", "setgid", "setuid"):
+            self.patch(os, name, lambda value, name=name: done.append((name, value)))
+        template._become(identity)
+        return done
+
+    def test_rights(self) -> None:
+        """Group and user, the group alone, and nothing where there is nothing to give up."""
+        every = [("setgroups", [7, 8]), ("setgid", 7), ("setuid", 5)]
+        self.assertEqual(self.become((0, 0), [5, 7, 7, 8]), every)
+        group = [("setgroups", []), ("setgid", 7), ("setuid", 0)]
+        self.assertEqual(self.become((0, 0), [0, 7]), group)
+        self.assertEqual(self.become((0, 7), [0, 7, 7]), [])
+        self.assertEqual(self.become((5, 7), [5, 7]), [])
 
 
 class ParentTests(SynchronousTestCase):
