@@ -173,7 +173,7 @@ class Bench:
         if self.options.output:
             self.options.output.mkdir(parents=True, exist_ok=True)
             file = self.options.output / f"{self.options.what}.json"
-            results.write(file, environment=self.environment, **found)
+            results.write(file, environment=self.environment, amount=self.amount, **found)
             say(f"all samples: {file}")
 
     def _plot(self, name: str, draw: Callable[[Path], None]) -> None:
@@ -250,7 +250,8 @@ def _show(files: Sequence[Path], page: Path | None) -> None:
         else:
             samples = found["samples"]
             text = results.page(samples, found["idle"], found["environment"])
-            _put("peers", text, page, partial(plots.plotCosts, samples, [*LOADS, *DURABLE]))
+            name = "fresh" if found["amount"]["isFresh"] else "peers"
+            _put(name, text, page, partial(plots.plotCosts, samples, [*LOADS, *DURABLE]))
     if points:
         _put("growth", growth.growthPage(points), page, partial(plots.plotGrowth, points))
 
@@ -260,9 +261,10 @@ def _put(name: str, text: str, page: Path | None, draw: Callable[[Path], None]) 
         print(text)
         return
     results.insert(page, name, text)
-    pictures = page.parent / "figures"
-    pictures.mkdir(exist_ok=True)
-    draw(pictures / f"{name}.svg")
+    picture = f"figures/{name}.svg"
+    if picture in page.read_text():
+        (page.parent / "figures").mkdir(exist_ok=True)
+        draw(page.parent / picture)
 
 
 def _unknown(options: argparse.Namespace) -> str:

@@ -36,7 +36,8 @@ class Point:
     :param x: connections, octets, recipients, or recipients in the queue.
     :param cpu: of the server, in microseconds per message.
     :param memory: the most resident memory, in MiB.
-    :param arrival: of the server, in microseconds of CPU for each client until it is logged in.
+    :param arrival: of the server, in microseconds of CPU for each client until it is logged in;
+        where there are enough of them that all else the service does is little.
     :param search: microseconds of CPU to lease 50 messages that are due and give them back; of the
         queue alone.
     """
@@ -45,7 +46,7 @@ class Point:
     x: int
     cpu: Spread
     memory: Spread
-    arrival: Spread
+    arrival: Spread | None = None
     search: Spread | None = None
 
 
@@ -55,6 +56,8 @@ LINES = {
     "recipients": (1, 10, 100, 1000),
     "queued": (0, 1000, 10_000, 100_000, 1_000_000),
 }
+
+_CROWD = 100
 
 _STANDING = Load(name="growth", text="growth", tls=True, login=True)
 
@@ -166,7 +169,7 @@ class Growing:
             x=self.x,
             cpu=Spread.of(self.cpus),
             memory=Spread.of(self.peaks),
-            arrival=Spread.of(self.arrivals),
+            arrival=Spread.of(self.arrivals) if self.load.connections >= _CROWD else None,
             search=Spread.of(self.searches) if self.searches else None,
         )
 
@@ -245,7 +248,7 @@ def _cells(point: Point) -> list[str]:
         point.cpu.shown(),
         f"{point.cpu.median / _units(point):.2f}" if _units(point) else "-",
         point.memory.shown(1),
-        point.arrival.shown() if point.line == "connections" else "-",
+        point.arrival.shown() if point.arrival else "-",
         point.search.shown() if point.search else "-",
     ]
 
@@ -258,7 +261,7 @@ _TITLES: dict[str, tuple[str, str, Callable[[Point], list[str]]]] = {
     "connections": (
         "Connections",
         "handshake and login, us each",
-        lambda point: [point.arrival.shown()],
+        lambda point: [point.arrival.shown() if point.arrival else "-"],
     ),
     "size": ("Size", "us per KB", lambda point: [f"{point.cpu.median / _units(point):.2f}"]),
     "recipients": (

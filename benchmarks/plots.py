@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.growth import Point
-from benchmarks.loads import Load
+from benchmarks.loads import KB, MB, Load
 from benchmarks.measure import Sample
-from benchmarks.results import Spread, names, spread
+from benchmarks.results import names, spread
 
 
 def isThere() -> bool:
@@ -23,7 +23,9 @@ def _figure(**keys: Any) -> Any:
 
     # Files, and no window; letters as letters, and the same file for the same figures.
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "submitd"})
+    matplotlib.rcParams.update(
+        {"svg.fonttype": "none", "svg.hashsalt": "submitd", "font.sans-serif": ["DejaVu Sans"]}
+    )
     from matplotlib import pyplot
 
     return pyplot.subplots(layout="constrained", **keys)
@@ -36,8 +38,11 @@ def _save(figure: Any, path: Path) -> None:
 def plotCosts(samples: Sequence[Sample], loads: Sequence[Load], path: Path) -> None:
     """Bars: CPU per message of each server, a panel for each load."""
     loads = [load for load in loads if names(samples, load.name)]
-    figure, axes = _figure(nrows=len(loads), figsize=(8, 1.6 * len(loads)), squeeze=False)
-    for axis, load in zip(axes.flat, loads, strict=True):
+    rows = -(-len(loads) // 2)
+    figure, axes = _figure(nrows=rows, ncols=2, figsize=(10, 1.5 * rows), squeeze=False)
+    for axis in axes.flat[len(loads) :]:
+        axis.remove()
+    for axis, load in zip(axes.flat, loads, strict=False):
         servers = names(samples, load.name)[::-1]
         found = [spread(samples, load.name, server) for server in servers]
         kept = [each for each in found if each]
@@ -53,25 +58,36 @@ def plotCosts(samples: Sequence[Sample], loads: Sequence[Load], path: Path) -> N
 
 
 def plotGrowth(points: Sequence[Point], path: Path) -> None:
-    """Lines: CPU per message above, memory below."""
+    """Lines: CPU above, memory below; broken ones are straight from the first point to the last."""
     lines = list(dict.fromkeys(each.line for each in points))
     figure, axes = _figure(nrows=2, ncols=len(lines), figsize=(3.6 * len(lines), 6), squeeze=False)
     for column, line in enumerate(lines):
         there = [each for each in points if each.line == line]
         cost, memory = axes[0][column], axes[1][column]
-        _draw(cost, there, [each.cpu for each in there], "a message")
-        further = _FURTHER.get(line)
-        if further:
-            _draw(cost, there, [getattr(each, further[0]) for each in there], further[1])
-            cost.legend(fontsize=7)
-        _draw(memory, there, [each.memory for each in there], "")
-        cost.set(ylabel="us of CPU", yscale="linear" if further else "log")
+        _draw(cost, there, "cpu", "a message")
+        _draw(memory, there, "memory", "")
+        if line in _FURTHER:
+            _draw(cost, there, *_FURTHER[line])
+        if line in ("size", "recipients"):
+            _straight(cost, there, "cpu")
+            cost.set_yscale("log")
+        else:
+            cost.set_ylim(bottom=0)
+        if line == "connections":
+            _straight(memory, there, "memory")
+        memory.set_ylim(0, 1.2 * max(each.memory.most for each in there))
+        cost.set(ylabel="us of CPU")
         memory.set(ylabel="peak memory, MiB", xlabel=_NAMES[line])
+        cost.legend(fontsize=7)
         for axis in (cost, memory):
-            axis.set_xscale("symlog", linthresh=1000) if there[0].x == 0 else axis.set_xscale("log")
+            if there[0].x:
+                axis.set_xscale("log")
+            else:
+                axis.set_xscale("symlog", linthresh=max(1, there[-1].x / 1000))
+                axis.set_xlim(left=-max(1, there[-1].x / 10_000))
+            axis.set_xticks([each.x for each in there], [_short(each.x) for each in there])
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
-            if axis.get_yscale() == "linear":
-                axis.set_ylim(bottom=0)
     _save(figure, path)
 
 
@@ -87,7 +103,28 @@ _FURTHER = {
 }
 
 
-def _draw(axis: Any, points: Sequence[Point], values: Sequence[Spread], label: str) -> None:
-    x = [each.x for each in points]
-    axis.plot(x, [each.median for each in values], marker="o", label=label)
-    axis.fill_between(x, [each.least for each in values], [each.most for each in values], alpha=0.3)
+def _draw(axis: Any, points: Sequence[Point], what: str, label: str) -> None:
+    found = [(each.x, getattr(each, what)) for each in points if getattr(each, what)]
+    x = [at for at, _ in found]
+    axis.plot(x, [each.median for _, each in found], marker="o", label=label)
+    axis.fill_between(
+        x, [each.least for _, each in found], [each.most for _, each in found], alpha=0.3
+    )
+
+
+def _straight(axis: Any, points: Sequence[Point], what: str) -> None:
+    first, last = points[0], points[-1]
+    if first.x == last.x:
+        return
+    start, end = getattr(first, what).median, getattr(last, what).median
+    count = 60
+    x = [first.x * (last.x / first.x) ** (at / count) for at in range(count + 1)]
+    y = [start + (end - start) * (at - first.x) / (last.x - first.x) for at in x]
+    axis.plot(x, y, linestyle="--", color="grey", linewidth=1, label="a straight line")
+
+
+def _short(number: int) -> str:
+    for size, unit in ((MB, "M"), (KB, "k")):
+        if number >= size:
+            return f"{number // size}{unit}"
+    return str(number)

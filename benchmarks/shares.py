@@ -1,9 +1,9 @@
 """Where submitd's time goes: the share of each part of it in what a message costs.
 
-    python -m benchmarks.shares [--loads plain,tls] [--seconds 5] [--rst]
+    python -m benchmarks.shares [--loads plain,tls] [--seconds 5] [--page PAGE]
 
 py-spy (of PyPI) looks at the server's Python and native frames 400 times a second while a load is
-on it.  A sample belongs to the innermost part it is in: the kernel and OpenSSL before Python, and of
+on it.  A sample belongs to the innermost part it is in: kernel and OpenSSL before Python, and of
 the Python frames the last.  Microseconds are the share of a run without the profiler.
 """
 
@@ -25,7 +25,7 @@ from benchmarks import generator
 from benchmarks.generator import Generator
 from benchmarks.loads import DURABLE, LOADS, Load
 from benchmarks.processes import cores
-from benchmarks.results import listTable, table
+from benchmarks.results import insert, listTable, table
 from benchmarks.servers import Place, Submitd, SubmitdSpool
 
 CHOSEN = ("plain", "pipelined", "single", "tls-single", "tls-resumed", "tls", "durable")
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shares", description=__doc__)
     parser.add_argument("--loads", default=",".join(CHOSEN))
     parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--rst", action="store_true", help="as a table of the documentation")
+    parser.add_argument("--page", type=Path, help="put the table between its marks in this page")
     options = parser.parse_args()
     _program()
     core, others = cores()
@@ -130,7 +130,9 @@ def main() -> None:
     rows.append(["all", *(f"{sum(each.values()):.0f}" for each in found.values())])
     header = ["us a message (share)", *found]
     title = "Where submitd's time goes, by a sampling profiler"
-    print(listTable(title, header, rows) if options.rst else table(header, rows))
+    print(table(header, rows))
+    if options.page:
+        insert(options.page, "shares", listTable(title, header, rows))
 
 
 def _share(found: dict[str, float], name: str) -> float:

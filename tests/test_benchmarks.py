@@ -177,6 +177,12 @@ class ResultTests(SynchronousTestCase):
             page.read_text(), "a\n\n.. begin of peers\n\nnewer\n\n.. end of peers\n\nb\n"
         )
 
+    def test_marks(self) -> None:
+        """The page has a place for all that can be put into it."""
+        page = (ROOT / "docs" / "performance.rst").read_text()
+        for name in ("peers", "fresh", "growth", "shares"):
+            self.assertLess(page.index(f".. begin of {name}\n"), page.index(f".. end of {name}\n"))
+
     def test_insertNowhere(self) -> None:
         """A page without the marks is left as it is."""
         page = Path(self.mktemp())
@@ -388,6 +394,9 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("KiB of an idle TLS connection", ran.stdout)
         self.assertIn("kept as they were sent", ran.stderr)
         self.assertIn('"server": "twisted.mail"', (output / "peers.json").read_text())
+        shown = self.run_("--rst", str(output / "peers.json"))
+        self.assertIn("submitd / smtp-server", shown.stdout)
+        self.assertIn("   * - plain, pipelined, 600 messages a connection", shown.stdout)
 
     def test_slowGenerator(self) -> None:
         """It works without a compiler, and says that its generator is the slow one."""
