@@ -98,6 +98,22 @@ Asked = list[tuple[Limit, str]]
 """The limits that concern somebody, each with whom it counts."""
 
 
+@attrs.define(eq=False)
+class Look:
+    """What was seen at MAIL.
+
+    :param id: of the envelope.
+    :param asked: which limits concern it.
+    :param wants: what a message to one recipient wants of them.
+    :param least: the limit with the least room for recipients, where there is one.
+    """
+
+    id: str
+    asked: Asked
+    wants: list[Want]
+    least: tuple[Limit, Room] | None = None
+
+
 @implementer(
     IHelloPolicy,
     ISenderPolicy,
@@ -253,29 +269,29 @@ class RateLimit:
         asked = self._concerning(session, envelope)
         if not asked:
             return None
-        return then(self._counters.rooms(_wants(asked)), self._admit, session, asked)
+        look = session.notes[self._note] = Look(envelope.id, asked, _wants(asked))
+        return then(self._counters.rooms(look.wants), self._admit, look)
 
-    def _admit(self, rooms: list[Room] | None, session: Session, asked: Asked) -> None:
+    def _admit(self, rooms: list[Room] | None, look: Look) -> None:
         if rooms is None:
             return
-        least: tuple[Limit, Room] | None = None
-        for (limit, _), room in zip(asked, rooms, strict=True):
+        least = None
+        for (limit, _), room in zip(look.asked, rooms, strict=True):
             if room.left < 1:
                 raise limit.refusal(450, "4.7.1", self._counters.shown(room.until))
             if limit.what == "recipients" and (least is None or room.left < least[1].left):
                 least = limit, room
-        if least is not None:
-            session.notes[self._note] = least
+        look.least = least
 
     def validateTo(self, session: Session, envelope: Envelope, recipient: Recipient) -> None:
         """Refuse a recipient for whom there was no room at MAIL.
 
         :raise Refused: 452 4.5.3.
         """
-        least = session.notes.get(self._note)
-        if least is None:
+        look = session.notes.get(self._note)
+        if look is None or look.least is None:
             return
-        limit, room = least
+        limit, room = look.least
         if len(envelope.recipients) >= room.left:
             # Of an empty window, the first to leave will be those of this message.
             until = room.until if room.used else room.until + limit.window.seconds
@@ -286,11 +302,12 @@ class RateLimit:
 
         :raise Refused: 450 4.7.1 when others have taken the room since MAIL.
         """
-        asked = self._concerning(session, envelope)
-        if not asked:
+        look = session.notes.get(self._note)
+        if look is None or look.id != envelope.id:
             return None
-        wants = _wants(asked, len(envelope.recipients))
-        return then(self._counters.take(wants), self._counted, session, asked)
+        count = len(envelope.recipients)
+        wants = look.wants if count == 1 else _wants(look.asked, count)
+        return then(self._counters.take(wants), self._counted, session, look.asked)
 
     def _counted(self, taken: Taken | None, session: Session, asked: Asked) -> None:
         if taken is None:
