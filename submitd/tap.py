@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
-import gc
 import os
 import resource
 import sys
@@ -24,6 +23,7 @@ from twisted.python import usage
 from twisted.python.util import switchUID
 
 from submitd import __version__, logwriter
+from submitd.collector import spareCollector
 from submitd.config import ConfigurationError, Loaded, lines, load
 from submitd.demo import PORTS, prepare, stateDirectory
 from submitd.events import TextLines
@@ -165,19 +165,8 @@ def makeService(options: Options) -> IService:
     from submitd import service
 
     made: IService = service.makeService(settings, _reactor())
-    _spareCollector()
+    spareCollector()
     return made
-
-
-def _spareCollector() -> None:
-    """Have the garbage collector look at what connections leave behind, and at nothing else.
-
-    Modules and settings live as long as the process.  Connections make few cycles, so there is
-    little to find, and it can wait until there are more objects than Python's 700.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def _raiseDescriptors() -> None:

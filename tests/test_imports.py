@@ -31,7 +31,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "submission",
         }
     ),
-    frozenset({"counters", "refusals", "reverselookup", "steady", "twistedmail", "typed"}),
+    frozenset(
+        {"collector", "counters", "refusals", "reverselookup", "steady", "twistedmail", "typed"}
+    ),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
     frozenset(

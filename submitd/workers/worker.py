@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginne
 from zope.interface import implementer
 
 from submitd import events, service
+from submitd.collector import leaveShared, spareCollector
 from submitd.connections import Connections
 from submitd.logwriter import LogWriter
 from submitd.settings import Settings
@@ -246,6 +247,7 @@ def work(beginning: Beginning) -> int:
 
     :return: the exit status.
     """
+    leaveShared()
     imported = later.remove()
     reactor = service.freshReactor(beginning.order["reactor"])
     imported.become(reactor)
@@ -256,6 +258,7 @@ def work(beginning: Beginning) -> int:
         worker.channel.send({"problem": str(error)})
         worker.close()
         return 1
+    spareCollector()
     reactor.run()
     worker.close()
     return 0
