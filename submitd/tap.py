@@ -159,6 +159,7 @@ def makeService(options: Options) -> IService:
         settings = attrs.evolve(settings, log=target)
     Options.together = settings.log.together
     if settings.workers > 1:
+        _refuseChroot(options)
         from submitd.workers import parent
 
         return parent.WorkersService(settings, _source(options, target), _reactor())
@@ -167,6 +168,13 @@ def makeService(options: Options) -> IService:
     made: IService = service.makeService(settings, _reactor())
     spareCollector()
     return made
+
+
+def _refuseChroot(options: Options) -> None:
+    process: Any = options.parent or {}
+    if process.get("chroot"):
+        said = f"{options['config']}: workers: each is started as a program of its own, and"
+        _stop([f"{said} Python is not to be found behind --chroot; there it is workers = 1"])
 
 
 def _raiseDescriptors() -> None:

@@ -217,6 +217,15 @@ class OptionsTests(Files):
         self.assertEqual(made.hostname, "mail.example.com")
         self.assertEqual(err.getvalue(), "")
 
+    def test_workersBehindChroot(self) -> None:
+        """Workers are processes of Python, which is not to be found behind --chroot."""
+        self.file.write_text("workers = 2\n" + self.file.read_text())
+        options = self.parse("-c", str(self.file))
+        options.parent = {"chroot": "/srv"}  # type: ignore[assignment]
+        err = self.said()
+        self.assertRaises(SystemExit, tap.makeService, options)
+        self.assertIn("--chroot", err.getvalue())
+
     def test_makeServiceBad(self) -> None:
         """Mistakes end the start, each said once."""
         lines = self.spoil()
