@@ -117,10 +117,17 @@ class Talk:
         return peer
 
     def ready(self, port: int = 0) -> Peer:
-        """A connection that may send a message."""
+        """A connection that may send a message.
+
+        :raise NotOffered: when that takes a login, and there is none.
+        """
         peer = self.hello(port)
         if self.target.user:
             peer.say(b"AUTH PLAIN " + plain(self.target.user, self.target.password), "235")
+        elif peer.say(b"MAIL FROM:<%b>" % self.target.sender.encode(), "250", "530").code == 530:
+            raise NotOffered("it wants a login: --user and --password")
+        else:
+            peer.say(b"RSET", "250")
         return peer
 
     def transaction(self, peer: Peer | None = None, parameters: bytes = b"") -> Peer:
