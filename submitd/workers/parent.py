@@ -358,7 +358,6 @@ class WorkersService(MultiService):
             self._candidate = None
             if self._template is None and self._stopped is None:
                 # There is nothing yet that could stay as it was.
-                self._retry.ended()
                 self._tryAgain()
             self._goOn()
         elif template is self._template and self._stopped is None:
