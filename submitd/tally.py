@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 import tempfile
+from collections import deque
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -27,6 +28,9 @@ the parent's, and says how many are to be looked at."""
 
 MOST = 65535
 """Connections of one worker that can be told apart; more are counted in all alone."""
+
+NOTED = 32
+"""Ends of connections that are remembered."""
 
 _NUMBER = 8
 # Connections; numbers in use, those that are free between them too; whether more are accepted.
@@ -52,10 +56,9 @@ class Tally:
     :param descriptor: of the file; it is not kept.
     :param own: the number of one's own page.
     :param key: what addresses are digested with.
-    :ivar ended: when a connection of one's own has ended last, in the reactor's seconds.
+    :ivar ended: when the last ``NOTED`` connections of one's own have ended, the earliest first, in
+        the reactor's seconds.
     """
-
-    ended = 0.0
 
     def __init__(self, descriptor: int, own: int = 0, key: bytes = b"") -> None:
         self._file = os.dup(descriptor)
@@ -66,6 +69,7 @@ class Tally:
         self._used = 0
         self._count = 0
         self._accepts = False
+        self.ended = deque([0.0] * NOTED, NOTED)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -201,7 +205,7 @@ class SharedConnections(Connections):
     def remove(self, connection: Live) -> None:
         """See :meth:`Connections.remove`."""
         self._tally.remove(self._places.pop(connection))
-        self._tally.ended = self._clock.seconds()
+        self._tally.ended.append(self._clock.seconds())
         super().remove(connection)
 
     def move(self, connection: Live) -> bool:

@@ -5,8 +5,8 @@ more connections than another first steps back, until that one has taken enough,
 ``PATIENCE`` at most: whoever is busy, or stopped, keeps no client waiting for longer.  When it has
 been waited for in vain, nobody waits for it again soon.
 
-A worker whose connections come and go takes all there are: who has less work then has its turn
-sooner by itself, and to serve many in one turn costs less.
+A worker whose connections come and go, some hundred a second, takes all there are: who has less
+work then has its turn sooner by itself, and to serve many in one turn costs less.
 
 Without this one worker would have ten, another six of sixteen clients that stay, and the service
 would be done with its work when the first of them is.
@@ -37,7 +37,7 @@ PATIENCE = 0.005
 """Seconds that a connection waits for them, at most."""
 
 UNASKED = 0.1
-"""Seconds in which nobody steps back, after one was waited for in vain, or a connection ended."""
+"""Seconds without stepping back, after one was waited for in vain or many connections ended."""
 
 MANY = Port.accepts
 
@@ -59,7 +59,7 @@ class _Shared:
     def doRead(self) -> None:
         """Accept one if it is this one's turn, or many where they come and go."""
         now = self.reactor.seconds()
-        comeAndGo = now < self.tally.ended + UNASKED
+        comeAndGo = now < self.tally.ended[0] + UNASKED
         if comeAndGo or now < self._unasked or not self.tally.isAhead():
             self.accepts = MANY if comeAndGo else 1
             super().doRead()  # type: ignore[misc]

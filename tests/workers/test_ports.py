@@ -119,12 +119,16 @@ class SharedPortTests(SynchronousTestCase):
     def test_comeAndGo(self) -> None:
         """Where connections end all the time, all that wait are accepted in one turn."""
         connections = SharedConnections(self.reactor, 0, 0, self.own)  # type: ignore[arg-type]
-        connection = Connection("192.0.2.1")
-        connections.add(connection)
         connections.add(Connection("192.0.2.2"))
-        connections.remove(connection)
+        for _ in range(tally.NOTED):
+            connection = Connection("192.0.2.1")
+            connections.add(connection)
+            connections.remove(connection)
         self.connect(5)
         self.assertEqual(self.turn(), 5)
+        self.connect()
+        self.reactor.advance(UNASKED)
+        self.assertEqual(self.turn(), 0)
         self.assertGreater(MANY, 5)
 
     def test_slack(self) -> None:
