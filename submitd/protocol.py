@@ -14,6 +14,7 @@ what is buffered stays below one line and one segment.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 from OpenSSL import SSL
@@ -53,8 +54,9 @@ def describeTLS(connection: SSL.Connection) -> TLSInfo:
     serverName = connection.get_servername()
     peerCertificate = connection.get_peer_certificate()
     return TLSInfo(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
+        # One text for all connections that have the same.
+        version=sys.intern(connection.get_protocol_version_name()),
+        cipher=sys.intern(connection.get_cipher_name() or ""),
         bits=connection.get_cipher_bits() or 0,
         serverName=serverName.decode("ascii", "replace") if serverName else None,
         peerCertificate=peerCertificate,
@@ -80,6 +82,8 @@ def hostAndPort(address: object) -> tuple[str, int]:
 @implementer(IPushProducer)
 class _Replies:
     """Our replies as a producer: the transport says when the client does not read them."""
+
+    __slots__ = ("_protocol",)
 
     def __init__(self, protocol: SubmissionProtocol) -> None:
         self._protocol = protocol

@@ -140,6 +140,7 @@ class Server(tcp.Server):
     _log = Logger()
     _phase = CLEAR
     _tls: SSL.Connection | None = None
+    _clearQueue: bytearray | None = None  # what startTLS found unsent
     _wanted: Callable[[bytes], int] | None = None
     _paused = False
     _readWantsWrite = False
@@ -158,7 +159,6 @@ class Server(tcp.Server):
         reactor: Any,
     ) -> None:
         self._queue = bytearray()
-        self._clearQueue = bytearray()  # what startTLS found unsent
         super().__init__(sock, protocol, client, server, sessionno, reactor)
 
     # Writing.
@@ -448,7 +448,8 @@ class Server(tcp.Server):
         self._phase = HANDSHAKE
         self.TLS = True
         directlyProvides(self, ISSLTransport)
-        self._queue, self._clearQueue = self._clearQueue, self._queue
+        if self._queue:
+            self._clearQueue, self._queue = self._queue, bytearray()
         if self._clearQueue or not normal:
             self.stopReading()
             self.startWriting()
