@@ -266,7 +266,9 @@ class Server(tcp.Server):
         if self._readWantsWrite:
             self._readWantsWrite = False
             self._readSoon()
-        self._writeWantsRead = False
+        if self._writeWantsRead:
+            # Not without need: one attribute more, and each has a dictionary of its own kind.
+            self._writeWantsRead = False
         failed = self._drain(self._queue)
         if failed is not None:
             return failed

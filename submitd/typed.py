@@ -300,8 +300,8 @@ def _validated(field: Any, converter: Converter) -> Hook:
             said = str(error.args[0]) if error.args else ""
             # As attrs says it: "'timeout' must be > 0.0: 0".
             raise WrongValue(said.removeprefix(f"'{field.name}' ")) from None
-        except Exception:  # noqa: S110
-            pass  # it wants the whole object, and has it when the class makes one
+        except Exception:
+            return made  # it wants the whole object, and has it when the class makes one
         return made
 
     return hook
