@@ -187,7 +187,10 @@ class SubmissionService(MultiService):
     :param tls: the certificates; ``None`` for none that can be read again.
     :param logs: are opened before everything else and closed behind it.
     :param running: deliveries and policies that have something running, and the reactor for them.
+    :ivar hangUp: takes SIGHUP as long as the service runs and ends; ``None``: nobody does.
     """
+
+    hangUp: Service | None = None
 
     def __init__(
         self,
@@ -238,6 +241,8 @@ class SubmissionService(MultiService):
         self._openAll(super().startService)
         for each in self._running:
             each.start(self._reactor).addErrback(self._notStarted)
+        if self.hangUp is not None:
+            self.hangUp.startService()
         events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
 
     def _openAll(self, start: Callable[[], None]) -> None:
@@ -271,6 +276,9 @@ class SubmissionService(MultiService):
             await each.stop()
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
         self._closeLogs()
+        if self.hangUp is not None:
+            # Not before: the signal would end the process in the midst of its last messages.
+            self.hangUp.stopService()
 
     def stopService(self) -> Deferred[None]:
         """Close the ports, then the connections.
@@ -509,7 +517,7 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     tls = serverTLS(settings)
     logs = _logs(settings, reactor)
     service = _listening(common, settings.listener, tls, settings.limits, reactor, logs)
-    HangUp(reactor, service.reload).setServiceParent(service)
+    service.hangUp = HangUp(reactor, service.reload)
     relay = _relay(settings, common, reactor)
     if relay is not None:
         relay.setServiceParent(service)

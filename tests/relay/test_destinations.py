@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,26 +139,30 @@ class DeliveryTests(HopCase):
     async def test_cancelled(self) -> None:
         """A delivery that is broken off closes its connection before the message's end."""
         self.server.answer = lambda protocol, line: () if line.startswith("RCPT") else None
-        hop = self.destination()
-        sending = Deferred.fromCoroutine(send(hop, outgoing()))
-        await deferLater(clock, 0.1, lambda: None)
+        await self.breakOff(lambda: any(each.startswith("RCPT") for each in self.server.heard))
+        self.assertEqual(self.server.messages, 0)
+
+    async def breakOff(self, begun: Callable[[], bool]) -> None:
+        """Cancel a delivery when it has begun, and wait until the next hop has seen its end."""
+        sending = Deferred.fromCoroutine(send(self.destination(), outgoing()))
+        await self.until(begun)
         sending.addErrback(lambda failure: None)
         sending.cancel()
         await sending
-        await deferLater(clock, 0.1, lambda: None)
-        self.assertEqual(self.server.messages, 0)
+        await self.until(lambda: self.server.connections[0].lost)
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Wait for something, for a long time at most."""
+        for _ in range(600):
+            if happened():
+                return
+            await deferLater(clock, 0.05, lambda: None)
+        raise AssertionError("it did not happen")
 
     async def test_cancelledEarly(self) -> None:
         """The same while the connection is being opened."""
         self.server.greeting = "220-wait"
-        hop = self.destination()
-        sending = Deferred.fromCoroutine(send(hop, outgoing()))
-        await deferLater(clock, 0.1, lambda: None)
-        sending.addErrback(lambda failure: None)
-        sending.cancel()
-        await sending
-        await deferLater(clock, 0.1, lambda: None)
-        self.assertTrue(self.server.connections[0].lost)
+        await self.breakOff(lambda: bool(self.server.connections))
 
 
 class TroubleTests(HopCase):
