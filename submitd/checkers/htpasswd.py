@@ -24,7 +24,7 @@ from passlib.context import CryptContext
 from passlib.exc import PasslibHashWarning
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
@@ -144,6 +144,11 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
     return bool(_context.handler(expected.scheme).verify(password, expected.text))
 
 
+# A verification keeps a processor busy, so more at once than there are processors are no faster.
+# The reactor has ten threads, and deliveries need some of them, however many passwords are tried.
+THREADS = max(2, min(os.cpu_count() or 1, 6))
+
+
 def _deferToThread(function: Callable[..., bool], *arguments: Any) -> Deferred[bool]:
     # Imported late, since it installs the global reactor, which is for service.py to choose.
     from twisted.internet.threads import deferToThread
@@ -159,6 +164,7 @@ class HtpasswdChecker:
     :param run: calls a function in another thread and gives a Deferred of its result.
     :param pending: how many verifications may run and wait at once.
     :param verify: compares a password with a hash.
+    :param threads: how many verifications may run at once.
     """
 
     credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword,)
@@ -170,7 +176,9 @@ class HtpasswdChecker:
         *,
         pending: int = 100,
         verify: Callable[[bytes, PasswordHash], bool] = verify,
+        threads: int = THREADS,
     ) -> None:
+        self._turns = DeferredSemaphore(threads)
         self._file = UserFile(path, parseHash)
         self._run = run
         self._limit = pending
@@ -204,7 +212,7 @@ class HtpasswdChecker:
         somebodys = self._somebodys(accounts, folded)  # for known users too: it takes time itself
         expected = account.entries[0] if account else somebodys
         self._pending += 1
-        verified = maybeDeferred(self._run, self._verify, credentials.password, expected)
+        verified = self._turns.run(self._run, self._verify, credentials.password, expected)
         # A Deferred of its own: cancelling it must not let another login in while the thread of
         # this one is still busy.
         answer: Deferred[AvatarId] = Deferred()

@@ -53,15 +53,17 @@ class _Shared:
 
     reactor: Any
     _resting: IDelayedCall | None
+    _isShort: bool
     _until = 0.0
     _unasked = 0.0
 
     def doRead(self) -> None:
         """Accept one if it is this one's turn, or many where they come and go."""
         now = self.reactor.seconds()
-        comeAndGo = now < self.tally.ended[0] + UNASKED
-        if comeAndGo or now < self._unasked or not self.tally.isAhead():
-            self.accepts = MANY if comeAndGo else 1
+        # Where clients had to wait, all there are: who finds none left can say that it is over.
+        takesAll = self._isShort or now < self.tally.ended[0] + UNASKED
+        if takesAll or now < self._unasked or not self.tally.isAhead():
+            self.accepts = MANY if takesAll else 1
             super().doRead()  # type: ignore[misc]
         else:
             self._until = now + PATIENCE

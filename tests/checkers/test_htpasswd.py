@@ -147,6 +147,18 @@ class HtpasswdCheckerTests(FileTestCase):
         self.assertLogin(logins[0], b"alice")
         self.assertNoResult(checker.requestAvatarId(WONDER))
 
+    def test_threads(self) -> None:
+        """No more threads are at work at once than may be: others in the process need some, too."""
+        self.write("alice:" + HASHES["bcrypt"])
+        thread = Thread()
+        checker = self.checker(run=thread.run, threads=2)
+        logins = [checker.requestAvatarId(WONDER) for _ in range(3)]
+        self.assertEqual(len(thread.jobs), 2)
+        thread.jobs[0].callback(True)
+        self.assertEqual(len(thread.jobs), 3)
+        thread.jobs[2].callback(True)
+        self.assertLogin(logins[2], b"alice")
+
     def test_cancelled(self) -> None:
         """A client that goes away does not make room: its thread is still at work."""
         self.write("alice:" + HASHES["bcrypt"])

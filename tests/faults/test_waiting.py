@@ -52,8 +52,9 @@ class ThreadTests(FaultCase):
         writePrivately(file, f"{ADA.name}:{bcrypt.using(rounds=4).hash(ADA.secret)}\nslow:{slow}\n")
         crowd = [self.talk.secure() for _ in range(30)]
         began = time.monotonic()
-        for peer in crowd:
-            peer.send(b"AUTH PLAIN " + plain("slow", GRACE.secret) + b"\r\n")
+        for at, peer in enumerate(crowd):
+            # Each another password: one that is being looked at already would be waited for.
+            peer.send(b"AUTH PLAIN " + plain("slow", f"{GRACE.secret}{at}") + b"\r\n")
         self.talk.transaction(mine)
         mine.say(b"DATA", "354")
         mine.say(self.talk.header + b"meanwhile\r\n.", "250")

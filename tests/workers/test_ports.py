@@ -116,6 +116,14 @@ class SharedPortTests(SynchronousTestCase):
         self.parent.wipe(2)
         self.assertEqual(self.turn(), 1)
 
+    def test_short(self) -> None:
+        """Where clients had to wait for descriptors, all are taken, and the log says it is over."""
+        self.own.add(bytes(8))
+        self.port._isShort = True
+        self.connect(3)
+        self.assertEqual(self.turn(), 3)
+        self.assertFalse(self.port._isShort)
+
     def test_comeAndGo(self) -> None:
         """Where connections end all the time, all that wait are accepted in one turn."""
         connections = SharedConnections(self.reactor, 0, 0, self.own)  # type: ignore[arg-type]
