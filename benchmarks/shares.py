@@ -40,7 +40,7 @@ _PARTS = (
     ("garbage collector", r"gc_collect|gc_alloc"),
     ("OpenSSL and its bindings", r"_rust\.abi3\.so|libssl|libcrypto|OpenSSL/|_cffi_backend"),
     ("the reactor", r"\(twisted/"),
-    ("transport", r"\(submitd/transport"),
+    ("transport", r"\(submitd/(transport|ports)"),
     ("dialogue", r"\(submitd/(protocol|dialogue|pipeline|session|envelope|states|c)"),
     ("wire: commands, replies", r"\(submitd/(wire|extensions)/"),
     ("message: header, Received", r"\(submitd/message/"),

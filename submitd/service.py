@@ -63,6 +63,7 @@ from submitd.interfaces import (
     ISpool,
 )
 from submitd.logwriter import LogWriter
+from submitd.ports import PortReactor
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -85,7 +86,6 @@ from submitd.steady import steady
 from submitd.submission import Limits, Submission
 from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
-from submitd.transport import PortReactor
 from submitd.wire.network import Networks
 
 # Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.

@@ -32,7 +32,16 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"collector", "counters", "refusals", "reverselookup", "steady", "twistedmail", "typed"}
+        {
+            "collector",
+            "counters",
+            "refusals",
+            "reverselookup",
+            "steady",
+            "threads",
+            "twistedmail",
+            "typed",
+        }
     ),
     frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
@@ -45,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "realm",
             "spool",
             "tally",
+            "ports",
             "transport",
         }
     ),
@@ -174,7 +184,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(early, [])
 
     def test_transport(self) -> None:
-        """Only protocol.py and the PROXY reader before it hold one; transport.py is one."""
+        """Only protocol.py and the PROXY reader before it hold one; ports.py makes them."""
         holding = {
             name
             for name, source in modules()
@@ -182,7 +192,7 @@ class ReactorTests(SynchronousTestCase):
             if isinstance(node, ast.Attribute) and node.attr == "transport"
         }
         filters = {"policies.milterclient", "policies.policyserver", "policies.webhook"}
-        known = {"protocol", "proxy", "relay.connection", "transport", *filters}
+        known = {"protocol", "proxy", "relay.connection", "ports", "transport", *filters}
         known |= {"tools.rehearsal"}  # the transport that is no socket
         self.assertEqual(holding - known, set())
 

@@ -19,10 +19,11 @@ from zope.interface import implementer
 
 from submitd.connections import Connections
 from submitd.interfaces import IConnectionPolicy, IDisconnectObserver
+from submitd.ports import PortReactor
 from submitd.protocol import SubmissionFactory, SubmissionProtocol
 from submitd.proxy import HeaderReader
 from submitd.submission import Limits
-from submitd.transport import ILookAhead, PortReactor
+from submitd.transport import ILookAhead
 from submitd.wire.network import Networks
 from tests.fixtures import FakeTransport, NoTLS, makeSubmission
 from tests.test_transport import clientContext, contexts, readToEnd

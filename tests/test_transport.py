@@ -56,7 +56,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from submitd import transport
-from submitd.transport import LINGER, Phase, Port, PortReactor, Server, UNIXPort, UNIXServer
+from submitd.ports import Port, PortReactor, UNIXPort
+from submitd.transport import LINGER, Phase, Server, UNIXServer
 
 reactor: Any = globalReactor
 

@@ -27,8 +27,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from submitd.ports import Port, UNIXPort
 from submitd.tally import Tally
-from submitd.transport import Port, UNIXPort
 
 LOOK = 0.001
 """Seconds between two looks whether the others have taken enough."""
