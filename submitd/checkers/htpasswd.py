@@ -30,6 +30,7 @@ from zope.interface import Interface, implementer
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.userfile import Account, BadLine, UserFile, grant
 from submitd.interfaces import IChecked, IRevised
+from submitd.threads import Run, deferToThread
 
 SCHEMES = (
     "argon2",
@@ -71,8 +72,6 @@ COSTS: dict[str, dict[str, int]] = {
 }
 
 _context = CryptContext(schemes=list(SCHEMES))
-
-Run = Callable[..., Deferred[bool]]
 
 
 @attrs.frozen
@@ -149,13 +148,6 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
 THREADS = max(2, min(os.cpu_count() or 1, 6))
 
 
-def _deferToThread(function: Callable[..., bool], *arguments: Any) -> Deferred[bool]:
-    # Imported late, since it installs the global reactor, which is for service.py to choose.
-    from twisted.internet.threads import deferToThread
-
-    return deferToThread(function, *arguments)
-
-
 @implementer(ICredentialsChecker, IChecked, IRevised)
 class HtpasswdChecker:
     """Checks passwords against the hashes of a file, as the file is now.
@@ -172,7 +164,7 @@ class HtpasswdChecker:
     def __init__(
         self,
         path: str,
-        run: Run = _deferToThread,
+        run: Run = deferToThread,
         *,
         pending: int = 100,
         verify: Callable[[bytes, PasswordHash], bool] = verify,

@@ -1,10 +1,9 @@
 """Counting, wherever the counts are kept, without ever making the service wait for long.
 
 In memory a question is answered at once, without a Deferred, and so it is where workers share the
-counts (shared.py).  A Redis is asked in a thread, a few
-at a time.  What it has not answered within the time limit, or answers with nonsense, is an outage:
-an event says so once, and for a few seconds nobody waits for it; then one question tries again, and
-another event says that it is back.
+counts (shared.py).  A Redis is asked in a thread, a few at a time.  What it has not answered within
+the time limit, or answers with nonsense, is an outage: an event says so once, and for a few seconds
+nobody waits for it; then one question tries again, and another event says that it is back.
 
 During an outage the setting decides: ``open`` goes on as if nothing was counted (``None`` is the
 answer), ``closed`` refuses, with a reply that asks the client to come back.  A question whose time
@@ -28,11 +27,11 @@ from submitd.counters.names import asTime
 from submitd.counters.redis import SCHEMES, Redis
 from submitd.counters.windows import Room, Storage, Taken, Want
 from submitd.steady import commonSeconds, timeOfDay
+from submitd.threads import Run, inThreadsOf
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
 T = TypeVar("T")
-Run = Callable[..., Deferred[Any]]
 OnFailure = Literal["open", "closed"]
 
 MEMORY = "memory"
@@ -228,21 +227,6 @@ def _tell(result: Any, answer: Deferred[Any]) -> None:
 
 def _overdue(result: Any, timeout: float) -> Any:
     raise Overdue(f"no answer within {timeout:g} s")
-
-
-def inThreadsOf(reactor: Any) -> Run:
-    """Runs a function in a thread of the reactor's pool."""
-
-    def run(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        # Imported where it is used: importing it needs a reactor.
-        from twisted.internet.threads import deferToThreadPool
-
-        deferred: Deferred[Any] = deferToThreadPool(
-            reactor, reactor.getThreadPool(), call, *arguments
-        )
-        return deferred
-
-    return run
 
 
 def _wouldTake(rooms: list[Room] | None, wants: Sequence[Want]) -> Taken | None:

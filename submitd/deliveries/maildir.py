@@ -29,7 +29,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -39,6 +38,7 @@ from zope.interface import implementer
 from submitd.envelope import Envelope
 from submitd.interfaces import IChecked, IDelivery, IMessage
 from submitd.session import Session
+from submitd.threads import Run, deferToThread
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL, Reply
 
@@ -56,15 +56,6 @@ FOLDERS = ("tmp", "new", "cur")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Outcome = str | Sequence[Reply] | None
-Run = Callable[..., Deferred[Any]]
-
-
-def deferToThread(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Run in the reactor's thread pool."""
-    # Importing it installs a reactor, which is the service's to choose.
-    from twisted.internet import threads
-
-    return threads.deferToThread(call, *arguments)
 
 
 class UniqueNames:

@@ -38,7 +38,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events
-from submitd.counters.counters import Run, inThreadsOf
 from submitd.counters.history import DAY, HistoryFile, Usual, copied, packed
 from submitd.counters.memory import Memory
 from submitd.counters.names import asTime, shortened
@@ -57,6 +56,7 @@ from submitd.interfaces import (
 from submitd.policies.webhook import HookFailed, makeHook, mistake
 from submitd.session import Session
 from submitd.steady import commonSeconds, timeOfDay
+from submitd.threads import Run, inThreadsOf
 from submitd.typed import Count, Rates, Seconds
 
 # Logins whose history is in memory.

@@ -33,7 +33,6 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from submitd import events
-from submitd.counters.counters import Run, inThreadsOf
 from submitd.envelope import Envelope
 from submitd.equality import sameDomain
 from submitd.interfaces import (
@@ -60,6 +59,7 @@ from submitd.message.dkimkeys import KeyFile, SigningKey
 from submitd.message.header import Header
 from submitd.message.mailboxes import readMailboxes
 from submitd.session import Session
+from submitd.threads import Run, inThreadsOf
 from submitd.typed import Seconds
 from submitd.wire import abnf
 from submitd.wire.errors import Refused

@@ -19,12 +19,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
-from twisted.internet.defer import Deferred
 
 from submitd import events
 from submitd.equality import sameAddress
 from submitd.policies.addresses import Addresses, readPattern
 from submitd.policies.rights import RIGHTS, Right, best, give
+from submitd.threads import Run, deferToThread
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
@@ -40,16 +40,7 @@ MAX_REMEMBERED = 10_000
 CONNECT_TIMEOUT = 10
 """Seconds to wait for PostgreSQL to take a connection."""
 
-Run = Callable[..., Deferred[Any]]
 Asked = tuple[tuple[str, str], ...]
-
-
-def deferToThread(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-    """Run in the reactor's thread pool."""
-    # Importing it installs a reactor, which is the service's to choose.
-    from twisted.internet import threads
-
-    return threads.deferToThread(call, *arguments)
 
 
 class OwnersQuery:

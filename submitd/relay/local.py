@@ -14,12 +14,13 @@ from typing import Any
 
 import attrs
 
-from submitd.deliveries.maildir import Maildir, deferToThread
+from submitd.deliveries.maildir import Maildir
 from submitd.envelope import Envelope, Recipient
 from submitd.equality import sameAddress
 from submitd.interfaces import IBody
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.session import Session
+from submitd.threads import deferToThread
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
