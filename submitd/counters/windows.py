@@ -86,7 +86,7 @@ class Taken(NamedTuple):
 
     :param shortage: which of the wants found no room, as an index, or ``None``.  Where all were to
         be counted or none, none was then.
-    :param until: when there will be room for that one, in seconds since 1970.
+    :param until: when there will be room for that one, in the time of ``now``.
     :param marked: those that have reached their mark with this.
     """
 
@@ -100,7 +100,7 @@ class Room(NamedTuple):
 
     :param left: how much more may be counted now.
     :param used: how much is in it.
-    :param until: when there will be more room, in seconds since 1970; the present when it is empty.
+    :param until: when there will be more room, in the time of ``now``; ``now`` when it is empty.
     """
 
     left: int
@@ -114,7 +114,7 @@ class Storage(Protocol):
     def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:
         """Count.
 
-        :param now: seconds since 1970.
+        :param now: seconds, by a clock that all who count there have in common.
         :param together: all or none; otherwise each where it has room.
         """
 

@@ -53,6 +53,7 @@ from submitd.interfaces import (
     IRunning,
     IShared,
 )
+from submitd.policies.holding import tellHeld
 from submitd.policies.webhook import HookFailed, makeHook, mistake
 from submitd.session import Session
 from submitd.steady import commonSeconds, timeOfDay
@@ -301,21 +302,11 @@ class Brake:
                 reason=decision.reason,
                 until=asTime(decision.until),
             )
-        self._hold(decision.reason, session, envelope, login)
+        envelope.hold = f"{self.name}: {decision.reason}"
+        tellHeld(session, envelope)
         if decision.isNew:
             self._tell(login, decision.reason, session.remoteAddress, decision.until)
             self._tellHook(login, decision.reason, session.remoteAddress, decision.until)
-
-    def _hold(self, reason: str, session: Session, envelope: Envelope, login: str) -> None:
-        envelope.hold = f"brake: {reason}"
-        events.emit(
-            events.MESSAGE_HELD,
-            session=session.id,
-            id=envelope.id,
-            peer=session.remoteAddress,
-            user=login,
-            reason=envelope.hold,
-        )
 
     # The file.
 

@@ -38,6 +38,7 @@ from submitd.interfaces import (
     IRunning,
     ISenderPolicy,
 )
+from submitd.policies.holding import tellHeld
 from submitd.policies.policyserver import PolicyServer, Unavailable
 from submitd.session import Session, TLSInfo
 from submitd.typed import Count, Seconds
@@ -295,15 +296,7 @@ class Delegation:
             raise ValueError("there is no message yet")
         act(self._effects(question.session, envelope), action.text)
         if action.name == "HOLD":
-            session = question.session
-            events.emit(
-                events.MESSAGE_HELD,
-                session=session.id,
-                id=envelope.id,
-                peer=session.remoteAddress,
-                user=None if session.user is None else session.user.avatarId,
-                reason=envelope.hold,
-            )
+            tellHeld(question.session, envelope)
 
     def _effects(self, session: Session, envelope: Envelope) -> _Effects:
         found: _Effects | None = session.notes.get(self._note)

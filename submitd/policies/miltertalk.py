@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from submitd import events
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import IHeldMessage
 from submitd.message.header import Header
+from submitd.policies.holding import tellHeld
 from submitd.policies.milterchanges import HOLDS, Changes
 from submitd.policies.milterclient import FilterConnection, FilterFailed
 from submitd.session import Session
@@ -431,16 +431,8 @@ class Transaction:
         if not envelope.recipients:
             self._discards = True
         elif changes.quarantine is not None:
-            session = talk.session
             envelope.hold = f"{talk.policy.name}: {changes.quarantine}"
-            events.emit(
-                events.MESSAGE_HELD,
-                session=session.id,
-                id=envelope.id,
-                peer=session.remoteAddress,
-                user=session.user.avatarId if session.user is not None else None,
-                reason=envelope.hold,
-            )
+            tellHeld(talk.session, envelope)
 
     async def letGo(self) -> None:
         """Have the message go on, or be dropped."""

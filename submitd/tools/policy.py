@@ -244,7 +244,7 @@ def _result(trial: Try, isTaken: bool) -> str:
         return "accepted" if kept is not None else "accepted, and dropped"
     steps = trial.rehearsal.steps
     last = [step for step in steps if step.isRefused or not step.replies][-1]
-    return f"refused: {_reply(last)[-1]}" if last.replies else "refused: without a reply"
+    return f"refused: {last.lines[-1]}" if last.replies else "refused: without a reply"
 
 
 def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
@@ -301,10 +301,6 @@ def _verdict(verdict: Verdict) -> str:
     )
 
 
-def _reply(step: Step) -> list[str]:
-    return [line for reply in step.replies for line in reply.wire.decode("ascii").splitlines()]
-
-
 def _time(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
@@ -312,7 +308,7 @@ def _time(seconds: float) -> str:
 def _stepAsJson(step: Step) -> dict[str, Any]:
     return {
         "said": step.said,
-        "replies": _reply(step),
+        "replies": list(step.lines),
         "seconds": round(step.seconds, 6),
         "policies": [_verdictAsJson(verdict) for verdict in step.verdicts],
         "notes": list(step.notes),

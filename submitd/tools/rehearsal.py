@@ -120,6 +120,13 @@ class Step:
         """Whether one of the replies refuses."""
         return any(not reply.isPositive for reply in self.replies)
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The replies, line by line, as they go over the wire."""
+        return tuple(
+            line for reply in self.replies for line in reply.wire.decode("ascii").splitlines()
+        )
+
 
 class Watched(Stage):
     """A stage that tells what each policy says.
@@ -663,9 +670,7 @@ class Replay:
         self._compare(turn, step)
 
     def _compare(self, turn: Turn, step: Step) -> None:
-        now = tuple(
-            line for reply in step.replies for line in reply.wire.decode("ascii").splitlines()
-        )
+        now = step.lines
         if not _isAlike(turn.heard, now):
             objections = tuple(each for each in step.verdicts if each.outcome != "passed")
             self.differences.append(Difference(step.said, turn.heard, now, objections))
