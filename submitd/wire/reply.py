@@ -145,6 +145,7 @@ class ReplyParser:
                     replies.append(self._finish())
             _checkLine(self._partial.removesuffix(b"\r"))
         except ValueError as error:
+            self._partial = b""  # nobody will read the rest of it
             raise ReplySyntaxError(str(error), replies) from None
         return replies
 
