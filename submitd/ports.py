@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from zope.interface import directlyProvides, providedBy
 
 from submitd import events
+from submitd.polling import pollingOf
 from submitd.transport import Server, UNIXServer
 
 # Seconds without accepting when there is no descriptor for a connection.
@@ -162,6 +163,7 @@ class PortReactor:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
+        self._polling = pollingOf(reactor)
         directlyProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:
@@ -171,7 +173,7 @@ class PortReactor:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """See ``IReactorTCP.listenTCP``."""
-        return self._listen(Port(port, factory, _waiting(backlog), interface, self._reactor))
+        return self._listen(Port(port, factory, _waiting(backlog), interface, self._polling))
 
     def listenUNIX(
         self,
@@ -183,13 +185,13 @@ class PortReactor:
     ) -> IListeningPort:
         """See ``IReactorUNIX.listenUNIX``."""
         waiting = _waiting(backlog)
-        return self._listen(UNIXPort(address, factory, waiting, mode, self._reactor, wantPID))
+        return self._listen(UNIXPort(address, factory, waiting, mode, self._polling, wantPID))
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> IListeningPort:
         """See ``IReactorSocket.adoptStreamPort``."""
-        adopted = (self._reactor, fileDescriptor)
+        adopted = (self._polling, fileDescriptor)
         if addressFamily == socket.AF_UNIX:
             return self._listen(UNIXPort._fromListeningDescriptor(*adopted, factory))
         if addressFamily in (socket.AF_INET, socket.AF_INET6):

@@ -1,0 +1,179 @@
+"""The readiness of ports and connections: an epoll of their own, within the reactor's.
+
+Twisted's reactor opens a log context around each event of each descriptor, which costs as much as
+reading a command.  To the reactor a :class:`Polling` is one descriptor; when it is readable, those
+in it that are ready are served one after another.  To them it is the reactor: it takes readers and
+writers, tells of hang-ups as the reactor does, and is the one it was given in everything else.
+
+A descriptor that raises is lost, and no other one is.  When the reactor stops, it loses all its
+descriptors, and with this one all that are in it.
+"""
+
+# mypy: allow-untyped-calls
+# Twisted's descriptors are not annotated throughout.
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+# Events that are served before the reactor has its turn with all else.
+MOST = 256
+
+# As the reactor has them: one for all, since making a Failure costs as much as reading a command.
+_FAILURES: dict[BaseException, Failure] = {
+    CONNECTION_DONE: Failure(CONNECTION_DONE),
+    CONNECTION_LOST: Failure(CONNECTION_LOST),
+}
+
+
+def pollingOf(reactor: Any) -> Any:
+    """What ports and connections are to be given as their reactor.
+
+    :param reactor: the true one.
+    :return: a :class:`Polling`, or the reactor itself where it has no descriptors or there is no
+        epoll.
+    """
+    if hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor):
+        return Polling(reactor)
+    return reactor
+
+
+class Polling(FileDescriptor):
+    """Many descriptors as one.
+
+    It is the reactor's, and open, only while there are any in it.
+
+    :param reactor: serves it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        super().__init__(reactor)
+        self.callLater = reactor.callLater
+        self._epoll: Any = None
+        self._waited: dict[int, int] = {}
+        self._descriptors: dict[int, Any] = {}
+
+    # What it is to those in it.
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reactor, name)
+
+    def addReader(self, reader: Any) -> None:
+        """See ``IReactorFDSet.addReader``."""
+        self._add(reader, select.EPOLLIN)
+
+    def addWriter(self, writer: Any) -> None:
+        """See ``IReactorFDSet.addWriter``."""
+        self._add(writer, select.EPOLLOUT)
+
+    def removeReader(self, reader: Any) -> None:
+        """See ``IReactorFDSet.removeReader``."""
+        self._remove(reader, select.EPOLLIN)
+
+    def removeWriter(self, writer: Any) -> None:
+        """See ``IReactorFDSet.removeWriter``."""
+        self._remove(writer, select.EPOLLOUT)
+
+    def _add(self, descriptor: Any, event: int) -> None:
+        number = descriptor.fileno()
+        waited = self._waited.get(number, 0)
+        if waited & event:
+            return
+        if waited:
+            self._epoll.modify(number, waited | event)
+        else:
+            if self._epoll is None:
+                self._open()
+            self._epoll.register(number, event)
+            self._descriptors[number] = descriptor
+        self._waited[number] = waited | event
+
+    def _remove(self, descriptor: Any, event: int) -> None:
+        number = descriptor.fileno()
+        waited = self._waited.get(number, 0)
+        if not waited & event:
+            return
+        if waited == event:
+            self._epoll.unregister(number)
+            del self._descriptors[number], self._waited[number]
+            if not self._descriptors:
+                self._close()
+        else:
+            self._epoll.modify(number, waited & ~event)
+            self._waited[number] = waited & ~event
+
+    def _open(self) -> None:
+        self._epoll = select.epoll()
+        self.connected = 1
+        self.startReading()
+
+    def _close(self) -> None:
+        self.stopReading()
+        self.connected = 0
+        self._epoll.close()
+        self._epoll = None
+
+    # What it is to the reactor.
+
+    def fileno(self) -> int:
+        """The epoll's number, or -1."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """What a line of log shows that is written by Twisted's older functions."""
+        return "polling"
+
+    def doRead(self) -> None:
+        """Some are ready: serve them."""
+        for number, event in self._epoll.poll(0, MOST):
+            # Serving one may have ended another.
+            descriptor = self._descriptors.get(number)
+            if descriptor is not None:
+                self._serve(descriptor, number, event)
+
+    def _serve(self, descriptor: Any, number: int, event: int) -> None:
+        why: BaseException | None = None
+        isRead = True
+        try:
+            if event & select.EPOLLIN:
+                why = descriptor.doRead()
+            elif event & (select.EPOLLHUP | select.EPOLLERR):
+                # Who waited for octets has read the last one: a clean end.
+                isRead = bool(self._waited[number] & select.EPOLLIN)
+                why = CONNECTION_DONE if isRead else CONNECTION_LOST
+            if why is None and event & select.EPOLLOUT:
+                isRead = False
+                why = descriptor.doWrite()
+        except BaseException as error:  # as the reactor: else it would lose all that are in it
+            self._log.failure("while a descriptor was served")
+            why = error
+        if why is not None:
+            self._lose(descriptor, why, isRead)
+
+    def _lose(self, descriptor: Any, why: BaseException, isRead: bool) -> None:
+        self.removeReader(descriptor)
+        if isRead and why is CONNECTION_DONE:
+            descriptor.readConnectionLost(_FAILURES[why])
+        else:
+            self.removeWriter(descriptor)
+            descriptor.connectionLost(_FAILURES.get(why) or Failure(why))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops, and loses what it has."""
+        for descriptor in list(self._descriptors.values()):
+            self.removeReader(descriptor)
+            self.removeWriter(descriptor)
+            try:
+                descriptor.connectionLost(reason)
+            except Exception:
+                self._log.failure("while a descriptor was lost")
