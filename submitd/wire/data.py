@@ -14,6 +14,7 @@ import re
 
 _END = b"\r\n.\r\n"
 _DOT_LINE = b"\r\n."
+_LAST_LINE = b".\r\n"
 # What a chunk may end with that is the beginning of _END, longest first, and how many octets of
 # it cannot be told from the end yet.  The line end itself belongs to the message.
 _BEGINNINGS = ((b"\r\n.\r", 2), (b"\r\n.", 1), (b"\r\n", 0), (b"\r", 0))
@@ -29,22 +30,20 @@ class LineEndings:
 
     def __init__(self) -> None:
         self._newlines = io.IncrementalNewlineDecoder(None, translate=False)
-        self.bare = False
+
+    @property
+    def bare(self) -> bool:
+        """Whether one was seen."""
+        return self._newlines.newlines not in (None, "\r\n")
 
     def feed(self, chunk: bytes) -> None:
         """Look at some octets; a CR at their end is judged when the next ones come."""
-        if not self.bare:
-            # Latin-1 gives each octet one character, and only CR and LF are line ends.
-            self._newlines.decode(chunk.decode("latin-1"))
-            self._judge()
+        # Latin-1 gives each octet one character, and only CR and LF are line ends.
+        self._newlines.decode(chunk.decode("latin-1"))
 
     def finish(self) -> None:
         """The stream has ended: a CR at its end is one without LF."""
         self._newlines.decode("", final=True)
-        self._judge()
-
-    def _judge(self) -> None:
-        self.bare = self._newlines.newlines not in (None, "\r\n")
 
 
 class DotDecoder:
@@ -78,7 +77,11 @@ class DotDecoder:
             return b"", True, chunk
         data = self._before + chunk  # no copy where nothing came before
         given = self._given
-        # From behind: most chunks have no such line, and that search is the faster one.
+        # From behind: most chunks have no line with a dot but the end, and that search is faster.
+        if data.endswith(_END) and data.rfind(_DOT_LINE, 0, -len(_LAST_LINE)) < 0:
+            self._ended = True
+            self._look(chunk)
+            return data[given : -len(_LAST_LINE)], True, b""
         hasDots = data.rfind(_DOT_LINE) >= 0
         end = data.find(_END) if hasDots else -1
         if end >= 0:
