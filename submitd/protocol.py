@@ -31,7 +31,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from submitd import events
+from submitd import events, openssl
 from submitd.connections import Connections
 from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
 from submitd.proxy import HeaderReader
@@ -61,14 +61,8 @@ def describeTLS(connection: SSL.Connection) -> TLSInfo:
         serverName=serverName.decode("ascii", "replace") if serverName else None,
         peerCertificate=peerCertificate,
         verified=peerCertificate is not None and isVerified(connection),
-        resumed=_wasResumed(connection),
+        resumed=openssl.wasResumed(connection),
     )
-
-
-def _wasResumed(connection: SSL.Connection) -> bool:
-    # pyOpenSSL has no method for it; asked for one, it passes the name on to the socket and raises.
-    ssl = getattr(connection, "_ssl", None)
-    return ssl is not None and bool(SSL._lib.SSL_session_reused(ssl))  # type: ignore[attr-defined]
 
 
 def hostAndPort(address: object) -> tuple[str, int]:

@@ -49,12 +49,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, directlyProvides, implementer
 
+from submitd import openssl
+from submitd.openssl import RECORD
+
 # Seconds that a client gets to close its side after we closed ours.
 LINGER = 5.0
 
-# Octets of one recv in the clear, and the most that one TLS record holds (RFC 8446 5.1).
+# Octets of one recv in the clear.
 CHUNK = 65536
-RECORD = 16384
 
 # Octets read from, and sent to, one connection before the others have their turn.
 READ_LIMIT = 262144
@@ -211,7 +213,7 @@ class Server(tcp.Server):
         # contexts are set for a buffer that moves.
         assert self._tls is not None
         try:
-            return self._tls.send(data)
+            return openssl.write(self._tls, data)
         except SSL.WantWriteError:
             return 0
         except SSL.WantReadError:
@@ -350,7 +352,7 @@ class Server(tcp.Server):
     def _readTLS(self, tls: SSL.Connection) -> Exception | None:
         for _ in range(READ_LIMIT // RECORD):
             try:
-                data = tls.recv(RECORD)
+                data = openssl.read(tls)
             except SSL.WantReadError:
                 return None
             except SSL.WantWriteError:

@@ -54,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "realm",
             "spool",
             "tally",
+            "openssl",
             "polling",
             "ports",
             "transport",

@@ -55,7 +55,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from submitd import transport
+from submitd import openssl, transport
 from submitd.ports import Port, PortReactor, UNIXPort
 from submitd.transport import LINGER, Phase, Server, UNIXServer
 
@@ -1489,7 +1489,7 @@ class EventTests(SynchronousTestCase):
 
     def test_fairOverTLS(self) -> None:
         """However much a client sends over TLS, one event reads a bounded amount; none is lost."""
-        fake = self.startTLS(recv=[bytes(transport.RECORD)] * 17, pending=[1])
+        fake = self.startTLS(recv=[bytes(openssl.RECORD)] * 17, pending=[1])
         self.assertIsNone(self.server.doRead())
         self.assertEqual(len(self.protocol.received), 16)
         self.reactor.advance(0)
@@ -1498,16 +1498,16 @@ class EventTests(SynchronousTestCase):
 
     def test_fairWithoutPending(self) -> None:
         """At the bound, what is still in the socket is left to the next event."""
-        self.startTLS(recv=[bytes(transport.RECORD)] * 16)
+        self.startTLS(recv=[bytes(openssl.RECORD)] * 16)
         self.assertIsNone(self.server.doRead())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_fairWrites(self) -> None:
         """However much is queued, one event sends a bounded amount."""
-        fake = self.startTLS(send=[SSL.WantWriteError()] + [transport.RECORD] * 100)
-        self.server.write(bytes(50 * transport.RECORD))
+        fake = self.startTLS(send=[SSL.WantWriteError()] + [openssl.RECORD] * 100)
+        self.server.write(bytes(50 * openssl.RECORD))
         self.server.doWrite()
-        self.assertEqual(fake.calls.count("send"), 1 + transport.SEND_LIMIT // transport.RECORD)
+        self.assertEqual(fake.calls.count("send"), 1 + transport.SEND_LIMIT // openssl.RECORD)
         self.assertEqual(self.interest()[1], True)
 
     def test_lookAhead(self) -> None:
