@@ -92,17 +92,8 @@ def _helloReply(lines: tuple[str, ...]) -> Reply:
 
 def advertised(dialogue: Dialogue) -> list[str]:
     """The lines of EHLO, one per extension that is offered now."""
-    hidden, disabled = dialogue.submission.hiddenExtensions, dialogue.rules.disabled
-    lines = []
-    for extension in dialogue.submission.extensions:
-        if extension.keyword in hidden:
-            continue
-        if any(row.name in disabled for row, _ in extension.verbs):
-            continue
-        line = extension.advertise(dialogue)
-        if line is not None:
-            lines.append(line)
-    return lines
+    lines = [extension.advertise(dialogue) for extension in dialogue.rules.shown]
+    return [line for line in lines if line is not None]
 
 
 def mail(dialogue: Dialogue, argument: bytes) -> Outcome:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from submitd import commands, events
-from submitd.interfaces import IDelivery, IMechanism, ISubmitter
+from submitd.interfaces import IDelivery, IExtension, IMechanism, ISubmitter
 from submitd.pipeline import Pipeline
 from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
@@ -81,6 +81,7 @@ class Rules:
     """What follows from a :class:`Submission`, worked out once for all its sessions.
 
     :ivar verbs: verb -> its row in the table and its function.
+    :ivar shown: the extensions that EHLO may show.
     :ivar mechanisms: SASL mechanisms that the Portal can check, by name, best first.
     """
 
@@ -99,12 +100,17 @@ class Rules:
         for name in (b"HELO", b"EHLO") if submission.lmtp else (b"LHLO",):
             del self.verbs[name]
         self.disabled = {name.encode("ascii") for name in submission.disabledVerbs}
+        self.shown = [each for each in submission.extensions if self._isShown(each)]
         self.octets = {row.name for row, _ in self.verbs.values() if row.octets}
         text = submission.loginRequiredText
         self.loginRequired = attrs.evolve(LOGIN_REQUIRED, lines=text)
         self.mechanisms = _checkable(submission.mechanisms, submission.portal)
         kind = "LMTP" if submission.lmtp else "ESMTP"
         self.greeting = Reply(220, "", f"{submission.hostname} {kind} {submission.banner}".rstrip())
+
+    def _isShown(self, extension: IExtension) -> bool:
+        hidden = extension.keyword in self.submission.hiddenExtensions
+        return not hidden and all(row.name not in self.disabled for row, _ in extension.verbs)
 
 
 def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism]:
@@ -450,7 +456,8 @@ class Dialogue:
     def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
         """The same Deferred, which now fails with 451 when it takes longer than a stage may."""
         limit = self.submission.limits.stage
-        if limit:
+        # What has fired already needs no call later, which would have to be cancelled.
+        if limit and (waiting.paused or not waiting.called):
             waiting.addTimeout(limit, self.submission.clock)
         return waiting
 

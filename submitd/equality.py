@@ -35,5 +35,7 @@ def sameAddress(mailbox: Mailbox) -> tuple[str, str]:
 
 def isAddressOf(login: str, mailbox: Mailbox) -> bool:
     """Whether a login is an address, and that one."""
+    if login == f"{mailbox.localPart}@{mailbox.domain}":
+        return True
     localPart, at, domain = login.rpartition("@")
     return bool(at) and (sameLocalPart(localPart), sameDomain(domain)) == sameAddress(mailbox)

@@ -9,9 +9,10 @@ long, is a refusal with 451 4.3.0: a stage fails closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from inspect import iscoroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -35,6 +36,7 @@ from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
 
 Call = Callable[..., Any]
+T = TypeVar("T")
 
 # How many of a session's waits are remembered.
 _WAITS = 10
@@ -51,6 +53,36 @@ def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[An
     if iscoroutine(waiting):
         return Deferred.fromCoroutine(waiting)
     raise TypeError(f"neither None nor a Deferred nor a coroutine: {type(waiting).__name__}")
+
+
+def runNow(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
+    """Run a coroutine; one that nobody keeps waiting ends at once, and needs no Deferred.
+
+    :return: what it returns, or a Deferred of that where it has to wait.
+    :raise Exception: what it raises, where it does so before it has to wait.
+    """
+    try:
+        waiting = coroutine.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    return Deferred.fromCoroutine(_goOn(coroutine, waiting))
+
+
+def _goOn(coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
+    """What a coroutine does from where it waits for ``waiting``."""
+    while True:
+        try:
+            result = yield waiting
+        except BaseException as error:
+            resume = partial(coroutine.throw, error)
+        else:
+            resume = partial(coroutine.send, result)
+        try:
+            waiting = resume()
+        except StopIteration as ended:
+            returned: T = ended.value
+            return returned
 
 
 class Stage:

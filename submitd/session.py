@@ -6,7 +6,6 @@ and deliveries read it.  It holds no transport and can say nothing to the client
 
 from __future__ import annotations
 
-import base64
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 
 # The number of this process among the workers of one service, where there are several.
 _worker: int | None = None
+
+# Two digits of base32hex (RFC 4648 7) for each number of ten bits.
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 
 
 def numberIds(worker: int) -> None:
@@ -46,7 +49,7 @@ def newId() -> str:
     if _worker is not None:
         last = _worker << 9 | last & 0x1FF
     number = time.time_ns() >> 10 << 17 | last
-    return base64.b32hexencode((number << 2).to_bytes(9, "big"))[:14].decode("ascii")
+    return "".join([_PAIRS[number >> shift & 0x3FF] for shift in range(60, -1, -10)])
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.python.failure import Failure
 
@@ -22,6 +22,7 @@ from submitd import events
 from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension
 from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter
+from submitd.pipeline import runNow
 from submitd.states import State, Verb
 from submitd.twistedmail import adaptAvatar
 from submitd.wire.address import Mailbox
@@ -103,7 +104,7 @@ class Login:
         result = self.exchange.respond(response)
         if isinstance(result, bytes):
             return self._challenge(result, self._responseReceived)
-        return Deferred.fromCoroutine(self.finish(result))
+        return runNow(self.finish(result))
 
     def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
         self.dialogue.continuation = continuation

@@ -71,6 +71,7 @@ class Header:
         if last:  # a message in chunks may end anywhere (RFC 3030)
             self._fields.append(Field(last))
         self._index: dict[bytes, list[Field]] | None = None
+        self._isMalformed: bool | None = None
 
     @property
     def octets(self) -> bytes:
@@ -99,9 +100,11 @@ class Header:
     @property
     def isMalformed(self) -> bool:
         """Whether a reader could see other fields in it than we do."""
-        octets = self.octets
-        whole = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
-        return bool(octets) and _FIELDS.fullmatch(whole) is None
+        if self._isMalformed is None:
+            octets = self.octets
+            whole = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
+            self._isMalformed = bool(octets) and _FIELDS.fullmatch(whole) is None
+        return self._isMalformed
 
     def malformedField(self) -> Field | None:
         """The first field that makes it malformed."""
@@ -184,6 +187,7 @@ class Header:
     def _changed(self) -> None:
         self._octets = None
         self._index = None
+        self._isMalformed = None
 
 
 def _checked(field: bytes) -> Field:

@@ -136,28 +136,31 @@ class IncomingMessage:
         """There are no more octets: a header section that still waits for its end has it now."""
         if self._review is None or self.problem is not None:
             return None
-        return self._reviewed(len(self._held))
+        return self._reviewed(bytes(self._held), b"")
 
     def _hold(self, chunk: bytes) -> Deferred[None] | None:
-        held, before = self._held, len(self._held)
+        before = len(self._held)
+        if not before:  # most header sections come in one piece, which need not be kept
+            end = _endOfHeader(chunk, 0)
+            if end >= 0:
+                return self._reviewed(chunk[:end], chunk[end:])
+        held = self._held
         held += chunk
-        if held.startswith(b"\r\n"):
-            return self._reviewed(0)
-        end = held.find(_HEADER_END, max(0, before - len(_HEADER_END) + 1))
+        end = _endOfHeader(held, before)
         if end >= 0:
-            return self._reviewed(end + 2)
+            return self._reviewed(bytes(held[:end]), bytes(held[end:]))
         # Two octets may belong to the end that has not come whole.
         if 0 < self._reviewLimit < len(held) - 2:
             self._tooLarge("a header section without end")
         return None
 
-    def _reviewed(self, size: int) -> Deferred[None] | None:
-        """Show the policies so many octets, and let them go on with what is behind them."""
+    def _reviewed(self, octets: bytes, rest: bytes) -> Deferred[None] | None:
+        """Show the policies the header section, and let it go on with what is behind it."""
         review, self._review = self._review, None
         assert review is not None
-        octets, rest = bytes(self._held[:size]), bytes(self._held[size:])
         self._held.clear()
-        if 0 < self._reviewLimit < size or octets.count(b"\r\n") > MAX_LINES:
+        hasMany = len(octets) > 2 * MAX_LINES and octets.count(b"\r\n") > MAX_LINES
+        if 0 < self._reviewLimit < len(octets) or hasMany:
             self._tooLarge("too many octets or lines of header")
             return None
         header = Header(octets)
@@ -258,3 +261,14 @@ class IncomingMessage:
                 self._sink.connectionLost()
             except Exception:
                 events.emit(events.POLICY_FAILED, origin="delivery, to abort", failure=Failure())
+
+
+def _endOfHeader(octets: bytes | bytearray, before: int) -> int:
+    """Where the empty line behind a header section begins; -1 where it has not come.
+
+    :param before: how many of the octets have been looked at without finding it.
+    """
+    if octets.startswith(b"\r\n"):
+        return 0
+    end = octets.find(_HEADER_END, max(0, before - len(_HEADER_END) + 1))
+    return end if end < 0 else end + 2

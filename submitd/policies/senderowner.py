@@ -216,8 +216,10 @@ class SenderOwner:
         judge(rights)
 
     def _right(self, user: ISubmitter, mailbox: Mailbox) -> Right:
+        if user.owns(mailbox):
+            return Right.AS
         forms = self._forms(mailbox)
-        if any(user.owns(form) for form in forms):
+        if any(user.owns(form) for form in forms[1:]):
             return Right.AS
         return best(right for form in forms for right in self._given(user, form))
 
