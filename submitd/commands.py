@@ -258,7 +258,8 @@ def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -
     if envelope.blind and not IBlindCopyDelivery.providedBy(dialogue.delivery):
         raise Refused(LOCAL_ERROR, "to be copied to others, and the delivery cannot")
     outcome = incoming.commit()
-    if isinstance(outcome, Deferred):
+    # Of what is no Deferred, isinstance asks its abstract class, at length.
+    if outcome is not None and isinstance(outcome, Deferred):
         return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)
     return _committed(outcome, dialogue, envelope, incoming)
 

@@ -126,6 +126,8 @@ class Stage:
         :raise Refused: at the first objection.
         """
         calls = self._calls
+        if not calls:
+            return None
         for at, (origin, call) in enumerate(calls):
             try:
                 waiting = call(session, *arguments)
