@@ -48,7 +48,8 @@ def pollingOf(reactor: Any) -> Any:
 class Polling(FileDescriptor):
     """Many descriptors as one.
 
-    It is the reactor's, and open, only while there are any in it.
+    It is the reactor's only while there are any in it.  Once open it stays so until the reactor
+    stops: ports rest when there are no descriptors left, and to go on must not need one.
 
     :param reactor: serves it.
     """
@@ -92,8 +93,8 @@ class Polling(FileDescriptor):
         if waited:
             self._epoll.modify(number, waited | event)
         else:
-            if self._epoll is None:
-                self._open()
+            if not self._descriptors:
+                self._begin()
             self._epoll.register(number, event)
             self._descriptors[number] = descriptor
         self._waited[number] = waited | event
@@ -107,21 +108,15 @@ class Polling(FileDescriptor):
             self._epoll.unregister(number)
             del self._descriptors[number], self._waited[number]
             if not self._descriptors:
-                self._close()
+                self.stopReading()
         else:
             self._epoll.modify(number, waited & ~event)
             self._waited[number] = waited & ~event
 
-    def _open(self) -> None:
-        self._epoll = select.epoll()
-        self.connected = 1
+    def _begin(self) -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
         self.startReading()
-
-    def _close(self) -> None:
-        self.stopReading()
-        self.connected = 0
-        self._epoll.close()
-        self._epoll = None
 
     # What it is to the reactor.
 
@@ -161,12 +156,15 @@ class Polling(FileDescriptor):
             self._lose(descriptor, why, isRead)
 
     def _lose(self, descriptor: Any, why: BaseException, isRead: bool) -> None:
-        self.removeReader(descriptor)
-        if isRead and why is CONNECTION_DONE:
-            descriptor.readConnectionLost(_FAILURES[why])
-        else:
-            self.removeWriter(descriptor)
-            descriptor.connectionLost(_FAILURES.get(why) or Failure(why))
+        try:
+            self.removeReader(descriptor)
+            if isRead and why is CONNECTION_DONE:
+                descriptor.readConnectionLost(_FAILURES[why])
+            else:
+                self.removeWriter(descriptor)
+                descriptor.connectionLost(_FAILURES.get(why) or Failure(why))
+        except BaseException:  # as while it is served
+            self._log.failure("while a descriptor was lost")
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops, and loses what it has."""
@@ -177,3 +175,6 @@ class Polling(FileDescriptor):
                 descriptor.connectionLost(reason)
             except Exception:
                 self._log.failure("while a descriptor was lost")
+        if not self._descriptors:
+            self._epoll.close()
+            self._epoll = None

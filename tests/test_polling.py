@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -166,6 +167,25 @@ class HappeningMixin:
         self.assertEqual(good.told, ["read"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_raisedInTheEnd(self: Any) -> None:
+        """One that raises when it is told of its end takes no other one with it, either."""
+        good, another = self.pair()
+        for reason, told in (
+            (CONNECTION_DONE, "readConnectionLost"),
+            (CONNECTION_LOST, "connectionLost"),
+        ):
+            broken, other = self.pair()
+            broken.onRead = lambda reason=reason: reason
+            self.patch(broken, told, lambda reason: raising())
+            other.send(b"x")
+            self.listening.addReader(broken)
+        another.send(b"x")
+        self.listening.addReader(good)
+        self.turn()
+        self.turn()
+        self.assertEqual(good.told, ["read", "read"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
     def test_exit(self: Any) -> None:
         """Not even one that wants the process to end takes others with it."""
         broken, other = self.pair()
@@ -251,12 +271,24 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
         for descriptor in many:
             self.listening.addReader(descriptor)
         self.assertEqual(self.outer.getReaders(), [self.listening])
-        number = self.listening.fileno()
         for descriptor in many:
             self.listening.removeReader(descriptor)
-        self.assertEqual((self.outer.getReaders(), self.listening.fileno()), ([], -1))
-        with self.assertRaises(OSError):
-            os.fstat(number)
+        self.assertEqual(self.outer.getReaders(), [])
+
+    def test_exhausted(self) -> None:
+        """A port that rests while the process has no descriptor left can be waited for again."""
+        descriptor, other = self.pair()
+        self.listening.addReader(descriptor)
+        self.listening.removeReader(descriptor)
+
+        def epoll() -> Any:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        self.patch(select, "epoll", epoll)
+        self.listening.addReader(descriptor)
+        other.send(b"x")
+        self.turn()
+        self.assertEqual(descriptor.told, ["read"])
 
     def test_bound(self) -> None:
         """In one turn no more are served than the bound says; the others have the next."""
@@ -277,11 +309,14 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
             self.listening.addReader(descriptor)
             self.listening.addWriter(descriptor)
         self.patch(many[1], "connectionLost", lambda reason: raising())
+        number = self.listening.fileno()
         self.listening.connectionLost(Failure(ConnectionLost()))
-        self.assertEqual([each.told for each in many], [["lost: ConnectionLost"], [], many[2].told])
-        self.assertEqual(many[2].told, ["lost: ConnectionLost"])
+        lost = ["lost: ConnectionLost"]
+        self.assertEqual([each.told for each in many], [lost, [], lost])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((self.outer.getReaders(), self.listening.fileno()), ([], -1))
+        with self.assertRaises(OSError):
+            os.fstat(number)
 
     def test_anythingElse(self) -> None:
         """In everything else it is the reactor."""
