@@ -69,6 +69,7 @@ class _Accepting(tcp.Port):
             self._serve(accepted, address)
 
     def _serve(self, accepted: socket.socket, address: Any) -> None:
+        made = None
         try:
             if len(address) == 4:
                 # With the scope of a link-local address, which is part of its name.
@@ -84,7 +85,11 @@ class _Accepting(tcp.Port):
         except Exception:
             # One connection's trouble is not to close the port to all others.
             self._log.failure("in connectionMade")
-            accepted.close()
+            if made is None:
+                accepted.close()
+            else:
+                # Closed alone, it would still be waited for, and the next one of its number not.
+                made.abortConnection()
 
     def _rest(self, error: OSError) -> None:
         """Accept nobody for a moment: a socket that stays readable would turn the reactor."""

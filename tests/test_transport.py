@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import fcntl
 import functools
 import os
 import socket
@@ -1734,6 +1735,31 @@ class PortTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(ours.recv(1), b"")
         self.assertTrue(port.connected)
+
+    async def test_brokenConnection(self) -> None:
+        """One whose protocol raises when it begins is lost, and the next of its number is heard."""
+        port = self.listen("tcp:0:interface=127.0.0.1")
+        pairs = [socket.socketpair() for _ in range(2)]
+        for ours, _ in pairs:
+            self.addCleanup(ours.close)
+        (ours, theirs), (ourNext, theirNext) = pairs
+        number = theirs.fileno()
+        self.patch(Recorder, "begin", lambda recorder: 1 / 0)
+        port._serve(theirs, ("127.0.0.1", 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        await port.factory.servers[0].lost
+        self.assertEqual(ours.recv(1), b"")
+        with theirNext:
+            following = socket.socket(fileno=fcntl.fcntl(theirNext, fcntl.F_DUPFD, number))
+        self.assertEqual(following.fileno(), number)
+        self.patch(Recorder, "begin", lambda recorder: None)
+        self.patch(Recorder, "got", lambda recorder: recorder.transport.loseConnection())
+        port._serve(following, ("127.0.0.1", 1))
+        ourNext.sendall(b"heard")
+        ourNext.close()
+        recorder = port.factory.servers[1]
+        await recorder.lost
+        self.assertEqual(recorder.received, b"heard")
 
     def test_endpointStrings(self) -> None:
         """Endpoint strings give our ports."""
