@@ -370,6 +370,21 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(talk.transport.taken()[:9], b"454 4.7.0")
         self.flushLoggedErrors()
 
+    def test_realmHangs(self) -> None:
+        """So is a realm that hangs behind a checker that has answered at once."""
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return Deferred()
+
+        clock, portal = Clock(), makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal, clock=clock)
+        self.assertEqual(talk.say(LOGIN), "")
+        clock.advance(60)
+        self.assertEqual(talk.transport.taken()[:9], b"454 4.7.0")
+        self.flushLoggedErrors()
+
     def test_ownReply(self) -> None:
         """A checker may answer with a reply of its own."""
         talk = self.checkedBy(refuse)
