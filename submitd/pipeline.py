@@ -74,6 +74,9 @@ def _goOn(coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any
     while True:
         try:
             result = yield waiting
+        except GeneratorExit:
+            coroutine.close()  # where both are garbage, it may have been closed already
+            raise
         except BaseException as error:
             resume = partial(coroutine.throw, error)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -228,3 +230,21 @@ class RunNowTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting, CancelledError)
         self.assertEqual(cancelled, [one])
+
+    def test_forgotten(self) -> None:
+        """One that waits for what nobody remembers is closed, and nothing complains."""
+        complaints: list[Any] = []
+        self.patch(sys, "unraisablehook", complaints.append)
+        closed: list[str] = []
+
+        async def wait() -> None:
+            try:
+                await Deferred()
+            finally:
+                closed.append("closed")
+
+        waiting = runNow(wait())
+        assert isinstance(waiting, Deferred)
+        del waiting
+        gc.collect()
+        self.assertEqual((closed, complaints), (["closed"], []))
