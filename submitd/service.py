@@ -12,17 +12,14 @@ removed), then the connections, each with a word to its client.
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import attrs
 from twisted.application.reactors import installReactor
@@ -42,9 +39,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
-from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from submitd import __version__, deliveries, events, policies, sasl
 from submitd.checkers.cache import CachedChecker
@@ -52,6 +47,7 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.counters.shared import SharedCounts
+from submitd.errors import CannotStart
 from submitd.extensions import extensions
 from submitd.interfaces import (
     IBringsDelivery,
@@ -62,7 +58,7 @@ from submitd.interfaces import (
     IShared,
     ISpool,
 )
-from submitd.logwriter import LogWriter
+from submitd.jsonlog import JSONLog
 from submitd.ports import PortReactor
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
@@ -88,19 +84,27 @@ from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
 from submitd.wire.network import Networks
 
+__all__ = [
+    "CannotStart",
+    "ListenerService",
+    "Place",
+    "SubmissionService",
+    "forListener",
+    "freshReactor",
+    "hasRelay",
+    "limits",
+    "makeService",
+    "makeWorker",
+    "serverTLS",
+    "submission",
+    "submissionService",
+]
+
 # Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.
 TICKET_KEYS = 86400.0
 
 # Seconds for one question about a next hop; nobody waits for the answer as a client does.
 MX_LOOKUP = 15.0
-
-
-class CannotStart(SystemExit, Exception):
-    """The service cannot start; the text is one sentence.
-
-    As an ``Exception`` it makes twistd remove its pid file and tell the waiting parent; as a
-    ``SystemExit`` it ends the process with the sentence on stderr and status 1, no traceback.
-    """
 
 
 class ListenerService(Service):
@@ -379,72 +383,6 @@ class RelayService(Service):
             return None
         super().stopService()
         return Deferred.fromCoroutine(self.runner.stop(self.drainSeconds))
-
-
-@implementer(ILogObserver)
-class JSONLog:
-    """Appends every event to a file, a line of JSON each.
-
-    :param target: the path; ``"-"`` for standard output.
-    :param reactor: tells when lines that waited for others are written; ``None``: each at once.
-    :param descriptor: the file, where somebody has opened it already; it belongs to the log.
-    """
-
-    def __init__(self, target: str, reactor: Any = None, descriptor: int | None = None) -> None:
-        self._target = target
-        self._reactor = reactor
-        self._descriptor = descriptor
-        self._file: TextIO | None = None
-        self._observer: LogWriter | None = None
-
-    def open(self) -> None:
-        """Open the file, unless it is open; before twistd gives up its rights.
-
-        :raise CannotStart: when it cannot be opened.
-        """
-        if self._observer is not None:
-            return
-        try:
-            self._file = self._opened()
-        except OSError as error:
-            raise CannotStart(f"cannot write {self._target}: {error.strerror}") from None
-        self._observer = events.jsonObserver(self._file, self._reactor)
-        globalLogPublisher.addObserver(self)
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """See ``ILogObserver``."""
-        # A worker whose event the parent logs for it has written its own line.
-        if self._observer is not None and "log_worker" not in event:
-            self._observer(event)
-
-    def _opened(self) -> TextIO:
-        if self._target == "-":
-            # twistd has made sys.stdout a part of its own log by now.
-            return sys.__stdout__ or sys.stdout
-        where = self._target if self._descriptor is None else self._descriptor
-        opener = _privately if self._descriptor is None else None
-        file = open(where, "ab", buffering=0, opener=opener)  # noqa: SIM115
-        # A line in one call of the system: several processes may write to the file.
-        return io.TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
-
-    def fileno(self) -> int | None:
-        """The descriptor of the file; ``None`` where none is open that could be handed on."""
-        isFile = self._file is not None and self._observer is not None and self._target != "-"
-        return self._file.fileno() if isFile and self._file is not None else None
-
-    def close(self) -> None:
-        """Close the file, if it is open."""
-        if self._observer is not None and self._file is not None:
-            globalLogPublisher.removeObserver(self)
-            self._observer.end()
-            self._observer = None
-            if self._target != "-":
-                self._file.close()
-
-
-def _privately(path: str, flags: int) -> int:
-    """Open a file; a new one is nobody else's: who wrote to whom is in it."""
-    return os.open(path, flags, 0o600)
 
 
 @attrs.frozen(kw_only=True)

@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "equality",
             "envelope",
+            "errors",
             "events",
             "interfaces",
             "logwriter",
@@ -35,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "collector",
             "counters",
+            "jsonlog",
             "refusals",
             "reverselookup",
             "steady",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import smtplib
 import socket
 import ssl
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -411,29 +409,3 @@ class ListenerServiceTests(SynchronousTestCase):
         listener.startService()
         self.assertIsNone(listener.stopService())
         self.assertIsNone(listener.stopService())
-
-
-class JSONLogTests(SynchronousTestCase):
-    """The log of lines of JSON."""
-
-    def test_unwritable(self) -> None:
-        """A file that cannot be written stops the start."""
-        with self.assertRaises(service.CannotStart) as caught:
-            service.JSONLog("/nowhere/events.json").open()
-        self.assertEqual(
-            str(caught.exception), "cannot write /nowhere/events.json: No such file or directory"
-        )
-
-    def test_standardOutput(self) -> None:
-        """It is the process's own standard output, which twistd's log has taken the place of."""
-        out = io.StringIO()
-        self.patch(sys, "__stdout__", out)
-        log = service.JSONLog("-")
-        log.open()
-        log.open()
-        events.emit(events.SERVICE_STARTED, hostname="mail.example.com")
-        log.close()
-        log.close()
-        events.emit(events.SERVICE_STARTED, hostname="later.example.com")
-        [record] = [json.loads(line) for line in out.getvalue().splitlines()]
-        self.assertEqual(record["hostname"], "mail.example.com")

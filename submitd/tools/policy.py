@@ -22,7 +22,7 @@ from twisted.internet.task import react
 
 import submitd
 from submitd.config import ConfigurationError, lines, load
-from submitd.service import CannotStart
+from submitd.errors import CannotStart
 from submitd.settings import Settings
 from submitd.tools.rehearsal import (
     Client,

@@ -317,7 +317,7 @@ class Rehearsal:
     :param at: which listener, from 0.
     :param client: who connects.
     :param reactor: tells the time and has the threads; nothing listens on it.
-    :raise submitd.service.CannotStart: for settings that were good at the examination only.
+    :raise CannotStart: for settings that were good at the examination only.
     :ivar steps: what has been said so far.
     """
 

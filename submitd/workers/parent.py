@@ -42,14 +42,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from submitd import events, tally
 from submitd.counters import shared
-from submitd.service import (
-    TICKET_KEYS,
-    CannotStart,
-    HangUp,
-    JSONLog,
-    ListenerService,
-    listenerService,
-)
+from submitd.errors import CannotStart
+from submitd.jsonlog import JSONLog
+from submitd.service import TICKET_KEYS, HangUp, ListenerService, listenerService
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
 from submitd.workers.backoff import Backoff

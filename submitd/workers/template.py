@@ -22,6 +22,7 @@ import attrs
 
 from submitd import service
 from submitd.config import ConfigurationError, load
+from submitd.errors import CannotStart
 from submitd.settings import Settings
 from submitd.tls import ServerTLS
 from submitd.workers import channel
@@ -155,7 +156,7 @@ def _serve(sock: socket.socket, source: dict[str, Any]) -> Beginning | None:
         problems = [str(finding) for finding in error.findings if not finding.isWarning]
         channel.send(sock, {"problems": problems})
         sys.exit(1)
-    except service.CannotStart as error:
+    except CannotStart as error:
         channel.send(sock, {"problems": [str(error)]})
         sys.exit(1)
     channel.send(

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from submitd import events, service
 from submitd.collector import leaveShared, spareCollector
 from submitd.connections import Connections
+from submitd.errors import CannotStart
 from submitd.logwriter import LogWriter
 from submitd.settings import Settings
 from submitd.tally import Tally
@@ -254,7 +255,7 @@ def work(beginning: Beginning) -> int:
     worker = Worker(beginning, reactor)
     try:
         worker.start()
-    except service.CannotStart as error:
+    except CannotStart as error:
         worker.channel.send({"problem": str(error)})
         worker.close()
         return 1
