@@ -13,9 +13,7 @@ removed), then the connections, each with a word to its client.
 from __future__ import annotations
 
 import math
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -33,12 +31,9 @@ from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
     IOpenSSLContextFactory,
-    IReactorFromThreads,
-    IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from submitd import __version__, deliveries, events, policies, sasl
@@ -68,6 +63,7 @@ from submitd.relay.destinations import Destinations, Means
 from submitd.relay.mx import MailExchangers
 from submitd.relay.routes import RelaySettings, makeRoutes
 from submitd.relay.runner import Runner
+from submitd.reload import HangUp, Renewal
 from submitd.reverselookup import DNS, parseServer
 from submitd.session import numberIds
 from submitd.settings import (
@@ -99,9 +95,6 @@ __all__ = [
     "submission",
     "submissionService",
 ]
-
-# Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.
-TICKET_KEYS = 86400.0
 
 # Seconds for one question about a next hop; nobody waits for the answer as a client does.
 MX_LOOKUP = 15.0
@@ -291,74 +284,6 @@ class SubmissionService(MultiService):
             it has been answered, and all of them when the time to drain is over.
         """
         return Deferred.fromCoroutine(self._end(super().stopService()))
-
-
-class Renewal(Service):
-    """Takes changed certificates into use, and has new keys for session tickets every day.
-
-    :param tls: the certificates; their settings say how often to look.
-    :param clock: calls later.
-    :param isAlone: whether the keys are this process's alone; those that workers have in common are
-        renewed with the workers.
-    """
-
-    def __init__(self, tls: ServerTLS, clock: IReactorTime, isAlone: bool = True) -> None:
-        self._calls = []
-        for call, seconds in (
-            (tls.refresh, tls.settings.reload_interval),
-            (tls.renewTickets, TICKET_KEYS if isAlone else 0.0),
-        ):
-            if seconds:
-                looping = LoopingCall(call)
-                looping.clock = clock
-                self._calls.append((looping, seconds))
-
-    def startService(self) -> None:
-        """Begin to look, one interval from now."""
-        super().startService()
-        for looping, seconds in self._calls:
-            looping.start(seconds, now=False).addErrback(self._broken)
-
-    def _broken(self, failure: Failure) -> None:
-        events.emit(
-            events.SERVICE_PROBLEM, problem="certificates are no longer looked at", failure=failure
-        )
-
-    def stopService(self) -> None:
-        """Look no more."""
-        super().stopService()
-        for looping, _ in self._calls:
-            if looping.running:
-                looping.stop()
-
-
-class HangUp(Service):
-    """SIGHUP makes the service reload; without this it would end the process.
-
-    :param reactor: where the reload runs, and not in the midst of whatever the signal interrupts.
-    :param reload: what is to be done.
-    """
-
-    def __init__(self, reactor: IReactorFromThreads, reload: Callable[[], object]) -> None:
-        self._reactor = reactor
-        self._reload = reload
-        self._before: Any = None
-
-    def startService(self) -> None:
-        """Take the signal, unless this is not the main thread, which alone may."""
-        super().startService()
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGHUP, self._caught)
-
-    def _caught(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._reload)
-
-    def stopService(self) -> None:
-        """Let go of the signal, unless another has taken it since."""
-        super().stopService()
-        if self._before is not None and signal.getsignal(signal.SIGHUP) == self._caught:
-            signal.signal(signal.SIGHUP, self._before)
-        self._before = None
 
 
 class RelayService(Service):

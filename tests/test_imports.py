@@ -62,7 +62,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "transport",
         }
     ),
-    frozenset({"protocol", "proxy", "relay", "tls"}),
+    frozenset({"protocol", "proxy", "relay", "reload", "tls"}),
     frozenset({"settings"}),
     frozenset({"preflight"}),
     frozenset({"config", "demo"}),

@@ -21,6 +21,7 @@ from submitd import events, service
 from submitd.connections import Connections
 from submitd.deliveries.discard import Discard
 from submitd.interfaces import IReloaded, IRunning
+from submitd.reload import TICKET_KEYS, HangUp, Renewal
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
 from submitd.typed import Seconds
@@ -60,10 +61,10 @@ class Files(SynchronousTestCase):
 class RenewalTests(Files):
     """The clock."""
 
-    def started(self, **changes: Any) -> service.Renewal:
+    def started(self, **changes: Any) -> Renewal:
         """The service, running."""
         self.tls = ServerTLS(attrs.evolve(self.settings, **changes))
-        renewal = service.Renewal(self.tls, self.clock)  # type: ignore[arg-type]
+        renewal = Renewal(self.tls, self.clock)  # type: ignore[arg-type]
         renewal.startService()
         self.addCleanup(renewal.stopService)
         return renewal
@@ -90,7 +91,7 @@ class RenewalTests(Files):
         """The keys of session tickets live for a day."""
         self.started(reload_interval=Seconds(0.0))
         before = self.tls.connectionOver(None).get_context()
-        self.clock.advance(service.TICKET_KEYS)
+        self.clock.advance(TICKET_KEYS)
         self.assertIsNot(self.tls.connectionOver(None).get_context(), before)
 
     def test_stopped(self) -> None:
@@ -104,7 +105,7 @@ class RenewalTests(Files):
     def test_fails(self) -> None:
         """Should looking ever fail in an unforeseen way, the log says that nobody looks now."""
         said: list[str] = []
-        self.patch(service.events, "emit", lambda event, **fields: said.append(fields["problem"]))
+        self.patch(events, "emit", lambda event, **fields: said.append(fields["problem"]))
         self.started()
         self.patch(self.tls, "_report", lambda news: 1 / 0)
         self.change()
@@ -121,7 +122,7 @@ class HangUpTests(Files):
         before = signal.getsignal(signal.SIGHUP)
         self.addCleanup(signal.signal, signal.SIGHUP, before)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        self.hangUp = service.HangUp(self.clock, self.reload)  # type: ignore[arg-type]
+        self.hangUp = HangUp(self.clock, self.reload)  # type: ignore[arg-type]
 
     def reload(self) -> None:
         """Count."""
@@ -215,15 +216,15 @@ class ReloadTests(Files):
     def test_makeService(self) -> None:
         """A configured service looks at its files and takes SIGHUP."""
         made = self.made(self.settings)
-        self.assertIn(service.Renewal, self.kinds(made))
-        self.assertIsInstance(made.hangUp, service.HangUp)
+        self.assertIn(Renewal, self.kinds(made))
+        self.assertIsInstance(made.hangUp, HangUp)
         made.reload()
 
     def test_withoutTLS(self) -> None:
         """Without TLS there is nothing to look at, and SIGHUP does no harm."""
         made = self.made(None)
-        self.assertNotIn(service.Renewal, self.kinds(made))
-        self.assertIsInstance(made.hangUp, service.HangUp)
+        self.assertNotIn(Renewal, self.kinds(made))
+        self.assertIsInstance(made.hangUp, HangUp)
         made.reload()
 
     def test_policies(self) -> None:
@@ -243,8 +244,8 @@ class ReloadTests(Files):
     def test_submissionService(self) -> None:
         """A program's service looks at the files too, leaves signals alone, and can be asked."""
         made = service.submissionService(self.clock, [PLAIN], self.tls, delivery=Discard())
-        self.assertIn(service.Renewal, self.kinds(made))
-        self.assertNotIn(service.HangUp, self.kinds(made))
+        self.assertIn(Renewal, self.kinds(made))
+        self.assertNotIn(HangUp, self.kinds(made))
         before = self.tls.getContext()
         self.change()
         made.reload()

@@ -44,7 +44,8 @@ from submitd import events, tally
 from submitd.counters import shared
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
-from submitd.service import TICKET_KEYS, HangUp, ListenerService, listenerService
+from submitd.reload import TICKET_KEYS, HangUp
+from submitd.service import ListenerService, listenerService
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
 from submitd.workers.backoff import Backoff
