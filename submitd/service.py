@@ -24,16 +24,12 @@ from twisted.application.reactors import installReactor
 from twisted.application.service import MultiService, Service
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import makeChecker
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
-    IListeningPort,
     IOpenSSLContextFactory,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from submitd import __version__, deliveries, events, policies, sasl
@@ -54,7 +50,7 @@ from submitd.interfaces import (
     ISpool,
 )
 from submitd.jsonlog import JSONLog
-from submitd.ports import PortReactor
+from submitd.listener import ListenerService, endpointOf
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -63,6 +59,7 @@ from submitd.relay.destinations import Destinations, Means
 from submitd.relay.mx import MailExchangers
 from submitd.relay.routes import RelaySettings, makeRoutes
 from submitd.relay.runner import Runner
+from submitd.relay.service import RelayService
 from submitd.reload import HangUp, Renewal
 from submitd.reverselookup import DNS, parseServer
 from submitd.session import numberIds
@@ -98,81 +95,6 @@ __all__ = [
 
 # Seconds for one question about a next hop; nobody waits for the answer as a client does.
 MX_LOOKUP = 15.0
-
-
-class ListenerService(Service):
-    """One listener.
-
-    :param settings: what it is, for messages.
-    :param endpoint: where to listen.
-    :param factory: what to serve.
-    """
-
-    def __init__(
-        self, settings: ListenerSettings, endpoint: IStreamServerEndpoint, factory: Factory
-    ) -> None:
-        self.settings = settings
-        self.factory = factory
-        self._endpoint = endpoint
-        self._port: IListeningPort | None = None
-        self._opening: Deferred[None] | None = None
-
-    @property
-    def port(self) -> IListeningPort | None:
-        """The port; ``None`` while there is none."""
-        return self._port
-
-    @property
-    def address(self) -> IAddress | None:
-        """Where it listens; ``None`` while it does not."""
-        return self._port.getHost() if self._port is not None else None
-
-    def privilegedStartService(self) -> None:
-        """Open the port.
-
-        :raise CannotStart: when it cannot be opened.
-        """
-        failed: list[Failure] = []
-        opening = self._endpoint.listen(self.factory).addCallbacks(self._opened, failed.append)
-        if failed:
-            raise CannotStart(f"cannot listen on {self.settings.endpoint}: {_reason(failed[0])}")
-        self._opening = opening.addCallback(lambda _: self._complain(failed))
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
-        events.emit(
-            events.SERVICE_LISTENING, endpoint=self.settings.endpoint, tls=self.settings.tls
-        )
-
-    def _complain(self, failed: list[Failure]) -> None:
-        # An endpoint that takes its time: the service is running by now, and others may listen.
-        for failure in failed:
-            if not failure.check(CancelledError):
-                said = f"cannot listen on {self.settings.endpoint}: {_reason(failure)}"
-                events.emit(events.SERVICE_PROBLEM, problem=said)
-
-    def startService(self) -> None:
-        """Open the port, unless it is open already."""
-        if self._opening is None:
-            self.privilegedStartService()
-        super().startService()
-
-    def stopService(self) -> Deferred[None] | None:
-        """Close the port, or give up opening it."""
-        super().stopService()
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
-        port, self._port = self._port, None
-        closing: Deferred[None] | None = port.stopListening() if port is not None else None
-        return closing
-
-
-def _reason(failure: Failure) -> str:
-    error = failure.value
-    if isinstance(error, CannotListenError):
-        error = error.socketError
-    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 class SubmissionService(MultiService):
@@ -284,30 +206,6 @@ class SubmissionService(MultiService):
             it has been answered, and all of them when the time to drain is over.
         """
         return Deferred.fromCoroutine(self._end(super().stopService()))
-
-
-class RelayService(Service):
-    """The queue runner as a child of the service.
-
-    :param runner: what runs.
-    :param drainSeconds: what deliveries under way get at the end.
-    """
-
-    def __init__(self, runner: Runner, drainSeconds: float) -> None:
-        self.runner = runner
-        self.drainSeconds = drainSeconds
-
-    def startService(self) -> None:
-        """Begin to deliver."""
-        super().startService()
-        self.runner.start()
-
-    def stopService(self) -> Deferred[None] | None:
-        """Finish what is on its way, and give the rest back."""
-        if not self.running:
-            return None
-        super().stopService()
-        return Deferred.fromCoroutine(self.runner.stop(self.drainSeconds))
 
 
 @attrs.frozen(kw_only=True)
@@ -469,7 +367,7 @@ def _listening(
             connections,
             Networks.parse(listener.proxy_protocol_from),
         )
-        endpoint = _endpoint(listener, reactor) if place is None else place.endpoints[at]
+        endpoint = endpointOf(listener, reactor) if place is None else place.endpoints[at]
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
 
@@ -545,23 +443,6 @@ def serverTLS(settings: Settings) -> ServerTLS | None:
         return ServerTLS(settings.tls)
     except TLSMistake as mistake:
         raise CannotStart(f"tls.{mistake}") from None
-
-
-def listenerService(listener: ListenerSettings, reactor: Any, factory: Factory) -> ListenerService:
-    """A listener that is served by a factory of somebody else's.
-
-    :raise CannotStart: for an endpoint string that is none.
-    """
-    return ListenerService(listener, _endpoint(listener, reactor), factory)
-
-
-def _endpoint(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoint:
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(PortReactor(reactor), listener.endpoint)
-    except Exception as error:
-        # A systemd: endpoint looks for its socket here, and finds none when systemd gave none.
-        raise CannotStart(f"cannot listen on {listener.endpoint}: {error!r}") from None
-    return endpoint
 
 
 def submission(settings: Settings, reactor: Any) -> Submission:

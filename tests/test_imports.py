@@ -64,7 +64,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"protocol", "proxy", "relay", "reload", "tls"}),
     frozenset({"settings"}),
-    frozenset({"preflight"}),
+    frozenset({"listener", "preflight"}),
     frozenset({"config", "demo"}),
     frozenset({"service"}),
     frozenset({"workers"}),

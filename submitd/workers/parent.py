@@ -44,8 +44,8 @@ from submitd import events, tally
 from submitd.counters import shared
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
+from submitd.listener import ListenerService, endpointOf
 from submitd.reload import TICKET_KEYS, HangUp
-from submitd.service import ListenerService, listenerService
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
 from submitd.workers.backoff import Backoff
@@ -179,7 +179,7 @@ class WorkersService(MultiService):
     def _listen(self, listener: ListenerSettings) -> ListenerService:
         factory = Factory()
         factory.noisy = False
-        made = listenerService(listener, self._reactor, factory)
+        made = ListenerService(listener, endpointOf(listener, self._reactor), factory)
         self._listeners[listener.endpoint] = made
         made.setServiceParent(self)
         return made

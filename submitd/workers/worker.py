@@ -21,7 +21,9 @@ from submitd import events, service
 from submitd.collector import leaveShared, spareCollector
 from submitd.connections import Connections
 from submitd.errors import CannotStart
+from submitd.listener import ListenerService
 from submitd.logwriter import LogWriter
+from submitd.relay.service import RelayService
 from submitd.settings import Settings
 from submitd.tally import Tally
 from submitd.tls import ServerTLS
@@ -114,7 +116,7 @@ class Worker:
             ),
         )
         for each in made:
-            if isinstance(each, service.RelayService):
+            if isinstance(each, RelayService):
                 self._told = each.runner.told
         made.startService()
         self._tally.accept(not order["isRelay"])
@@ -147,7 +149,7 @@ class Worker:
         assert self._service is not None
         self._leave()
         for each in self._service:
-            if isinstance(each, service.ListenerService):
+            if isinstance(each, ListenerService):
                 each.stopService()
         self._reactor.callLater(seconds, self.end)
         self._endIfIdle(self._service.connections)
