@@ -463,16 +463,8 @@ class WorkersService(MultiService):
             return  # when there is a template, all posts are filled
         if post.next is not None and post.next.template is template:
             return
-        assert template.about is not None
-        number = next(at for at in range(1, tally.PAGES) if at not in self._workers)
-        worker = Worker(post, number, template)
-        self._workers[number] = worker
-        assert self._tally is not None
-        self._tally.wipe(number)
-        self._tally.look(max(self._workers) + 1)
-        post.next = worker
+        post.next = worker = self._numbered(post, template)
         post.backoff.started()
-        isRelay = post.name == RELAY
         ours, theirs = channel.pair()
         worker.channel = Channel(
             ours,
@@ -481,28 +473,41 @@ class WorkersService(MultiService):
             lambda: self._closed(worker),
         )
         worker.overdue = self._reactor.callLater(START, self._kill, worker)
-        endpoints = () if isRelay else template.about["endpoints"]
-        log = self._log.fileno()
         with theirs:
-            template.channel.send(
-                {
-                    "number": number,
-                    "name": post.name,
-                    "isRelay": isRelay,
-                    "counts": str(self._counts),
-                    "key": self._key.hex(),
-                    "reactor": self._source.reactor,
-                    "logs": self._source.logs,
-                    "hasLog": log is not None,
-                    "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
-                },
-                [
-                    theirs.fileno(),
-                    self._tallyFile,
-                    *(fileOf(self._listeners[each]) for each in endpoints),
-                    *([] if log is None else [log]),
-                ],
-            )
+            template.channel.send(*self._beginning(worker, theirs.fileno()))
+
+    def _numbered(self, post: Post, template: Template) -> Worker:
+        """A new worker, with a page of the tally that no other has."""
+        number = next(at for at in range(1, tally.PAGES) if at not in self._workers)
+        worker = self._workers[number] = Worker(post, number, template)
+        assert self._tally is not None
+        self._tally.wipe(number)
+        self._tally.look(max(self._workers) + 1)
+        return worker
+
+    def _beginning(self, worker: Worker, file: int) -> tuple[Message, list[int]]:
+        """What a worker begins with: the order, and the files that go with it.
+
+        :param file: its end of the channel.
+        """
+        name, about = worker.post.name, worker.template.about
+        assert about is not None
+        isRelay = name == RELAY
+        endpoints = () if isRelay else about["endpoints"]
+        log = self._log.fileno()
+        order = {
+            "number": worker.number,
+            "name": name,
+            "isRelay": isRelay,
+            "counts": str(self._counts),
+            "key": self._key.hex(),
+            "reactor": self._source.reactor,
+            "logs": self._source.logs,
+            "hasLog": log is not None,
+            "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
+        }
+        ports = [fileOf(self._listeners[each]) for each in endpoints]
+        return order, [file, self._tallyFile, *ports, *([] if log is None else [log])]
 
     def _said(self, worker: Worker, message: Message) -> None:
         """A worker has said something."""

@@ -86,17 +86,9 @@ class Worker:
         :raise CannotStart: when it cannot.
         """
         beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
-        if order["logs"] != "events":
-            output: Any = _Standard() if order["logs"] == "direct" else _ToParent(self.channel)
-            waits = reactor if beginning.settings.log.together else None
-            self._log = events.textObserver(output, waits)
+        self._beginLogging()
         _, tally, *ports = beginning.files
         log = ports.pop() if order["hasLog"] else None
-        globalLogBeginner.beginLoggingTo(
-            [self if self._log is None else self._log],
-            redirectStandardIO=False,
-            discardBuffer=True,
-        )
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
         self._tally = Tally(tally, order["number"], bytes.fromhex(order["key"]))
@@ -122,6 +114,18 @@ class Worker:
         self._tally.accept(not order["isRelay"])
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self.channel.send({"serving": os.getpid()})
+
+    def _beginLogging(self) -> None:
+        logs = self._beginning.order["logs"]
+        if logs != "events":
+            output: Any = _Standard() if logs == "direct" else _ToParent(self.channel)
+            waits = self._reactor if self._beginning.settings.log.together else None
+            self._log = events.textObserver(output, waits)
+        globalLogBeginner.beginLoggingTo(
+            [self if self._log is None else self._log],
+            redirectStandardIO=False,
+            discardBuffer=True,
+        )
 
     def _stop(self) -> Deferred[None]:
         assert self._service is not None
