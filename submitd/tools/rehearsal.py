@@ -598,16 +598,20 @@ def readSession(text: str) -> list[Turn]:
             turn()
         if line == "TLS":
             turns.append(Turn(("TLS",), b"", ()))
-        elif kind == "C:":
+        elif kind in ("C:", "C>"):
             sent.append(said)
-            octets += said.encode("utf-8", "surrogateescape") + b"\r\n"
-        elif kind == "C>":
-            sent.append(said)
-            octets += said.encode("latin-1", "replace").decode("unicode_escape").encode("latin-1")
+            octets += _octets(kind, said)
         else:
             raise ValueError(f"line {number} begins neither with C:, C>, S: nor TLS: {line[:60]}")
     turn()
     return turns
+
+
+def _octets(kind: str, said: str) -> bytes:
+    """What a line of the client's, ``C:`` or ``C>``, is on the wire."""
+    if kind == "C:":
+        return said.encode("utf-8", "surrogateescape") + b"\r\n"
+    return said.encode("latin-1", "replace").decode("unicode_escape").encode("latin-1")
 
 
 @attrs.frozen
