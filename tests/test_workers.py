@@ -399,6 +399,12 @@ class WorkersTests(TestCase):
         """Reloads as fast as one can ask, one template killed, and an end in the midst of one."""
         await deferToThread(self.hurried)
 
+    def isSettled(self, parent: int, count: int) -> bool:
+        """Whether there is one template with its workers, and no other on its way."""
+        found = family(parent)
+        time.sleep(0.5)
+        return (len(found), len(set(children(parent)))) == (count, 1) and family(parent) == found
+
     def hurried(self) -> None:
         service = self.start(RELAY)
         parent = service.child.pid
@@ -410,7 +416,7 @@ class WorkersTests(TestCase):
         service.until(lambda: service.events("service-reloaded"))
         service.until(lambda: not any(isAlive(pid) for pid in before if pid != parent))
         # Whoever was asked last has its turn, too; then there are as many as there were before.
-        service.until(lambda: len(family(parent)) == len(before))
+        service.until(lambda: self.isSettled(parent, len(before)))
         service.until(lambda: openFiles(parent) == before[parent])
         [template] = set(children(parent))
         # The relay's queue may be open already, or not.

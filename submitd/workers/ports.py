@@ -27,6 +27,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from submitd.polling import pollingOf
 from submitd.ports import Port, UNIXPort
 from submitd.tally import Tally
 
@@ -105,7 +106,7 @@ class SharedEndpoint:
     """
 
     def __init__(self, reactor: Any, descriptor: int, tally: Tally) -> None:
-        self._reactor = reactor
+        self._reactor = pollingOf(reactor)
         self._descriptor = descriptor
         self._tally = tally
 
