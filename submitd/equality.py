@@ -35,7 +35,9 @@ def sameAddress(mailbox: Mailbox) -> tuple[str, str]:
 
 def isAddressOf(login: str, mailbox: Mailbox) -> bool:
     """Whether a login is an address, and that one."""
-    if login == f"{mailbox.localPart}@{mailbox.domain}":
-        return True
     localPart, at, domain = login.rpartition("@")
-    return bool(at) and (sameLocalPart(localPart), sameDomain(domain)) == sameAddress(mailbox)
+    if not at:
+        return False
+    if (localPart, domain) == (mailbox.localPart, mailbox.domain):
+        return True
+    return (sameLocalPart(localPart), sameDomain(domain)) == sameAddress(mailbox)
