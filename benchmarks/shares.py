@@ -38,9 +38,9 @@ _CALLS = re.compile(
 )
 _PARTS = (
     ("garbage collector", r"gc_collect|gc_alloc"),
-    ("OpenSSL and its bindings", r"_rust\.abi3\.so|libssl|libcrypto|OpenSSL/|_cffi_backend"),
+    ("OpenSSL and its bindings", r"_rust\.abi3\.so|libssl|libcrypto|OpenSSL/|_cffi_b|/openssl\."),
     ("the reactor", r"\(twisted/"),
-    ("transport", r"\(submitd/(transport|ports)"),
+    ("transport", r"\(submitd/(transport|ports|polling)"),
     ("dialogue", r"\(submitd/(protocol|dialogue|pipeline|session|envelope|states|c)"),
     ("wire: commands, replies", r"\(submitd/(wire|extensions)/"),
     ("message: header, Received", r"\(submitd/message/"),
