@@ -11,6 +11,7 @@ import datetime
 import errno
 import fcntl
 import functools
+import gc
 import os
 import socket
 import ssl
@@ -952,6 +953,7 @@ class BehaviourMixin:
 
         await self.talk(script)
         await settle(1)
+        gc.collect()  # the epoll of a port that an earlier test had would go in between
         before = len(os.listdir("/proc/self/fd"))
         for word in (b"QUIT", b"ABORT", b"VANISH", b"CLOSE"):
             await self.talk(functools.partial(script, word=word))
