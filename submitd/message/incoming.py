@@ -139,16 +139,15 @@ class IncomingMessage:
         return self._reviewed(bytes(self._held), b"")
 
     def _hold(self, chunk: bytes) -> Deferred[None] | None:
-        before = len(self._held)
-        if not before:  # most header sections come in one piece, which need not be kept
-            end = _endOfHeader(chunk, 0)
-            if end >= 0:
-                return self._reviewed(chunk[:end], chunk[end:])
-        held = self._held
-        held += chunk
-        end = _endOfHeader(held, before)
+        held, before = self._held, len(self._held)
+        if before:
+            held += chunk
+        octets = held if before else chunk  # most come in one piece, which need not be kept
+        end = _endOfHeader(octets, before)
         if end >= 0:
-            return self._reviewed(bytes(held[:end]), bytes(held[end:]))
+            return self._reviewed(bytes(octets[:end]), bytes(octets[end:]))
+        if not before:
+            held += chunk
         # Two octets may belong to the end that has not come whole.
         if 0 < self._reviewLimit < len(held) - 2:
             self._tooLarge("a header section without end")
@@ -159,6 +158,7 @@ class IncomingMessage:
         review, self._review = self._review, None
         assert review is not None
         self._held.clear()
+        # A line has two octets at least: most sections need not be counted through.
         hasMany = len(octets) > 2 * MAX_LINES and octets.count(b"\r\n") > MAX_LINES
         if 0 < self._reviewLimit < len(octets) or hasMany:
             self._tooLarge("too many octets or lines of header")
