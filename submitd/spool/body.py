@@ -18,7 +18,7 @@ from submitd.spool.prepared import Prepared
 from submitd.spool.records import Damaged
 from submitd.spool.rows import octets
 from submitd.spool.schema import message, part
-from submitd.spool.writer import Run
+from submitd.threads import Run
 
 _FIRST = Prepared(
     sa.select(message.c.size, message.c.fields, part.c.data)

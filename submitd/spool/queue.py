@@ -40,7 +40,8 @@ from submitd.spool.records import (
     Shown,
     Work,
 )
-from submitd.spool.writer import GroupCommit, Run, Statement, WorkThread
+from submitd.spool.writer import GroupCommit, Statement, WorkThread
+from submitd.threads import Run
 
 TIDY_INTERVAL = 60.0
 """Seconds between two looks for what is old enough to go."""

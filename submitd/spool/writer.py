@@ -24,11 +24,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from submitd.spool.database import Link, Unusable, isFull
+from submitd.threads import Run
 
 Statement = Callable[[sa.Connection, list[Any]], list[Any]]
 """Does something for each argument, and gives a result for each, in order."""
-
-Run = Callable[..., Deferred[Any]]
 
 MAX_BATCH = 100
 """Calls in one transaction; a chunk of a large message is one of them."""
