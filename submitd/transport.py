@@ -137,6 +137,7 @@ class Server(tcp.Server):
     _ended = False
     _notified = False
     _lingering: IDelayedCall | None = None
+    _cause: Exception = CONNECTION_DONE  # what a connection in SHUT ends with
 
     def __init__(
         self,
@@ -393,11 +394,11 @@ class Server(tcp.Server):
     def _discard(self) -> Exception | None:
         """Throw away what comes behind our end, until the client's own."""
         try:
-            return None if self.socket.recv(CHUNK) else CONNECTION_DONE
+            return None if self.socket.recv(CHUNK) else self._cause
         except BlockingIOError:
             return None
         except OSError:
-            return CONNECTION_DONE
+            return self._cause
 
     def pauseProducing(self) -> None:
         """Hold back what arrives."""
@@ -473,9 +474,18 @@ class Server(tcp.Server):
             self.startWriting()
             return None
         except SSL.Error as error:
-            return _tlsFailure(error)
+            return self._failed(_tlsFailure(error))
         self._phase = SECURE
         return self._secured()
+
+    def _failed(self, why: Exception) -> Exception | None:
+        """The handshake has failed: let the client read the alert that says why."""
+        if why is CONNECTION_LOST:
+            return why
+        self._cause = why
+        self.disconnecting = True
+        self.stopWriting()
+        return self._shut()
 
     def _secured(self) -> Exception | None:
         """The handshake is over: say so, and send what has waited for it.
@@ -526,15 +536,18 @@ class Server(tcp.Server):
         if not self._closeNotify():
             self.startWriting()
             return None
+        return self._shut()
+
+    def _shut(self) -> Exception | None:
         self._phase = SHUT
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
-            return CONNECTION_DONE
+            return self._cause
         if self._ended:
-            return CONNECTION_DONE
+            return self._cause
         self.startReading()
-        self._lingering = self.reactor.callLater(LINGER, self._lose, CONNECTION_DONE)
+        self._lingering = self.reactor.callLater(LINGER, self._lose, self._cause)
         return None
 
     def _closeNotify(self) -> bool:

@@ -1001,6 +1001,18 @@ class OwnTransportMixin(BehaviourMixin):
 
         self.assertEqual(await self.talk(script), b"first second")
 
+    async def test_alertIsRead(self: Any) -> None:
+        """The alert that ends a handshake reaches a client that has sent more behind it."""
+        factory = await self.serve(Recorder, implicitTLS=True)
+
+        def script(client: socket.socket) -> bytes:
+            client.sendall(TLS10_HELLO + b"\0" * 60000)
+            return readToEnd(client)
+
+        alert = await self.talk(script)
+        self.assertEqual(alert[:1], b"\x15")
+        self.assertIsInstance(await factory.servers[0].lost, SSL.Error)
+
     async def test_interfaces(self: Any) -> None:
         """The transport provides what it says, before and after startTLS."""
         checked = []
@@ -1339,6 +1351,31 @@ class EventTests(SynchronousTestCase):
         self.assertEqual(self.interest(), (False, True))
         self.server.doWrite()
         self.assertEqual(self.theirs.recv(1), b"\x16")
+
+    def test_handshakeFails(self) -> None:
+        """Behind the alert a client has LINGER seconds; the reason is that of the handshake."""
+        for ending in ("client", "reset", "time"):
+            self.setUp()
+            self.startTLS(False, do_handshake=[SSL.WantWriteError(), SSL.Error([])])
+            self.assertIsNone(self.server.doRead())
+            self.assertIsNone(self.server.doWrite())
+            self.assertEqual(self.interest(), (True, False))
+            self.assertEqual(self.theirs.recv(10), b"")
+            self.theirs.sendall(b"not heard")
+            self.assertIsNone(self.server.doRead())
+            self.assertEqual(self.protocol.reasons, [])
+            if ending == "time":
+                self.reactor.advance(LINGER)
+                self.assertEqual(self.protocol.reasons, [SSL.Error])
+            else:
+                self.fakeSocket(recv=[b"" if ending == "client" else ConnectionResetError()])
+                self.assertIsInstance(self.server.doRead(), SSL.Error)
+        self.assertEqual(self.protocol.received, [])
+
+    def test_handshakeBrokenOff(self) -> None:
+        """Where the client is gone, nobody reads an alert: the connection is lost at once."""
+        self.startTLS(False, do_handshake=[SSL.SysCallError(-1, "Unexpected EOF")])
+        self.assertIsInstance(self.server.doRead(), ConnectionLost)
 
     def test_handshakeClosedUnderUs(self) -> None:
         """An end that the reactor reports in the handshake is no half-close."""
