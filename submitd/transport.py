@@ -138,6 +138,7 @@ class Server(tcp.Server):
     _notified = False
     _lingering: IDelayedCall | None = None
     _cause: Exception = CONNECTION_DONE  # what a connection in SHUT ends with
+    _shouldShutdown = False  # before close(), which does the same: nobody else has the descriptor
 
     def __init__(
         self,

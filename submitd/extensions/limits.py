@@ -26,14 +26,13 @@ class LimitsExtension(Extension):
     def advertise(self, dialogue: Dialogue) -> str | None:
         """The keyword with the limits, or nothing where there is none to show."""
         session = dialogue.session
-        limits = {
-            "MAILMAX": _least(session.maxTransactions, session.mailMax),
-            "RCPTMAX": _least(session.maxRecipients, session.rcptMax),
-        }
-        shown = [f"{name}={value}" for name, value in limits.items() if 0 < value <= _MAX_VALUE]
-        return " ".join([self.keyword, *shown]) if shown else None
+        shown = _shown("MAILMAX", session.maxTransactions, session.mailMax) + _shown(
+            "RCPTMAX", session.maxRecipients, session.rcptMax
+        )
+        return self.keyword + shown if shown else None
 
 
-def _least(*limits: int) -> int:
-    """The lowest of those that are limits; 0 is none."""
-    return min((limit for limit in limits if limit), default=0)
+def _shown(name: str, limit: int, other: int) -> str:
+    """The lower of two limits, of which 0 is none, where it can be shown."""
+    value = min(limit, other) if limit and other else limit or other
+    return f" {name}={value}" if 0 < value <= _MAX_VALUE else ""

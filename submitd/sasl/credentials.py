@@ -39,6 +39,8 @@ def nameProblem(name: bytes) -> str:
         text = name.decode("utf-8")
     except UnicodeDecodeError:
         return "the user name is not UTF-8"
+    if text.isascii() and text.isprintable():
+        return ""
     # Cc, Cf, Zl, Zp: what forges a log line or shows one name as another.
     if any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in text):
         return "the user name has control or format characters"
