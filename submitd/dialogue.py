@@ -281,6 +281,9 @@ class Dialogue:
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: abort what is unfinished and tell the observers."""
         self.state = CLOSED
+        # Or we and what holds us would hold each other, until a collection.
+        del self.moved
+        self.continuation = None
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not (self.incoming is not None and self.incoming.committing):
             # A commit under way runs to its end: half of one would be worse than a duplicate.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import attrs
@@ -78,6 +80,9 @@ def refuse() -> None:
 def openly(**changes: Any) -> Any:
     """A submission that wants neither TLS nor login."""
     return makeSubmission(loginRequired=False, requireTLS=False, **changes)
+
+
+LOGIN = "AUTH PLAIN AGFsaWNlAHdvbmRlcmxhbmQ="
 
 
 class OrderTests(SynchronousTestCase):
@@ -570,6 +575,24 @@ class BrokenTests(SynchronousTestCase):
         waiting.errback(Failure(ZeroDivisionError()))
         self.assertTrue(talk.transport.aborted)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_leavesNothing(self) -> None:
+        """A connection that is gone leaves nothing to the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        submission = makeSubmission(requireTLS=False, insecureLogin=True)
+        transaction = ("MAIL FROM:<a@example.org>", "RCPT TO:<b@example.org>", "DATA", "Subject: x")
+        for lines in ((), ("AUTH PLAIN",), (LOGIN, *transaction[:1]), (LOGIN, *transaction)):
+            talk = Conversation(submission)
+            factory = talk.factory  # which stays, and is in circles of its own
+            left = weakref.ref(talk.protocol.dialogue)
+            for line in ("EHLO client.example", *lines):
+                self.assertIn(talk.say(line)[:1], "23")
+            talk.lose()
+            talk.transport.unregisterProducer()  # as those on sockets do
+            del talk
+            self.assertIsNone(left(), lines)
+            del factory
 
     def test_frozen(self) -> None:
         """What sessions share cannot be changed under them."""
