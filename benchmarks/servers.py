@@ -65,11 +65,13 @@ class Server(abc.ABC):
 
     :param place: where it runs.
     :cvar name: for command line, files and tables.
+    :cvar isExtra: it is measured only where it is asked for by name.
     :ivar port: where it listens, once it is started.
     """
 
     name: ClassVar[str]
     isDurable: ClassVar[bool] = False
+    isExtra: ClassVar[bool] = False
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -401,6 +403,16 @@ class SMTPServer(Reporting):
         return "node", str(PEERS / "with_smtpserver.cjs")
 
 
+class SMTPServerNames(SMTPServer):
+    """The same as it ships: it looks each client's name up, of which few have one here."""
+
+    name = "smtp-server-names"
+    isExtra = True
+
+    def _program(self) -> Sequence[str]:
+        return "node", str(PEERS / "with_smtpserver_names.cjs")
+
+
 class Aiosmtpd(Reporting):
     """aiosmtpd of PyPI, on uvloop."""
 
@@ -526,6 +538,7 @@ def _accepts(port: int) -> bool:
 SERVERS: tuple[type[Server], ...] = (
     Submitd,
     SMTPServer,
+    SMTPServerNames,
     TwistedMail,
     Aiosmtpd,
     SubmitdMaildir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import socket
@@ -18,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import submitd
 from benchmarks import generator, growth, loads, processes, results, shares, spool_depth
+from benchmarks.__main__ import Bench
 from benchmarks.generator import Generator, GeneratorFailed
 from benchmarks.measure import Miscounted, Sample, compare
-from benchmarks.servers import Place, Server
+from benchmarks.servers import Place, Server, SMTPServerNames
 from submitd.spool import schema, store
 
 ROOT = Path(submitd.__file__).resolve().parent.parent
@@ -380,6 +382,16 @@ class CommandLineTests(SynchronousTestCase):
             timeout=120,
             check=False,
         )
+
+    def test_extra(self) -> None:
+        """A server that is extra takes part only where it is named."""
+        for text, taken in ((None, False), ("submitd", False), (SMTPServerNames.name, True)):
+            options = argparse.Namespace(servers=text, quick=False)
+            self.patch(SMTPServerNames, "missing", lambda node: "")
+            place = Place(Path(), frozenset({0}), Path())
+            bench = Bench(options, place, None, None, {})  # type: ignore[arg-type]
+            found = bench._servers(loads.LOADS[0])
+            self.assertEqual(SMTPServerNames in found, taken, text)
 
     def test_quick(self) -> None:
         """The quick form measures submitd beside twisted.mail, and keeps all samples."""

@@ -16,7 +16,7 @@ const server = new SMTPServer({
   key: fs.readFileSync(key),
   authOptional: !tls,
   // What would ask the network, or is not asked of the others.
-  disableReverseLookup: true,
+  disableReverseLookup: !process.env.LOOK_NAMES_UP,
   disabledCommands: tls ? ["STARTTLS"] : ["STARTTLS", "AUTH"],
   onAuth(auth, session, callback) {
     if (auth.username === user && auth.password === password) {
