@@ -185,6 +185,7 @@ class Server(tcp.Server):
             bool(self.connected)
             and not self._aborting
             and not self._writeDisconnected
+            and self._phase is not SHUT
             and (not self.disconnecting or self.producer is not None)
         )
 
@@ -251,6 +252,7 @@ class Server(tcp.Server):
     def doWrite(self) -> Exception | None:  # type: ignore[override]
         """The socket takes octets again."""
         if self._aborting or self._phase is SHUT:
+            self.stopWriting()  # taking a producer away has begun it, and would turn the reactor
             return None
         if self._phase is HANDSHAKE:
             return self._handshake()
@@ -483,7 +485,7 @@ class Server(tcp.Server):
         """The handshake has failed: let the client read the alert that says why."""
         if why is CONNECTION_LOST:
             return why
-        self._cause = why
+        self._cause = why.with_traceback(None)  # whose frames would hold us, in a circle
         self.disconnecting = True
         self.stopWriting()
         return self._shut()

@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -1371,6 +1372,30 @@ class EventTests(SynchronousTestCase):
                 self.fakeSocket(recv=[b"" if ending == "client" else ConnectionResetError()])
                 self.assertIsInstance(self.server.doRead(), SSL.Error)
         self.assertEqual(self.protocol.received, [])
+
+    def test_handshakeFailsProducing(self) -> None:
+        """Behind a failed handshake a producer neither writes nor keeps the reactor turning."""
+        source: Any = Source.__new__(Source)
+        self.startTLS(False, do_handshake=[SSL.Error([])])
+        self.server.registerProducer(source, True)
+        self.assertIsNone(self.server.doRead())
+        self.server.write(b"not sent")
+        self.server.unregisterProducer()
+        self.server.loseConnection()
+        self.assertIsNone(self.server.doWrite())
+        self.assertEqual(self.interest(), (True, False))
+
+    def test_handshakeFailsLeavesNothing(self) -> None:
+        """A failed handshake leaves nothing to the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        fake = self.startTLS(False, do_handshake=[SSL.Error([])])
+        self.assertIsNone(self.server.doRead())
+        self.theirs.close()
+        self.server.connectionLost(Failure(self.server.doRead()))
+        left = weakref.ref(self.server)
+        del self.server, self.protocol, self.reactor, fake
+        self.assertIsNone(left())
 
     def test_handshakeBrokenOff(self) -> None:
         """Where the client is gone, nobody reads an alert: the connection is lost at once."""
