@@ -169,7 +169,7 @@ class SubmissionProtocol(Protocol):
             self._await(waiting.addCallback(lambda _: self._secured()))
 
     def _secured(self) -> None:
-        if not self._greeted:
+        if not self._greeted and not self._closing:  # a policy may answer when the client is gone
             self._greet()
 
     def _greet(self) -> None:

@@ -26,6 +26,7 @@ from submitd.interfaces import (
     ISenderPolicy,
 )
 from submitd.protocol import LINGER, SubmissionFactory, hostAndPort
+from submitd.states import CLOSED
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
@@ -344,6 +345,19 @@ class TLSTests(SynchronousTestCase):
         waits[0].callback(None)
         said = talk.transport.taken()
         self.assertEqual(said, b"220 mail.example.com ESMTP\r\n250 2.0.0 Ok\r\n")
+
+    def test_secureTooLate(self) -> None:
+        """A client that has gone while a policy looked at the handshake is not greeted."""
+        waits: list[Deferred[None]] = []
+        asked: list[Any] = []
+        submission = openly(
+            policies=[Policy(secure=waitingFor(waits), connection=lambda: asked.append(1))]
+        )
+        talk = Conversation(submission, implicitTLS=True)
+        talk.secure()
+        talk.lose()
+        waits[0].callback(None)
+        self.assertEqual((asked, talk.protocol.dialogue.state), ([], CLOSED))
 
     def test_secureRefuses(self) -> None:
         """An objection to the handshake is the greeting of an implicit TLS port."""
