@@ -220,7 +220,7 @@ class SpooledMessage:
         """What is equal for the same submission alone; the content has its Message-ID in it."""
         envelope = self._envelope
         who = self._login or f"[{self._session.remoteAddress}]"
-        recipients = sorted(sameAddress(each.mailbox) for each in envelope.recipients)
+        recipients = sorted([sameAddress(each.mailbox) for each in envelope.recipients])
         told = repr((who, str(envelope.reversePath), recipients, self._digest.digest()))
         return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 

@@ -44,9 +44,7 @@ class Field:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        name, colon, _ = raw.partition(b":")
-        # A colon behind a fold is not the name's.
-        self.name = name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""
+        self.name = _nameOf(raw)
 
     @property
     def value(self) -> bytes:
@@ -57,6 +55,12 @@ class Field:
         return f"Field({self.raw!r})"
 
 
+def _nameOf(raw: bytes) -> bytes:
+    name, colon, _ = raw.partition(b":")
+    # A colon behind a fold is not the name's.
+    return name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""
+
+
 class Header:
     """The header section of one message.
 
@@ -65,13 +69,20 @@ class Header:
 
     def __init__(self, octets: bytes) -> None:
         self._octets: bytes | None = octets
-        cut = _FIELD_END.split(octets)
-        last = cut.pop()
-        self._fields = [Field(each + b"\r\n") for each in cut]
-        if last:  # a message in chunks may end anywhere (RFC 3030)
-            self._fields.append(Field(last))
-        self._index: dict[bytes, list[Field]] | None = None
+        self._made: list[Field] | None = None
+        self._index: dict[bytes, list[bytes]] | None = None
         self._isMalformed: bool | None = None
+
+    @property
+    def _fields(self) -> list[Field]:
+        # Made when they are asked for: most messages are only asked for the octets of a name.
+        if self._made is None:
+            self._made = [Field(each) for each in _cut(self.octets)]
+        return self._made
+
+    @_fields.setter
+    def _fields(self, fields: list[Field]) -> None:
+        self._made = fields
 
     @property
     def octets(self) -> bytes:
@@ -86,16 +97,17 @@ class Header:
         return tuple(self._fields)
 
     def named(self, name: bytes) -> list[Field]:
-        """The fields of a name, in order.
+        """The fields of a name, in order, as they are now.
 
         :param name: in lower case.
         """
         if self._index is None:
-            index: dict[bytes, list[Field]] = {}
-            for field in self._fields:
-                index.setdefault(field.name, []).append(field)
+            index: dict[bytes, list[bytes]] = {}
+            made = self._made
+            for raw in _cut(self.octets) if made is None else [field.raw for field in made]:
+                index.setdefault(_nameOf(raw), []).append(raw)
             self._index = index
-        return self._index.get(name, [])
+        return [Field(raw) for raw in self._index.get(name, ())]
 
     @property
     def isMalformed(self) -> bool:
@@ -151,10 +163,10 @@ class Header:
         :param field: the other, or ``b""`` for none.
         :return: whether there is one.
         """
-        found = self.named(name)[number - 1 : number]
-        if not found:
+        places = [at for at, each in enumerate(self._fields) if each.name == name]
+        if not places[number - 1 : number]:
             return False
-        at = self._fields.index(found[0])
+        at = places[number - 1]
         self._fields[at : at + 1] = [_checked(field)] if field else []
         self._changed()
         return True
@@ -188,6 +200,15 @@ class Header:
         self._octets = None
         self._index = None
         self._isMalformed = None
+
+
+def _cut(octets: bytes) -> list[bytes]:
+    """The octets of each field."""
+    fields = [each + b"\r\n" for each in _FIELD_END.split(octets)]
+    last = fields.pop().removesuffix(b"\r\n")
+    if last:  # a message in chunks may end anywhere (RFC 3030)
+        fields.append(last)
+    return fields
 
 
 def _checked(field: bytes) -> Field:

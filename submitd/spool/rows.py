@@ -8,6 +8,7 @@ What cannot be read back is :class:`submitd.spool.records.Damaged`, with the mes
 from __future__ import annotations
 
 import json
+import operator
 from typing import Any
 
 import attrs
@@ -31,30 +32,40 @@ _OWN_COLUMNS = frozenset(
 )
 
 
-def _defaults(kind: type) -> dict[str, Any]:
-    """Attribute -> default, of those that go into the JSON text."""
-    instance = {
+def _defaults(kind: type) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The attributes that go into the JSON text, and their defaults."""
+    defaults = {
         field.name: field.default.factory()
         if isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
         else field.default
         for field in attrs.fields(kind)
         if field.name not in _OWN_COLUMNS
     }
-    return instance
+    return tuple(defaults), tuple(defaults.values())
 
 
-_ENVELOPE = _defaults(Envelope)
-_RECIPIENT = _defaults(Recipient)
+class _Packing:
+    """Writes what of a value differs from the defaults of its class.
+
+    :param kind: the class.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self._names, self._defaults = _defaults(kind)
+        self._own = operator.attrgetter(*self._names)
+
+    def __call__(self, value: Any) -> str:
+        """What differs, as JSON; ``""`` for nothing, which it mostly is."""
+        own = self._own(value)
+        if own == self._defaults:
+            return ""
+        each = zip(self._names, own, self._defaults, strict=True)
+        differing = {name: mine for name, mine, default in each if mine != default}
+        return json.dumps(differing, default=attrs.asdict)
 
 
-def _packed(value: Any, defaults: dict[str, Any]) -> str:
-    """What differs from the defaults, as JSON; ``""`` for nothing."""
-    differing = {}
-    for name, default in defaults.items():
-        own = getattr(value, name)
-        if own != default:
-            differing[name] = own
-    return json.dumps(differing, default=attrs.asdict) if differing else ""
+_packedEnvelope = _Packing(Envelope)
+_packedRecipient = _Packing(Recipient)
 
 
 def _unpacked(text: str) -> dict[str, Any]:
@@ -102,7 +113,7 @@ def messageRow(
         "size": size,
         "eight_bit": eightBit,
         "priority": priorityOf(envelope),
-        "envelope": _packed(envelope, _ENVELOPE),
+        "envelope": _packedEnvelope(envelope),
         "fields": fields,
         "digest": digest,
     }
@@ -125,7 +136,7 @@ def recipientRows(envelope: Envelope, arrived: float) -> list[Row]:
             "position": position,
             "address": str(recipient.mailbox),
             "domain": sameDomain(recipient.mailbox.domain),
-            "parameters": _packed(recipient, _RECIPIENT),
+            "parameters": _packedRecipient(recipient),
         }
         for position, recipient in enumerate((*envelope.recipients, *envelope.blind))
     ]

@@ -68,6 +68,28 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual([field.value for field in header.named(b"to")], [b"b, c"])
         self.assertEqual(header.named(b"cc"), [])
 
+    def test_namedAsFields(self) -> None:
+        """The fields of a name are those of all fields, however the header has been asked."""
+        octets = b" before\r\nFrom : a\r\n b\r\nTo: c\r\nno field\r\nfrom: d"
+        for change in (
+            lambda header: None,
+            lambda header: header.fields,
+            lambda header: header.prepend(b"From: e\r\n"),
+            lambda header: header.append(b"From: f\r\n"),
+            lambda header: header.remove(b"to"),
+            lambda header: header.change(b"from", 2, b"From: g\r\n"),
+            lambda header: header.rewrite(b"from", lambda field: b"From: h\r\n"),
+        ):
+            header = Header(octets)
+            before = [field.raw for field in header.named(b"from")]
+            self.assertEqual(before, [b"From : a\r\n b\r\n", b"from: d"])
+            change(header)
+            for name in {field.name for field in header.fields}:
+                self.assertEqual(
+                    [field.raw for field in header.named(name)],
+                    [field.raw for field in header.fields if field.name == name],
+                )
+
     def test_malformed(self) -> None:
         """Whatever two readers could see different fields in is malformed."""
         for octets in (
