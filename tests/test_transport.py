@@ -311,6 +311,21 @@ class Recorders(Factory):
         self.servers: list[Any] = []
 
 
+async def _allGone(factory: Recorders) -> None:
+    """End what a test has left open, and wait until the reactor has let go of it."""
+    for server in factory.servers:
+        if not server.lost.called:
+            gone: Deferred[None] = Deferred()
+
+            def tell(reason: Any, gone: Deferred[None] = gone) -> Any:
+                gone.callback(None)
+                return reason
+
+            server.lost.addBoth(tell)
+            server.transport.abortConnection()
+            await gone
+
+
 class BehaviourMixin:
     """What a protocol may rely on, whichever transport it has."""
 
@@ -340,6 +355,7 @@ class BehaviourMixin:
         factory = Recorders(protocol, implicitTLS)
         endpoint = serverFromString(self.listeningReactor(), self.description())
         self.port = await endpoint.listen(factory)
+        self.addCleanup(_allGone, factory)
         self.addCleanup(self.port.stopListening)
         return factory
 
