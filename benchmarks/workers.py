@@ -6,6 +6,8 @@ same two cores, so the wall rate cannot double; its CPU is counted beside the se
 - *scale*: how many times the messages two workers would take with both cores to themselves: the
   ratio of messages per CPU second of all the server's processes, over the *busiest* one's share of
   that CPU, which is one half when the work is evenly divided.
+- *apart*: the same scale of two services of one process each that know nothing of each other, each
+  with half of the clients, at the same time: what the machine itself leaves of two.
 - *wall*: the ratio of the rates that were seen, and *possible*: what it would be if nothing was
   lost, where one worker has a core and the generator the other, and two share both with it.
 """
@@ -16,6 +18,8 @@ import argparse
 import os
 import statistics
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -38,6 +42,12 @@ class Workers(Submitd):
         return "workers = 2\n" + super()._config(load)
 
 
+class Beside(Submitd):
+    """Another service beside the first."""
+
+    name = "submitd-beside"
+
+
 @attrs.frozen
 class Seen:
     """One run.
@@ -54,31 +64,46 @@ class Seen:
     busiest: float
 
 
-def run(server: Submitd, load: Load, clients: Generator, seconds: float) -> Seen:
-    """Put the load on a server."""
-    pids = server.tree.pids()
+def run(servers: Sequence[Submitd], load: Load, clients: Generator, seconds: float) -> Seen:
+    """Put the load on servers, divided evenly."""
+    part = attrs.evolve(load, connections=load.connections // len(servers))
+    pids = [pid for server in servers for pid in server.tree.pids()]
     before = {pid: Tree(pid).own() for pid in pids}
-    ran = clients.run(load, server.port, seconds=seconds)
+    with ThreadPoolExecutor(len(servers)) as pool:
+        runs = list(
+            pool.map(lambda server: clients.run(part, server.port, seconds=seconds), servers)
+        )
     used = [Tree(pid).own() - before[pid] for pid in pids]
+    accepted = sum(each.accepted for each in runs)
     return Seen(
-        rate=ran.accepted / ran.seconds,
-        cpu=sum(used) / ran.accepted * 1e6,
-        generator=ran.cpu / ran.accepted * 1e6,
+        rate=sum(each.accepted / each.seconds for each in runs),
+        cpu=sum(used) / accepted * 1e6,
+        generator=sum(each.cpu for each in runs) / accepted * 1e6,
         busiest=max(used) / sum(used),
     )
 
 
-def row(load: Load, ones: list[Seen], twos: list[Seen]) -> str:
-    """One line; of the times the least, for whatever else the machine does only adds to them."""
-    one, two = (min(each.cpu for each in seen) for seen in (ones, twos))
+def scale(ones: list[Seen], twos: list[Seen]) -> float:
+    """How many times the messages of one two would take; see above."""
+    busiest = statistics.median(each.busiest for each in twos)
+    return _least(ones) / _least(twos) / busiest
+
+
+def _least(seen: list[Seen]) -> float:
+    """Of the times the least, for whatever else the machine does only adds to them."""
+    return min(each.cpu for each in seen)
+
+
+def row(load: Load, ones: list[Seen], twos: list[Seen], apart: list[Seen]) -> str:
+    """One line."""
+    one, two = _least(ones), _least(twos)
     own = min(each.generator for each in twos)
     busiest = statistics.median(each.busiest for each in twos)
-    scale = one / two / busiest
     wall = max(each.rate for each in twos) / max(each.rate for each in ones)
     possible = 2 * max(one, own) / (one + own)
     return (
         f"{load.name:12} {one:9.1f} {two:9.1f} {own:9.1f} {busiest:8.2f}"
-        f" {scale:7.2f} {wall:7.2f} {possible:9.2f}"
+        f" {scale(ones, twos):7.2f} {scale(ones, apart):7.2f} {wall:7.2f} {possible:9.2f}"
     )
 
 
@@ -91,26 +116,27 @@ def main() -> None:
     options = parser.parse_args()
 
     both = frozenset(sorted(os.sched_getaffinity(0))[:2])
-    print("load          1: us/msg 2: us/msg generator  busiest   scale    wall  possible")
+    print("load          1: us/msg 2: us/msg generator  busiest   scale   apart    wall  possible")
     with tempfile.TemporaryDirectory(prefix="submitd-workers-") as directory:
         place = Place(Path(directory), both, Path())
         clients = generator.find(Path(directory), both)
         for load in LOADS:
             if load.name not in options.loads.split(","):
                 continue
-            one, two = Submitd(place), Workers(place)
+            one, two, beside = Submitd(place), Workers(place), Beside(place)
+            sides: tuple[Sequence[Submitd], ...] = ((one,), (two,), (one, beside))
+            seen: tuple[list[Seen], ...] = ([], [], [])
             try:
-                for server in (one, two):
+                for server in (one, two, beside):
                     server.start(load)
-                    run(server, load, clients, 0.5)
-                ones, twos = [], []
+                    run((server,), load, clients, 0.5)
                 for _ in range(options.repetitions):
-                    ones.append(run(one, load, clients, options.seconds))
-                    twos.append(run(two, load, clients, options.seconds))
+                    for servers, runs in zip(sides, seen, strict=True):
+                        runs.append(run(servers, load, clients, options.seconds))
             finally:
-                one.stop()
-                two.stop()
-            print(row(load, ones, twos), flush=True)
+                for server in (one, two, beside):
+                    server.stop()
+            print(row(load, *seen), flush=True)
 
 
 if __name__ == "__main__":
