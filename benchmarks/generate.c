@@ -369,6 +369,9 @@ static void readMessage(const char *path)
     if (fread(message, 1, messageSize, file) != messageSize)
         fail(path, "cannot be read");
     fclose(file);
+    /* without its end both sides would wait for ever */
+    if (messageSize < 5 || memcmp(message + messageSize - 5, "\r\n.\r\n", 5))
+        fail(path, "does not end with CRLF.CRLF");
     char *number = memmem(message, messageSize, NUMBER, sizeof NUMBER - 1);
     if (number)
         numberAt = number - message;

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NUMBER = b"#" * 20
+END = b"\r\n.\r\n"
 
 
 class Unexpected(Exception):
-    """A reply that is not the expected one."""
+    """A reply that is not the expected one, or a message without an end."""
 
 
 class Load:
@@ -34,7 +35,10 @@ class Load:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.message = options.message.read_bytes() if options.message else b""
+        self.message = options.message.read_bytes() if options.message else END
+        if not self.message.endswith(END):
+            # Without its end both sides would wait for ever.
+            raise Unexpected(f"{options.message}: does not end with CRLF.CRLF")
         self.recipients = [
             b"RCPT TO:<reader%d@example.net>\r\n" % number for number in range(options.recipients)
         ]
@@ -249,8 +253,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--login", default="")
     for name in ("pipelined", "tls", "resume", "standing", "idle"):
         parser.add_argument(f"--{name}", action="store_true")
-    load = Load(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
     try:
+        load = Load(options)
         if load.options.idle:
             idle(load)
         else:

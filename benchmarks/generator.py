@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -120,7 +121,10 @@ class Generator:
 
     def _command(self, load: Load, port: int, seconds: float, messages: int) -> list[str]:
         message = self.directory / f"{load.name}.wire"
-        message.write_bytes(load.wire())
+        # In one step: another generator may be reading it.
+        new = self.directory / f"{load.name}.{threading.get_ident()}"
+        new.write_bytes(load.wire())
+        new.replace(message)
         return [
             *self._clients(load, port, load.connections),
             *("--message", str(message), "--recipients", str(load.recipients)),

@@ -320,6 +320,17 @@ class PythonGeneratorTests(SynchronousTestCase):
         """A connection that is closed is a failure too."""
         self.assertIn("EHLO: connection", self.refused(b"220 a\r\n"))
 
+    def test_noEnd(self) -> None:
+        """A message without its end, for which both sides would wait, is not sent."""
+        made = self.generator()
+        for text in (b"", b".\r\n", b"Subject: x\r\n\r\nhello\r\n"):
+            message = made.directory / "message"
+            message.write_bytes(text)
+            command = [*made.command, "--port", "9", "--message", str(message)]
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            self.assertEqual(ran.returncode, 1)
+            self.assertIn("message: does not end with CRLF.CRLF", ran.stderr)
+
     def test_standing(self) -> None:
         """Clients send when all of them are there, and are measured before they go."""
         server = Scripted(b"220 a\r\n", b"250 b\r\n", *[b"250 c\r\n"] * 2, b"354 d\r\n")
@@ -454,6 +465,22 @@ class CommandLineTests(SynchronousTestCase):
         shown = self.run_("--rst", str(output / "growth.json"))
         self.assertEqual(shown.returncode, 0, shown.stderr)
         self.assertIn(".. list-table:: Recipients in the queue (durable)", shown.stdout)
+
+    def test_workers(self) -> None:
+        """One worker, two, and two services that know nothing of each other."""
+        command = [sys.executable, "-m", "benchmarks.workers", "--loads", "plain"]
+        ran = subprocess.run(
+            [*command, "--repetitions", "1", "--seconds", "0.2"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        names, figures = (line.split() for line in ran.stdout.splitlines())
+        self.assertIn("apart", names)
+        self.assertEqual(figures[0], "plain")
+        self.assertEqual(len(figures), 9)
 
     def test_noResults(self) -> None:
         """A file that is none of results is named, instead of a page that is spoilt."""
