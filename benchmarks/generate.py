@@ -35,8 +35,8 @@ class Load:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.message = options.message.read_bytes() if options.message else END
-        if not self.message.endswith(END):
+        self.message = options.message.read_bytes() if options.message else b""
+        if not options.idle and not self.message.endswith(END):
             # Without its end both sides would wait for ever.
             raise Unexpected(f"{options.message}: does not end with CRLF.CRLF")
         self.recipients = [

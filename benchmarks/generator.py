@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -120,11 +119,9 @@ class Generator:
         return Run(**json.loads(said))
 
     def _command(self, load: Load, port: int, seconds: float, messages: int) -> list[str]:
-        message = self.directory / f"{load.name}.wire"
-        # In one step: another generator may be reading it.
-        new = self.directory / f"{load.name}.{threading.get_ident()}"
-        new.write_bytes(load.wire())
-        new.replace(message)
+        # Each server has its own: another generator may be reading one while this is written.
+        message = self.directory / f"{load.name}-{port}.wire"
+        message.write_bytes(load.wire())
         return [
             *self._clients(load, port, load.connections),
             *("--message", str(message), "--recipients", str(load.recipients)),

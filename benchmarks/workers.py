@@ -20,6 +20,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -84,7 +85,7 @@ def run(servers: Sequence[Submitd], load: Load, clients: Generator, seconds: flo
 
 
 def scale(ones: list[Seen], twos: list[Seen]) -> float:
-    """How many times the messages of one two would take; see above."""
+    """How many times the messages of one process two would take; see above."""
     busiest = statistics.median(each.busiest for each in twos)
     return _least(ones) / _least(twos) / busiest
 
@@ -126,16 +127,14 @@ def main() -> None:
             one, two, beside = Submitd(place), Workers(place), Beside(place)
             sides: tuple[Sequence[Submitd], ...] = ((one,), (two,), (one, beside))
             seen: tuple[list[Seen], ...] = ([], [], [])
-            try:
+            with ExitStack() as started:
                 for server in (one, two, beside):
+                    started.callback(server.stop)
                     server.start(load)
                     run((server,), load, clients, 0.5)
                 for _ in range(options.repetitions):
                     for servers, runs in zip(sides, seen, strict=True):
                         runs.append(run(servers, load, clients, options.seconds))
-            finally:
-                for server in (one, two, beside):
-                    server.stop()
             print(row(load, *seen), flush=True)
 
 

@@ -321,7 +321,7 @@ class PythonGeneratorTests(SynchronousTestCase):
         self.assertIn("EHLO: connection", self.refused(b"220 a\r\n"))
 
     def test_noEnd(self) -> None:
-        """A message without its end, for which both sides would wait, is not sent."""
+        """A message that does not end with CRLF.CRLF, for which both would wait, is not sent."""
         made = self.generator()
         for text in (b"", b".\r\n", b"Subject: x\r\n\r\nhello\r\n"):
             message = made.directory / "message"
@@ -481,6 +481,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("apart", names)
         self.assertEqual(figures[0], "plain")
         self.assertEqual(len(figures), 9)
+        self.assertGreater(float(figures[6]), 0.0)
 
     def test_noResults(self) -> None:
         """A file that is none of results is named, instead of a page that is spoilt."""

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import (
     CannotListenError,
@@ -312,18 +312,17 @@ class Recorders(Factory):
 
 
 async def _allGone(factory: Recorders) -> None:
-    """End what a test has left open, and wait until the reactor has let go of it."""
+    """Wait until the server's side of a test's connections is gone, as the clients' are.
+
+    :raise TimeoutError: when one stays; it is ended then.
+    """
     for server in factory.servers:
         if not server.lost.called:
-            gone: Deferred[None] = Deferred()
-
-            def tell(reason: Any, gone: Deferred[None] = gone) -> Any:
-                gone.callback(None)
-                return reason
-
-            server.lost.addBoth(tell)
-            server.transport.abortConnection()
-            await gone
+            try:
+                await server.lost.addTimeout(10, globalReactor)  # type: ignore[arg-type]
+            except TimeoutError:
+                server.transport.abortConnection()
+                raise
 
 
 class BehaviourMixin:

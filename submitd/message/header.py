@@ -75,7 +75,7 @@ class Header:
 
     @property
     def _fields(self) -> list[Field]:
-        # Made when they are asked for: most messages are only asked for the octets of a name.
+        # Made when they are asked for: most messages are only asked for the fields of some names.
         if self._made is None:
             self._made = [Field(each) for each in _cut(self.octets)]
         return self._made
@@ -97,7 +97,7 @@ class Header:
         return tuple(self._fields)
 
     def named(self, name: bytes) -> list[Field]:
-        """The fields of a name, in order, as they are now.
+        """The fields of a name, in order, as they are now; new objects each time.
 
         :param name: in lower case.
         """
@@ -204,8 +204,8 @@ class Header:
 
 def _cut(octets: bytes) -> list[bytes]:
     """The octets of each field."""
-    fields = [each + b"\r\n" for each in _FIELD_END.split(octets)]
-    last = fields.pop().removesuffix(b"\r\n")
+    *whole, last = _FIELD_END.split(octets)
+    fields = [each + b"\r\n" for each in whole]
     if last:  # a message in chunks may end anywhere (RFC 3030)
         fields.append(last)
     return fields

@@ -84,7 +84,7 @@ class HeaderTests(SynchronousTestCase):
             before = [field.raw for field in header.named(b"from")]
             self.assertEqual(before, [b"From : a\r\n b\r\n", b"from: d"])
             change(header)
-            for name in {field.name for field in header.fields}:
+            for name in (b"from", b"to", b"", b"cc"):
                 self.assertEqual(
                     [field.raw for field in header.named(name)],
                     [field.raw for field in header.fields if field.name == name],
