@@ -34,7 +34,7 @@ _FIELDS = re.compile(rb"(?:" + _FIELD_PATTERN + rb")*")
 
 
 class Field:
-    """One header field.
+    """One header field; equal to another with the same octets.
 
     :param raw: its octets, CRLF at the end included.
     :ivar name: its name in lower case, without white space at the end; empty where there is none.
@@ -50,6 +50,9 @@ class Field:
     def value(self) -> bytes:
         """What follows the colon, unfolded (RFC 5322 2.2.3), without white space around it."""
         return _FOLD.sub(b"", self.raw.partition(b":")[2]).strip(b" \t\r\n")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Field) and self.raw == other.raw
 
     def __repr__(self) -> str:
         return f"Field({self.raw!r})"

@@ -90,6 +90,12 @@ class HeaderTests(SynchronousTestCase):
                     [field.raw for field in header.fields if field.name == name],
                 )
 
+    def test_equal(self) -> None:
+        """A field that was found by its name is found among all fields, too."""
+        header = Header(b"A: 1\r\nB: 2\r\nB: 3\r\n")
+        self.assertEqual([header.fields.index(field) for field in header.named(b"b")], [1, 2])
+        self.assertNotEqual(header.fields[0], b"A: 1\r\n")
+
     def test_malformed(self) -> None:
         """Whatever two readers could see different fields in is malformed."""
         for octets in (
