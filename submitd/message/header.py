@@ -83,10 +83,6 @@ class Header:
             self._made = [Field(each) for each in _cut(self.octets)]
         return self._made
 
-    @_fields.setter
-    def _fields(self, fields: list[Field]) -> None:
-        self._made = fields
-
     @property
     def octets(self) -> bytes:
         """The section as it is now."""
@@ -195,7 +191,7 @@ class Header:
         """
         found = len(self.named(name))
         if found:
-            self._fields = [field for field in self._fields if field.name != name]
+            self._made = [field for field in self._fields if field.name != name]
             self._changed()
         return found
 
