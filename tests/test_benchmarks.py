@@ -380,12 +380,14 @@ class FindTests(SynchronousTestCase):
 
 
 class CommandLineTests(SynchronousTestCase):
-    """``python -m benchmarks``."""
+    """``python -m benchmarks``, and the benchmark of workers."""
 
-    def run_(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    def run_(
+        self, *arguments: str, path: str = "", module: str = "benchmarks"
+    ) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "benchmarks", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             env={**os.environ, **({"PATH": path} if path else {})},
             capture_output=True,
@@ -468,14 +470,8 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_workers(self) -> None:
         """One worker, two, and two services that know nothing of each other."""
-        command = [sys.executable, "-m", "benchmarks.workers", "--loads", "plain"]
-        ran = subprocess.run(
-            [*command, "--repetitions", "1", "--seconds", "0.2"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        short = ("--loads", "plain", "--repetitions", "1", "--seconds", "0.2")
+        ran = self.run_(*short, module="benchmarks.workers")
         self.assertEqual(ran.returncode, 0, ran.stderr)
         names, figures = (line.split() for line in ran.stdout.splitlines())
         self.assertIn("apart", names)
