@@ -215,9 +215,12 @@ class HappeningMixin:
         self.addCleanup(os.close, readable)
         self.addCleanup(self.listening.removeReader, descriptor)
         os.close(writable)
+        descriptor.onRead = lambda: None if os.read(readable, 1) else CONNECTION_DONE
         self.listening.addReader(descriptor)
         self.turn()
-        self.assertEqual(descriptor.told, ["read end: ConnectionDone"])
+        self.turn()
+        self.assertEqual(descriptor.told[-1:], ["read end: ConnectionDone"])
+        self.assertNotIn("read", descriptor.told[1:])
 
     def test_endsAnother(self: Any) -> None:
         """One that has been ended by another in the same turn is not served any more."""
@@ -274,6 +277,18 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
         for descriptor in many:
             self.listening.removeReader(descriptor)
         self.assertEqual(self.outer.getReaders(), [])
+
+    def test_resetInReading(self) -> None:
+        """A hang-up without anything to read is no clean end when reading says otherwise."""
+        readable, writable = os.pipe()
+        descriptor = Descriptor(readable)
+        self.addCleanup(os.close, readable)
+        os.close(writable)
+        descriptor.onRead = lambda: CONNECTION_LOST
+        self.listening.addReader(descriptor)
+        self.turn()
+        self.turn()
+        self.assertEqual(descriptor.told, ["read", "lost: ConnectionLost"])
 
     def test_exhausted(self) -> None:
         """A port that rests while the process has no descriptor left can be waited for again."""
