@@ -28,9 +28,13 @@ _FOLD = re.compile(rb"\r\n(?=[ \t])")
 # Less than RFC 5322 4 (obsolete syntax): no white space before the colon, and no folded line of
 # white space alone, which some readers take for the end of the header section.
 # More than 2.2: octets above 127 (RFC 6532) and controls in the body; lines of any length.
-_FIELD_PATTERN = rb"[!-9;-~]++:[^\r\n\0]*+\r\n(?:[ \t]++[^\r\n\0 \t][^\r\n\0]*+\r\n)*"
-_FIELD = re.compile(_FIELD_PATTERN)
-_FIELDS = re.compile(rb"(?:" + _FIELD_PATTERN + rb")*")
+# Only where a line begins: tried at each octet of a long line, a search would be quadratic.
+_FIELD = re.compile(
+    rb"""(?<![^\n])                                         # groups: the field, its name
+    (([!-9;-~]++):[^\r\n\0]*+\r\n
+    (?:[ \t]++[^\r\n\0\x20\t][^\r\n\0]*+\r\n)*)""",
+    re.VERBOSE,
+)
 
 
 class Field:
@@ -74,7 +78,7 @@ class Header:
         self._octets: bytes | None = octets
         self._made: list[Field] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
-        self._isMalformed: bool | None = None
+        self._isMalformed = False
 
     @property
     def _fields(self) -> list[Field]:
@@ -101,21 +105,28 @@ class Header:
         :param name: in lower case.
         """
         if self._index is None:
-            index: dict[bytes, list[bytes]] = {}
-            made = self._made
-            for raw in _cut(self.octets) if made is None else [field.raw for field in made]:
-                index.setdefault(_nameOf(raw), []).append(raw)
-            self._index = index
+            self._index = self._read()
         return [Field(raw) for raw in self._index.get(name, ())]
 
     @property
     def isMalformed(self) -> bool:
         """Whether a reader could see other fields in it than we do."""
-        if self._isMalformed is None:
-            octets = self.octets
-            whole = octets if octets.endswith(b"\r\n") else octets + b"\r\n"
-            self._isMalformed = bool(octets) and _FIELDS.fullmatch(whole) is None
+        if self._index is None:
+            self._index = self._read()
         return self._isMalformed
+
+    def _read(self) -> dict[bytes, list[bytes]]:
+        """Find out in one go what two ask for: the fields of each name, and ``isMalformed``."""
+        octets = self.octets
+        whole = octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
+        found = _FIELD.findall(whole)
+        self._isMalformed = sum([len(raw) for raw, _ in found]) != len(whole)
+        if self._made is not None or self._isMalformed or whole is not octets:
+            found = [(field.raw, field.name) for field in self._fields]
+        index: dict[bytes, list[bytes]] = {}
+        for raw, name in found:
+            index.setdefault(name.lower(), []).append(raw)
+        return index
 
     def malformedField(self) -> Field | None:
         """The first field that makes it malformed."""
@@ -198,7 +209,6 @@ class Header:
     def _changed(self) -> None:
         self._octets = None
         self._index = None
-        self._isMalformed = None
 
 
 def _cut(octets: bytes) -> list[bytes]:

@@ -149,6 +149,8 @@ class SenderOwner:
             if not self.allow_null:
                 raise Refused(NOT_OWNED, "null sender")
             return None
+        if user.owns(mailbox):
+            return None
 
         def judge(rights: Rights) -> None:
             if rights[mailbox] is Right.NONE:
@@ -170,6 +172,8 @@ class SenderOwner:
             raise Refused(MALFORMED, "a line that is no field")
         authors, senders = _mailboxes(header, b"from"), _mailboxes(header, b"sender")
         asked = [*authors, *senders]
+        if all(map(user.owns, asked)):
+            return None
         if envelope.reversePath.mailbox is not None:
             asked.append(envelope.reversePath.mailbox)
         judge = partial(self._judge, user, envelope, header, authors, senders)

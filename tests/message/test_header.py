@@ -52,6 +52,10 @@ class HeaderTests(SynchronousTestCase):
         self.assertIs(header.octets, octets)
         self.assertEqual(b"".join(field.raw for field in header.fields), octets)
         self.assertEqual(header.isMalformed, header.malformedField() is not None)
+        asked = Header(octets)
+        for name in {b"a", *(field.name for field in header.fields)}:
+            expected = [field for field in header.fields if field.name == name]
+            self.assertEqual(asked.named(name), expected)
 
     @given(st.lists(wellFormed(), max_size=5))
     @settings(deadline=None, max_examples=100)
