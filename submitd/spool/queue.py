@@ -86,6 +86,7 @@ class Queue:
         self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
         self._left: set[str] = set()
+        self._unheard: list[store.Claim] = []
         self._owner = ""
         self._owners = None if database.path is None else Owners(database.path)
         self._isPresent = False
@@ -159,7 +160,24 @@ class Queue:
         token = f"{self.owner}/{self._serial}"
         claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds)
         self._tidyNowAndThen()
-        return self._write(store.lease, claim).addCallback(_leased)
+        self._disown(now)
+        leasing = self._write(store.lease, claim)
+        return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
+
+    def _notLeased(self, failure: Failure, claim: store.Claim) -> Failure:
+        # The connection may have been lost behind the commit; then work is leased, and nobody
+        # would do it until the lease ends.
+        self._unheard.append(claim)
+        return failure
+
+    def _disown(self, now: float) -> None:
+        unheard, self._unheard = self._unheard, []
+        for claim in unheard:
+            if claim.until > now:
+                self._write(store.disown, claim).addErrback(self._notDisowned, claim)
+
+    def _notDisowned(self, failure: Failure, claim: store.Claim) -> None:
+        self._unheard.append(claim)
 
     def _enter(self, owners: Owners, now: float) -> None:
         self._isPresent = self._isLooking = True

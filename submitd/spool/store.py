@@ -276,6 +276,20 @@ _GIVE_BACK = Prepared(
     .where(*_OURS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
 )
+# As they were when they were taken: due for a while, and at one time by the index.
+_DISOWN = Prepared(
+    sa.update(recipient)
+    .where(
+        recipient.c.priority == sa.bindparam("rank"),
+        recipient.c.due == sa.bindparam("until"),
+        recipient.c.token == sa.bindparam("held"),
+    )
+    .values(
+        state=sa.case((recipient.c.attempts > 0, State.DELAYED.value), else_=State.QUEUED.value),
+        due=sa.bindparam("was"),
+        token=None,
+    )
+)
 # "0" is what follows "/": all tokens of one owner.
 _RECLAIM = Prepared(
     sa.update(recipient)
@@ -424,6 +438,17 @@ def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
             ],
         )
     return [None] * len(works)
+
+
+def disown(connection: sa.Connection, claims: list[Claim]) -> list[None]:
+    """Give back what these have taken, if anything: nobody knows of it."""
+    for priority in list(priorities(connection)):
+        rows = [
+            {"rank": priority, "until": each.until, "held": each.token, "was": each.now}
+            for each in claims
+        ]
+        _DISOWN.run(connection, rows)
+    return [None] * len(claims)
 
 
 def enter(connection: sa.Connection, comers: list[tuple[Owners, str, float]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import sqlalchemy as sa
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
@@ -20,6 +21,7 @@ from submitd.spool.records import (
     Settlement,
     State,
 )
+from submitd.wire.errors import Refused
 from tests.spool.support import TRACE, PostgresCase, SpoolCase, makeEnvelope, makeSession
 
 
@@ -176,6 +178,49 @@ class QueueTests:
         self.patch(store_events(), "emit", lambda event, **fields: said.append(fields))
         self.lease()
         self.assertEqual(said, [{"id": "A-1", "recipients": 1}])
+
+    def test_unheard(self: Any) -> None:
+        """What was leased by a commit whose answer was lost is to be had at once, untouched."""
+        for id, attempts in (("A-1", 0), ("A-2", 1)):
+            self.send(id)
+            self.sql(f"UPDATE recipient SET attempts={attempts} WHERE message='{id}'")
+        link = self.queue._links[0]
+        write = link.write
+
+        def deaf(work: Any) -> None:
+            write(work)
+            raise sa.exc.OperationalError("COMMIT", {}, Exception("connection lost"))
+
+        def away(work: Any) -> None:
+            raise sa.exc.OperationalError("BEGIN", {}, Exception("no connection"))
+
+        for failing in (deaf, away):
+            patched = self.patch(link, "write", failing)
+            self.failureResultOf(self.queue.lease(10, 60), Refused)
+            patched.restore()
+        self.assertEqual(self.sql("SELECT state FROM recipient"), [("leased",)] * 2)
+        said: list[dict[str, Any]] = []
+        self.patch(store_events(), "emit", lambda event, **fields: said.append(fields))
+        works = self.lease()
+        self.assertEqual(said, [], "nothing has begun, so nothing is taken over")
+        self.assertEqual([work.message.id for work in works], ["A-1", "A-2"])
+        states = [each.state for work in works for each in work.recipients]
+        self.assertEqual(states, [State.QUEUED, State.DELAYED])
+        self.assertEqual(self.queue._unheard, [])
+
+    def test_unheardForLong(self: Any) -> None:
+        """What such a commit has leased is nobody's care any more when the lease has ended."""
+        link = self.queue._links[0]
+
+        def away(work: Any) -> None:
+            raise sa.exc.OperationalError("BEGIN", {}, Exception("no connection"))
+
+        patched = self.patch(link, "write", away)
+        for _ in range(5):
+            self.failureResultOf(self.queue.lease(10, 60), Refused)
+            self.time.now += 50
+        self.assertEqual(len(self.queue._unheard), 2)
+        patched.restore()
 
     def test_extend(self: Any) -> None:
         """A lease can be made longer while it lasts."""
