@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import providedBy
 from zope.interface.interface import InterfaceClass
 
 from submitd.interfaces import (
@@ -234,6 +235,6 @@ class Pipeline:
 
     def joinedBy(self, user: object) -> Pipeline:
         """The pipeline of somebody who has logged in: the avatar runs last in its stages."""
-        if not any(interface.providedBy(user) for interface in self._interfaces):
+        if self._interfaces.isdisjoint(providedBy(user).flattened()):
             return self
         return Pipeline((*self._policies, user), *self._made)
