@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -96,7 +97,7 @@ def stuffed(content: bytes) -> bytes:
     return (b"." if body.startswith(b".") else b"") + body + b".\r\n"
 
 
-_TLS = {"tls": True, "login": True}
+_TLS: dict[str, Any] = {"tls": True, "login": True}
 # Enough that a server which holds its greeting back is busy all the same.
 _MANY = 128
 

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 import attrs
 from passlib.hash import bcrypt
@@ -129,7 +129,7 @@ class Server(abc.ABC):
         self._children.append(child)
         return child
 
-    def _output(self, log: object) -> object:
+    def _output(self, log: IO[str]) -> IO[str] | int:
         return log
 
     @property
@@ -359,7 +359,7 @@ class Reporting(Server):
     def _program(self) -> Sequence[str]:
         """How to start it."""
 
-    def _output(self, log: object) -> object:
+    def _output(self, log: IO[str]) -> IO[str] | int:
         return subprocess.PIPE
 
     def accepted(self) -> int:

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -92,7 +93,7 @@ class Measured:
         for batch, times in ((1, 30), (50, 6)):
             for _ in range(times):
                 made = [message(0, now, now + 9e6) for _ in range(batch)]
-                self.time(f"accept, {batch} in a commit", batch, lambda made=made: self.keep(made))
+                self.time(f"accept, {batch} in a commit", batch, partial(self.keep, made))
         self.keep([message(at, now, now - 60) for at in range(50)])
         claim = store.Claim(token="bench", limit=50, now=now, until=now + 600)
         for _ in range(4):
@@ -135,7 +136,7 @@ def fill(link: Link, recipients: int) -> None:
         lot = [message(at, old, old + 9e6) for at in range(begin, min(recipients, begin + size))]
         for each in lot:
             each.message["digest"] = None  # sent more than an hour ago
-        link.write(lambda connection, lot=lot: store.accept(connection, lot))
+        link.write(partial(store.accept, acceptances=lot))
         print(f"\rfilled {begin + len(lot)}", end="", file=sys.stderr, flush=True)
     if recipients:
         print(file=sys.stderr)

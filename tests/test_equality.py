@@ -34,6 +34,14 @@ class EqualityTests(SynchronousTestCase):
         self.assertFalse(isAddressOf("", Mailbox("", "")))
 
     @settings(deadline=None, max_examples=200)
+    @given(*[st.sampled_from(["a", "A", "é", "É", "ß", "xn--tda", ""])] * 4)
+    def test_sameLogin(self, local: str, domain: str, otherLocal: str, otherDomain: str) -> None:
+        """A login is an address exactly where the two addresses are the same."""
+        mailbox, other = Mailbox(local, domain), Mailbox(otherLocal, otherDomain)
+        isSame = sameAddress(mailbox) == sameAddress(other)
+        self.assertEqual(isAddressOf(f"{otherLocal}@{otherDomain}", mailbox), isSame)
+
+    @settings(deadline=None, max_examples=200)
     @given(st.text(), st.text())
     def test_anything(self, local: str, domain: str) -> None:
         """Any text is taken, and its form is its own form."""

@@ -32,7 +32,8 @@ class Client(socketserver.StreamRequestHandler):
 
     def client_number(self) -> int:
         """A number that no other connection has."""
-        return self.request.fileno()
+        number: int = self.request.fileno()
+        return number
 
     def _answer(self, arguments: list[bytes]) -> bytes:
         given = arguments[-1].removeprefix(b"resp=")
