@@ -1,15 +1,16 @@
-"""What a second worker brings: the same load on one worker and on two, with two cores for both.
+"""What a second worker brings: the same load on one worker and on two.
 
 ``python -m benchmarks.workers`` prints a line for each load.  The generator needs its share of the
-same two cores, so the wall rate cannot double; its CPU is counted beside the server's.
+cores, and that is accounted for in two ways:
 
-- *scale*: how many times the messages two workers would take with both cores to themselves: the
-  ratio of messages per CPU second of all the server's processes, over the *busiest* one's share of
-  that CPU, which is one half when the work is evenly divided.
+- *doubled*: the rate of two workers and the generator on two cores, over that of one worker and the
+  generator on one of them.  Both sides have the generator beside them, and 2 is all there is.
+- *scale*: how many times the messages two workers would take with both cores to themselves, beside
+  one that has a core to itself: the ratio of messages per CPU second of all the server's processes,
+  over the *busiest* one's share of that CPU, which is one half when the work is evenly divided.
+  What two busy cores cost each other, and the generator them, counts against the two here.
 - *apart*: the same scale of two services of one process each that know nothing of each other, each
   with half of the clients, at the same time: what the machine itself leaves of two.
-- *wall*: the ratio of the rates that were seen, and *possible*: what it would be if nothing was
-  lost, where one worker has a core and the generator the other, and two share both with it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +43,12 @@ class Workers(Submitd):
         return "workers = 2\n" + super()._config(load)
 
 
+class Narrow(Submitd):
+    """The service that has its core together with the generator."""
+
+    name = "submitd-narrow"
+
+
 class Beside(Submitd):
     """Another service beside the first."""
 
@@ -65,8 +71,21 @@ class Seen:
     busiest: float
 
 
-def run(servers: Sequence[Submitd], load: Load, clients: Generator, seconds: float) -> Seen:
-    """Put the load on servers, divided evenly."""
+@attrs.frozen
+class Side:
+    """One of those that are compared.
+
+    :param servers: which the load is divided among evenly.
+    :param clients: who puts it on them.
+    """
+
+    servers: tuple[Submitd, ...]
+    clients: Generator
+
+
+def run(side: Side, load: Load, seconds: float) -> Seen:
+    """Put the load on a side."""
+    servers, clients = side.servers, side.clients
     part = attrs.evolve(load, connections=load.connections // len(servers))
     pids = [pid for server in servers for pid in server.tree.pids()]
     before = {pid: Tree(pid).own() for pid in pids}
@@ -95,17 +114,41 @@ def _least(seen: list[Seen]) -> float:
     return min(each.cpu for each in seen)
 
 
-def row(load: Load, ones: list[Seen], twos: list[Seen], apart: list[Seen]) -> str:
+def row(
+    load: Load, narrow: list[Seen], ones: list[Seen], twos: list[Seen], apart: list[Seen]
+) -> str:
     """One line."""
     one, two = _least(ones), _least(twos)
     own = min(each.generator for each in twos)
     busiest = statistics.median(each.busiest for each in twos)
-    wall = max(each.rate for each in twos) / max(each.rate for each in ones)
-    possible = 2 * max(one, own) / (one + own)
+    doubled = statistics.median(each.rate for each in twos) / statistics.median(
+        each.rate for each in narrow
+    )
     return (
         f"{load.name:12} {one:9.1f} {two:9.1f} {own:9.1f} {busiest:8.2f}"
-        f" {scale(ones, twos):7.2f} {scale(ones, apart):7.2f} {wall:7.2f} {possible:9.2f}"
+        f" {doubled:8.2f} {scale(ones, twos):7.2f} {scale(ones, apart):7.2f}"
     )
+
+
+def measure(load: Load, place: Place, clients: Generator, repetitions: int, seconds: float) -> str:
+    """The line of one load."""
+    core = frozenset({min(place.core)})
+    onOne = attrs.evolve(clients, cores=core)
+    narrow = Side((Narrow(attrs.evolve(place, core=core)),), onOne)
+    one, two = Side((Submitd(place),), clients), Side((Workers(place),), clients)
+    beside = Side((Beside(place),), clients)
+    apart = Side((*one.servers, *beside.servers), clients)
+    seen: tuple[list[Seen], ...] = ([], [], [], [])
+    with ExitStack() as started:
+        for side in (narrow, one, two, beside):
+            [server] = side.servers
+            started.callback(server.stop)
+            server.start(load)
+            run(side, load, 0.5)
+        for _ in range(repetitions):
+            for side, runs in zip((narrow, one, two, apart), seen, strict=True):
+                runs.append(run(side, load, seconds))
+    return row(load, *seen)
 
 
 def main() -> None:
@@ -117,25 +160,14 @@ def main() -> None:
     options = parser.parse_args()
 
     both = frozenset(sorted(os.sched_getaffinity(0))[:2])
-    print("load          1: us/msg 2: us/msg generator  busiest   scale   apart    wall  possible")
+    print("load          1: us/msg 2: us/msg generator  busiest  doubled   scale   apart")
     with tempfile.TemporaryDirectory(prefix="submitd-workers-") as directory:
         place = Place(Path(directory), both, Path())
         clients = generator.find(Path(directory), both)
         for load in LOADS:
-            if load.name not in options.loads.split(","):
-                continue
-            one, two, beside = Submitd(place), Workers(place), Beside(place)
-            sides: tuple[Sequence[Submitd], ...] = ((one,), (two,), (one, beside))
-            seen: tuple[list[Seen], ...] = ([], [], [])
-            with ExitStack() as started:
-                for server in (one, two, beside):
-                    started.callback(server.stop)
-                    server.start(load)
-                    run((server,), load, clients, 0.5)
-                for _ in range(options.repetitions):
-                    for servers, runs in zip(sides, seen, strict=True):
-                        runs.append(run(servers, load, clients, options.seconds))
-            print(row(load, *seen), flush=True)
+            if load.name in options.loads.split(","):
+                line = measure(load, place, clients, options.repetitions, options.seconds)
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

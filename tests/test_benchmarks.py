@@ -469,15 +469,15 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn(".. list-table:: Recipients in the queue (durable)", shown.stdout)
 
     def test_workers(self) -> None:
-        """One worker, two, and two services that know nothing of each other."""
+        """One worker on one core and on two, two workers, and two services apart."""
         short = ("--loads", "plain", "--repetitions", "1", "--seconds", "0.2")
         ran = self.run_(*short, module="benchmarks.workers")
         self.assertEqual(ran.returncode, 0, ran.stderr)
         names, figures = (line.split() for line in ran.stdout.splitlines())
         self.assertIn("apart", names)
         self.assertEqual(figures[0], "plain")
-        self.assertEqual(len(figures), 9)
-        self.assertGreater(float(figures[6]), 0.0)
+        self.assertEqual(len(figures), 8)
+        self.assertGreater(min(map(float, figures[1:])), 0.0)
 
     def test_noResults(self) -> None:
         """A file that is none of results is named, instead of a page that is spoilt."""
