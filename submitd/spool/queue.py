@@ -150,7 +150,10 @@ class Queue:
     # For the relay.
 
     def lease(self, limit: int, seconds: float) -> Deferred[list[Work]]:
-        """See :meth:`submitd.interfaces.ISpool.lease`; first it takes back what dead ones had."""
+        """See :meth:`submitd.interfaces.ISpool.lease`.
+
+        First it takes back what dead ones had, and what it has itself without having been told.
+        """
         now = self.now()
         if self._owners is not None and not (
             self._isLooking or 0 <= now - self._looked < LOOK_INTERVAL
@@ -158,26 +161,18 @@ class Queue:
             self._enter(self._owners, now)
         self._serial += 1
         token = f"{self.owner}/{self._serial}"
-        claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds)
+        unheard = tuple([each for each in self._unheard if each.until > now])
+        self._unheard = []
+        claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds, unheard=unheard)
         self._tidyNowAndThen()
-        self._disown(now)
         leasing = self._write(store.lease, claim)
         return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
 
     def _notLeased(self, failure: Failure, claim: store.Claim) -> Failure:
         # The connection may have been lost behind the commit; then work is leased, and nobody
         # would do it until the lease ends.
-        self._unheard.append(claim)
+        self._unheard += [*claim.unheard, attrs.evolve(claim, unheard=())]
         return failure
-
-    def _disown(self, now: float) -> None:
-        unheard, self._unheard = self._unheard, []
-        for claim in unheard:
-            if claim.until > now:
-                self._write(store.disown, claim).addErrback(self._notDisowned, claim)
-
-    def _notDisowned(self, failure: Failure, claim: store.Claim) -> None:
-        self._unheard.append(claim)
 
     def _enter(self, owners: Owners, now: float) -> None:
         self._isPresent = self._isLooking = True
@@ -265,6 +260,9 @@ class Queue:
 
     def stop(self) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.stop`."""
+        for claim in self._unheard:
+            # Where that fails, the lease ends by itself.
+            self._write(store.disown, claim).addErrback(lambda _: None)
         if self._owners is not None and self._isPresent:
             leave = self._owners.leave
             self._write(store.reclaim, (self.owner, self.now())).addCallbacks(

@@ -216,12 +216,16 @@ def ownMessage(made: NewMessage, now: float) -> Acceptance:
 
 @attrs.frozen(kw_only=True)
 class Claim:
-    """The wish for work."""
+    """The wish for work.
+
+    :param unheard: earlier ones without an answer, which may have been granted all the same.
+    """
 
     token: str
     limit: int
     now: float
     until: float
+    unheard: tuple[Claim, ...] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -276,7 +280,7 @@ _GIVE_BACK = Prepared(
     .where(*_OURS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
 )
-# As they were when they were taken: due for a while, and at one time by the index.
+# Priority and time are what the index is of.
 _DISOWN = Prepared(
     sa.update(recipient)
     .where(
@@ -284,11 +288,7 @@ _DISOWN = Prepared(
         recipient.c.due == sa.bindparam("until"),
         recipient.c.token == sa.bindparam("held"),
     )
-    .values(
-        state=sa.case((recipient.c.attempts > 0, State.DELAYED.value), else_=State.QUEUED.value),
-        due=sa.bindparam("was"),
-        token=None,
-    )
+    .values(due=sa.bindparam("was"))
 )
 # "0" is what follows "/": all tokens of one owner.
 _RECLAIM = Prepared(
@@ -321,6 +321,8 @@ def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
 
 def _lease(connection: sa.Connection, claim: Claim) -> Leased:
     leased = Leased(works=[], takenOver={}, damaged=[])
+    if claim.unheard:
+        disown(connection, claim.unheard)
     ids = _dueMessages(connection, claim)
     if not ids:
         return leased
@@ -440,8 +442,12 @@ def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
     return [None] * len(works)
 
 
-def disown(connection: sa.Connection, claims: list[Claim]) -> list[None]:
-    """Give back what these have taken, if anything: nobody knows of it."""
+def disown(connection: sa.Connection, claims: Sequence[Claim]) -> list[None]:
+    """Have the leases of these end, if there are any: nobody was told of them.
+
+    Whoever takes them takes them over.  They had not begun; but what they had been taken over from
+    may have, and that is no longer known.
+    """
     for priority in list(priorities(connection)):
         rows = [
             {"rank": priority, "until": each.until, "held": each.token, "was": each.now}

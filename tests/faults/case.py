@@ -87,15 +87,15 @@ class FaultCase(SynchronousTestCase):
         peer.close()
         return str(answer.code)
 
-    def waitFor(self, holds: Callable[[], object], what: str) -> None:
+    def waitFor(self, holds: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
         """Wait until something holds.
 
         :raise AssertionError: when it does not in time.
         """
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while not holds():
             if time.monotonic() > until:
-                raise AssertionError(f"{what} within {PATIENCE} s:\n{self.service.log}")
+                raise AssertionError(f"{what} within {patience} s:\n{self.service.log}")
             time.sleep(0.05)
 
     def logged(self, text: str) -> int:
