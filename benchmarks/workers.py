@@ -3,12 +3,12 @@
 ``python -m benchmarks.workers`` prints a line for each load.  The generator needs its share of the
 cores, and that is accounted for in two ways:
 
-- *doubled*: the rate of two workers and the generator on two cores, over that of one worker and the
-  generator on one of them.  Both sides have the generator beside them, and 2 is all there is.
-- *scale*: how many times the messages two workers would take with both cores to themselves, beside
-  one that has a core to itself: the ratio of messages per CPU second of all the server's processes,
-  over the *busiest* one's share of that CPU, which is one half when the work is evenly divided.
-  What two busy cores cost each other, and the generator them, counts against the two here.
+- *doubled*: the rate of two workers with the generator on two cores, over that of one worker with
+  the generator on one core.
+- *scale*: how many times the messages of one worker two would take, if each had a core to itself:
+  the ratio of messages per CPU second of all the server's processes, over the *busiest* one's share
+  of that CPU, which is one half when the work is evenly divided.  The one was measured with a core
+  to itself, the two were not.
 - *apart*: the same scale of two services of one process each that know nothing of each other, each
   with half of the clients, at the same time: what the machine itself leaves of two.
 """

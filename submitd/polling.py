@@ -3,8 +3,8 @@
 Twisted's reactor opens a log context around each event of each descriptor, which costs as much as
 reading a command.  To the reactor a :class:`Polling` is one descriptor; when it is readable, those
 in it that are ready are served one after another.  To them it is the reactor: it takes readers and
-writers, and is the one it was given in everything else.  Unlike it, it takes no hang-up for a clean
-end: whoever waits to read gets that from reading.
+writers, and is the one it was given in everything else.  Only a hang-up is told in another way: the
+reactor takes one for a clean end, here reading says whether it was.
 
 A descriptor that raises is lost, and no other one is.  When the reactor stops, it loses all its
 descriptors, and with this one all that are in it.
@@ -144,10 +144,10 @@ class Polling(FileDescriptor):
             if event & select.EPOLLIN:
                 why = descriptor.doRead()
             elif event & (select.EPOLLHUP | select.EPOLLERR):
-                # The kernel closes a socket that was reset before there is anything to read, so a
-                # hang-up alone may be both; who reads finds out which.
-                reads = self._waited[number] & select.EPOLLIN
-                why = descriptor.doRead() if reads else CONNECTION_LOST
+                # An end, or a reset that the kernel is still closing the socket for: there is
+                # nothing to read yet.  Reading tells them apart.
+                awaitsRead = self._waited[number] & select.EPOLLIN
+                why = descriptor.doRead() if awaitsRead else CONNECTION_LOST
             if why is None and event & select.EPOLLOUT:
                 isRead = False
                 why = descriptor.doWrite()

@@ -28,12 +28,11 @@ _FOLD = re.compile(rb"\r\n(?=[ \t])")
 # Less than RFC 5322 4 (obsolete syntax): no white space before the colon, and no folded line of
 # white space alone, which some readers take for the end of the header section.
 # More than 2.2: octets above 127 (RFC 6532) and controls in the body; lines of any length.
-# Only where a line begins: tried at each octet of a long line, a search would be quadratic.
+# The groups are the field and its name.  Only where a line begins: tried at each octet of a long
+# line, a search would be quadratic.
 _FIELD = re.compile(
-    rb"""(?<![^\n])                                         # groups: the field, its name
-    (([!-9;-~]++):[^\r\n\0]*+\r\n
-    (?:[ \t]++[^\r\n\0\x20\t][^\r\n\0]*+\r\n)*)""",
-    re.VERBOSE,
+    rb"(?<![^\n])"
+    rb"(([!-9;-~]++):[^\r\n\0]*+\r\n(?:[ \t]++[^\r\n\0 \t][^\r\n\0]*+\r\n)*)"
 )
 
 
@@ -78,7 +77,7 @@ class Header:
         self._octets: bytes | None = octets
         self._made: list[Field] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
-        self._isMalformed = False
+        self._isMalformed = False  # known where there is an index
 
     @property
     def _fields(self) -> list[Field]:
@@ -104,28 +103,29 @@ class Header:
 
         :param name: in lower case.
         """
-        if self._index is None:
-            self._index = self._read()
-        return [Field(raw) for raw in self._index.get(name, ())]
+        index = self._read() if self._index is None else self._index
+        return [Field(raw) for raw in index.get(name, ())]
 
     @property
     def isMalformed(self) -> bool:
         """Whether a reader could see other fields in it than we do."""
         if self._index is None:
-            self._index = self._read()
+            self._read()
         return self._isMalformed
 
     def _read(self) -> dict[bytes, list[bytes]]:
-        """Find out in one go what two ask for: the fields of each name, and ``isMalformed``."""
+        """Find the fields of each name, and whether it is malformed: both in one go."""
         octets = self.octets
         whole = octets if octets.endswith(b"\r\n") or not octets else octets + b"\r\n"
         found = _FIELD.findall(whole)
         self._isMalformed = sum([len(raw) for raw, _ in found]) != len(whole)
+        # Put in front of a line that begins with white space, a field would take it for its own.
         if self._made is not None or self._isMalformed or whole is not octets:
             found = [(field.raw, field.name) for field in self._fields]
         index: dict[bytes, list[bytes]] = {}
         for raw, name in found:
             index.setdefault(name.lower(), []).append(raw)
+        self._index = index
         return index
 
     def malformedField(self) -> Field | None:
