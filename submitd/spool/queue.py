@@ -260,9 +260,9 @@ class Queue:
 
     def stop(self) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.stop`."""
-        for claim in self._unheard:
-            # Where that fails, the lease ends by itself.
-            self._write(store.disown, claim).addErrback(lambda _: None)
+        if self._unheard:
+            # Where that fails, the leases end by themselves.
+            self._write(store.disown, self._unheard).addErrback(lambda _: None)
         if self._owners is not None and self._isPresent:
             leave = self._owners.leave
             self._write(store.reclaim, (self.owner, self.now())).addCallbacks(

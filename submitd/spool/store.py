@@ -322,7 +322,7 @@ def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
 def _lease(connection: sa.Connection, claim: Claim) -> Leased:
     leased = Leased(works=[], takenOver={}, damaged=[])
     if claim.unheard:
-        disown(connection, claim.unheard)
+        disown(connection, [claim.unheard])
     ids = _dueMessages(connection, claim)
     if not ids:
         return leased
@@ -442,8 +442,8 @@ def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
     return [None] * len(works)
 
 
-def disown(connection: sa.Connection, claims: Sequence[Claim]) -> list[None]:
-    """Have the leases of these end, if there are any: nobody was told of them.
+def disown(connection: sa.Connection, groups: Sequence[Sequence[Claim]]) -> list[None]:
+    """Have the leases of these claims end, if there are any: nobody was told of them.
 
     Whoever takes them takes them over.  They had not begun; but what they had been taken over from
     may have, and that is no longer known.
@@ -451,10 +451,11 @@ def disown(connection: sa.Connection, claims: Sequence[Claim]) -> list[None]:
     for priority in list(priorities(connection)):
         rows = [
             {"rank": priority, "until": each.until, "held": each.token, "was": each.now}
-            for each in claims
+            for group in groups
+            for each in group
         ]
         _DISOWN.run(connection, rows)
-    return [None] * len(claims)
+    return [None] * len(groups)
 
 
 def enter(connection: sa.Connection, comers: list[tuple[Owners, str, float]]) -> list[str]:

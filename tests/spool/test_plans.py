@@ -99,7 +99,7 @@ class PlanTests(SpoolCase):
         self.settle(self.lease(limit=1)[0], State.DELIVERED)
         self.successResultOf(self.queue._write(store.reclaim, ("host:1:x", NOW)))
         claim = store.Claim(token="host:1:x/1", limit=1, now=NOW, until=NOW + 60)
-        self.successResultOf(self.queue._write(store.disown, claim))
+        self.successResultOf(self.queue._write(store.disown, [claim]))
         self.assertIndexed()
 
     def test_due(self) -> None:
