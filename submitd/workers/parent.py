@@ -38,7 +38,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.internet.task import LoopingCall
-from twisted.logger import LogLevel, globalLogPublisher
 
 from submitd import events, tally
 from submitd.counters import shared
@@ -50,6 +49,7 @@ from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
 from submitd.workers.backoff import Backoff
 from submitd.workers.channel import Channel, Message
+from submitd.workers.logs import relog, relogLines
 from submitd.workers.template import CHANNEL, PROGRAM
 
 RELAY = "relay"
@@ -662,41 +662,3 @@ def fileOf(listener: ListenerService) -> int:
         endpoint = listener.settings.endpoint
         raise CannotStart(f"{endpoint} is none that several workers can listen on")
     return int(file)
-
-
-def relog(record: Message) -> None:
-    """Log what a worker has logged."""
-    event: dict[str, Any] = {
-        "log_format": "{log_text}",
-        "log_text": record["text"],
-        "log_logger": events.log,
-        "log_level": LogLevel.lookupByName(record["level"]),
-        "log_namespace": record["namespace"],
-        "log_source": None,
-        "log_time": record["time"],
-        "log_worker": True,
-    }
-    if "event" in record:
-        event.update(record["fields"])
-        event["event"] = record["event"]
-        event["log_fields"] = list(record["fields"])
-    globalLogPublisher(event)
-
-
-def relogLines(lines: str, now: float) -> None:
-    """Log what a worker has formatted.
-
-    :param now: seconds since 1970.
-    """
-    globalLogPublisher(
-        {
-            "log_format": "{log_lines}",
-            "log_lines": lines,
-            "log_logger": events.log,
-            "log_level": LogLevel.info,
-            "log_namespace": "submitd",
-            "log_source": None,
-            "log_time": now,
-            "log_worker": True,
-        }
-    )

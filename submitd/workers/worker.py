@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, globalLogBeginner
 from zope.interface import implementer
 
 from submitd import events, service
@@ -29,15 +29,13 @@ from submitd.tally import Tally
 from submitd.tls import ServerTLS
 from submitd.workers import later
 from submitd.workers.channel import Channel, Message
+from submitd.workers.logs import LinesToParent, portable
 from submitd.workers.ports import SharedEndpoint
 
 T = TypeVar("T")
 
 LOOK_EVERY = 0.1
 """Seconds between two looks whether the last connection is gone."""
-
-MAX_TEXT = 8192
-"""Characters that are sent to the parent's log in one message, each of them 12 octets at worst."""
 
 TELL_EVERY = 0.05
 """Seconds in which the parent is told once of new work for the relay."""
@@ -118,7 +116,7 @@ class Worker:
     def _beginLogging(self) -> None:
         logs = self._beginning.order["logs"]
         if logs != "events":
-            output: Any = _Standard() if logs == "direct" else _ToParent(self.channel)
+            output: Any = _Standard() if logs == "direct" else LinesToParent(self.channel)
             waits = self._reactor if self._beginning.settings.log.together else None
             self._log = events.textObserver(output, waits)
         globalLogBeginner.beginLoggingTo(
@@ -191,51 +189,7 @@ class Worker:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """See ``ILogObserver``: have the parent log an event."""
-        said = portable(event)
-        if len(said["text"]) > MAX_TEXT:
-            said["text"] = said["text"][: MAX_TEXT - 3] + "..."
-        if "fields" in said and len(str(said["fields"])) > MAX_TEXT:
-            said["fields"] = {}
-        self.channel.send({"log": said})
-
-
-def portable(event: dict[str, Any]) -> Message:
-    """An event as it is sent to the parent."""
-    names = event.get("log_fields")
-    said: Message = {
-        "time": event.get("log_time", 0.0),
-        "level": (event.get("log_level") or LogLevel.info).name,
-        "namespace": event.get("log_namespace", "-"),
-        "text": event["log_text"] if names is not None else formatEvent(event),
-    }
-    if names is not None:
-        said["event"] = event["event"]
-        said["fields"] = {name: event[name] for name in names}
-    if "log_failure" in event:
-        said["text"] += "\n" + event["log_failure"].getTraceback()[-events.MAX_TRACEBACK :]
-    return said
-
-
-class _ToParent:
-    """The parent's text log.
-
-    :param channel: to the parent.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def write(self, text: str) -> None:
-        """Write lines, as many together as there is room for in a message."""
-        start = 0
-        while start < len(text):
-            bound = start + MAX_TEXT
-            end = len(text) if len(text) <= bound else text.rfind("\n", start, bound) + 1 or bound
-            self._channel.send({"lines": text[start:end]})
-            start = end
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
+        self.channel.send({"log": portable(event)})
 
 
 class _Standard:

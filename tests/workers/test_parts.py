@@ -21,11 +21,11 @@ from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.typed import Workers, WrongValue, parseWorkers
-from submitd.workers import channel, later, parent, template, worker
+from submitd.workers import channel, later, logs, parent, template, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
 from submitd.workers.channel import MAX_MESSAGE, Channel
+from submitd.workers.logs import LinesToParent, portable, relog, relogLines
 from submitd.workers.parent import Source, WorkersService
-from submitd.workers.worker import portable
 
 
 class Reactor(Clock):
@@ -217,9 +217,9 @@ class LogTests(SynchronousTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         events.emit(events.SERVICE_PROBLEM, problem="x y", failure=Failure(ValueError("why")))
-        parent.relog(json.loads(json.dumps(portable(seen[0]))))
+        relog(json.loads(json.dumps(portable(seen[0]))))
         events.log.info("of {who}", who="another")
-        parent.relog(json.loads(json.dumps(portable(seen[2]))))
+        relog(json.loads(json.dumps(portable(seen[2]))))
         self.flushLoggedErrors(ValueError)
         one, same, foreign, again = seen
         self.assertEqual(same["log_text"].partition("\n")[0], one["log_text"])
@@ -230,14 +230,27 @@ class LogTests(SynchronousTestCase):
         self.assertTrue(again["log_worker"])
         self.assertNotIn("log_worker", foreign)
 
+    def test_cut(self) -> None:
+        """What is too long for the channel is cut, and the parent still knows what it was."""
+        event: dict[str, Any] = {
+            "event": "x",
+            "log_fields": ["sender"],
+            "log_text": "x" * 9000,
+            "sender": "y" * 9000,
+        }
+        said = portable(event)
+        self.assertEqual(len(said["text"]), logs.MAX_TEXT)
+        self.assertTrue(said["text"].endswith("x..."))
+        self.assertEqual((said["event"], said["fields"]), ("x", {}))
+
     def test_lines(self) -> None:
         """Lines that a worker has formatted are written as they are, and do not wait again."""
         reactor: Any = Reactor()
         reactor.addSystemEventTrigger = lambda *_: None
         file = io.StringIO()
         log = events.textObserver(file, reactor)
-        self.patch(parent, "globalLogPublisher", log)
-        parent.relogLines("one: {x}\ntwo\n", 1.0)
+        self.patch(logs, "globalLogPublisher", log)
+        relogLines("one: {x}\ntwo\n", 1.0)
         self.assertEqual(file.getvalue(), "one: {x}\ntwo\n")
 
     def test_bounds(self) -> None:
@@ -247,7 +260,7 @@ class LogTests(SynchronousTestCase):
         lines = [f"{number} {'x' * 3000}\n" for number in range(7)] + [
             "\N{GRINNING FACE}" * 20000 + "\n"
         ]
-        worker._ToParent(channel).write("".join(lines))
+        LinesToParent(channel).write("".join(lines))
         pieces = [message["lines"] for message in sent]
         self.assertEqual("".join(pieces), "".join(lines))
         self.assertEqual([piece.count("\n") for piece in pieces], [2, 2, 2, 1, 0, 0, 1])
