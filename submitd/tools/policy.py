@@ -24,17 +24,8 @@ import submitd
 from submitd.config import ConfigurationError, lines, load
 from submitd.errors import CannotStart
 from submitd.settings import Settings
-from submitd.tools.rehearsal import (
-    Client,
-    Difference,
-    Rehearsal,
-    Replay,
-    Step,
-    Try,
-    Turn,
-    Verdict,
-    readSession,
-)
+from submitd.tools.rehearsal import Client, Rehearsal, Step, Try, Verdict
+from submitd.tools.replay import Difference, Replay, Turn, readSession
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 

@@ -6,12 +6,11 @@ believed, the login is believed without a password, and the delivery keeps the m
 No port is opened.  Policies that change something outside of the process leave that be
 (``IRehearsed``); other servers that policies ask (a Redis, data bases, filters) are asked.
 
-:class:`Try` sends one message, :class:`Replay` the lines of a recorded session.
+:class:`Try` sends one message; :mod:`submitd.tools.replay` the lines of a recorded session.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import re
 import tempfile
@@ -61,8 +60,6 @@ from submitd.wire.reply import Reply, ReplyParser
 
 # What a client is told by its replies need not be told by events as well.
 _SAID = frozenset({"refused", "connection-closed", "message-accepted", "login-succeeded"})
-_MARK = re.compile(r" \(id [A-Z2-7]{8}\)$")
-_QUEUED = re.compile(r"queued as \S+")
 _PARTS = (IExtendedDelivery, IHoldingDelivery, IBlindCopyDelivery)
 
 
@@ -549,153 +546,3 @@ class Try:
     def kept(self) -> KeptMessage | None:
         """What would have gone on; ``None`` where nothing would."""
         return self.rehearsal.kept.messages[-1] if self.rehearsal.kept.messages else None
-
-
-@attrs.frozen
-class Turn:
-    """One step of a recorded session.
-
-    :param sent: the lines of the client as they are shown.
-    :param octets: what it sends; empty for a handshake.
-    :param heard: what it heard then, line by line.
-    """
-
-    sent: tuple[str, ...]
-    octets: bytes
-    heard: tuple[str, ...]
-
-
-def readSession(text: str) -> list[Turn]:
-    """Read a recorded session.
-
-    Lines are ``C: TEXT`` for what the client said, ``C> OCTETS`` for octets with Python's escapes,
-    ``S: TEXT`` for what it heard, where ``*`` stands for anything, and ``TLS`` for a handshake.
-    Empty lines and those that begin with ``#`` are passed over.
-
-    :raise ValueError: for any other line.
-    """
-    turns: list[Turn] = []
-    sent: list[str] = []
-    heard: list[str] = []
-    octets = b""
-
-    def turn() -> None:
-        nonlocal octets
-        if sent or heard:
-            turns.append(Turn(tuple(sent), octets, tuple(heard)))
-        sent.clear()
-        heard.clear()
-        octets = b""
-
-    for number, line in enumerate(text.splitlines(), 1):
-        kind, said = line[:2], line[3:]
-        if not line.strip() or line.startswith("#"):
-            continue
-        if kind == "S:":
-            heard.append(said)
-            continue
-        if heard or line == "TLS":
-            turn()
-        if line == "TLS":
-            turns.append(Turn(("TLS",), b"", ()))
-        elif kind in ("C:", "C>"):
-            sent.append(said)
-            octets += _octets(kind, said)
-        else:
-            raise ValueError(f"line {number} begins neither with C:, C>, S: nor TLS: {line[:60]}")
-    turn()
-    return turns
-
-
-def _octets(kind: str, said: str) -> bytes:
-    """What a line of the client's, ``C:`` or ``C>``, is on the wire."""
-    if kind == "C:":
-        return said.encode("utf-8", "surrogateescape") + b"\r\n"
-    return said.encode("latin-1", "replace").decode("unicode_escape").encode("latin-1")
-
-
-@attrs.frozen
-class Difference:
-    """Where a session went another way.
-
-    :param said: the client's last line before it.
-    :param recorded: what was heard then.
-    :param now: what is heard now.
-    :param verdicts: of those who objected.
-    """
-
-    said: str
-    recorded: tuple[str, ...]
-    now: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
-
-
-class Replay:
-    """A recorded session.
-
-    :param rehearsal: has been entered, and nothing has been said.  Where its client has a login, no
-        password of the session is looked at: the first AUTH logs in as that.
-    :param turns: the session.
-    :ivar differences: where it went another way.
-    :ivar isCut: whether it ended early, for what followed would have made no sense any more.
-    """
-
-    def __init__(self, rehearsal: Rehearsal, turns: Sequence[Turn]) -> None:
-        self.rehearsal = rehearsal
-        self.turns = list(turns)
-        self.differences: list[Difference] = []
-        self.isCut = False
-
-    async def run(self) -> None:
-        """Go through it."""
-        if not self.turns or self.turns[0].sent:
-            self.turns.insert(0, Turn((), b"", ("220 *",)))
-        greeting = self.turns.pop(0)
-        self._compare(greeting, await self.rehearsal.connect())
-        while self.turns and not self.isCut:
-            await self._take(self.turns.pop(0))
-
-    async def _take(self, turn: Turn) -> None:
-        if turn.sent == ("TLS",):
-            if (
-                self.rehearsal.wire.startedTLS
-                and not self.rehearsal.protocol.dialogue.session.secure
-            ):
-                self.rehearsal.handshake()
-            return
-        said = turn.sent[-1] if turn.sent else ""
-        if self.rehearsal.client.login and said[:5].upper() == "AUTH ":
-            while _endsIn(turn.heard, "334") and self.turns:
-                turn = self.turns.pop(0)
-            self._compare(attrs.evolve(turn, sent=(said[:5],)), await self.rehearsal.logIn())
-            return
-        count = sum(line[3:4] != "-" for line in turn.heard)
-        step = await self.rehearsal.send(turn.octets, said, count)
-        self._compare(turn, step)
-
-    def _compare(self, turn: Turn, step: Step) -> None:
-        now = step.lines
-        if not _isAlike(turn.heard, now):
-            objections = tuple(each for each in step.verdicts if each.outcome != "passed")
-            self.differences.append(Difference(step.said, turn.heard, now, objections))
-            # Where text, a response or a handshake was to follow, it would be taken for commands.
-            waits = _endsIn(turn.heard, "3") or turn.sent[-1:] == ("STARTTLS",)
-            self.isCut = waits or not now
-        if self.rehearsal.wire.isClosed and self.turns:
-            self.isCut = True
-
-
-def _endsIn(heard: Sequence[str], code: str) -> bool:
-    return bool(heard) and heard[-1].startswith(code)
-
-
-def _isAlike(recorded: Sequence[str], now: Sequence[str]) -> bool:
-    return len(recorded) == len(now) and all(
-        fnmatch.fnmatchcase(_plain(line), _plain(pattern).replace("[", "[[]"))
-        for pattern, line in zip(recorded, now, strict=True)
-    )
-
-
-def _plain(line: str) -> str:
-    """Without what is another one each time: the ids of refusals and messages."""
-    return _QUEUED.sub("queued as *", _MARK.sub("", line))

@@ -35,7 +35,8 @@ from submitd.interfaces import (
     ISenderPolicy,
 )
 from submitd.tools import policy as tool
-from submitd.tools.rehearsal import Client, Rehearsal, Wire, readSession
+from submitd.tools.rehearsal import Client, Rehearsal, Wire
+from submitd.tools.replay import readSession
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 from tests import running
@@ -586,9 +587,10 @@ class PartTests(SynchronousTestCase):
 
     def test_turns(self) -> None:
         """Lines of a client that come without an answer in between are one turn."""
-        turns = readSession("C: A\nC: B\nS: 250 x\nS: 250 y\nTLS\nC> C\\n\nS: 500 z\n")
-        self.assertEqual([turn.sent for turn in turns], [("A", "B"), ("TLS",), ("C\\n",)])
-        self.assertEqual([turn.octets for turn in turns], [b"A\r\nB\r\n", b"", b"C\n"])
+        turns = readSession("C: A\nC: B\nS: 250 x\nS: 250 y\nTLS\nC> C\\n\nS: 500 z\nC: TLS\n")
+        self.assertEqual([turn.sent for turn in turns], [["A", "B"], ["TLS"], ["C\\n"], ["TLS"]])
+        self.assertEqual([turn.octets for turn in turns], [b"A\r\nB\r\n", b"", b"C\n", b"TLS\r\n"])
+        self.assertEqual([turn.isHandshake for turn in turns], [False, True, False, False])
         self.assertEqual(readSession("\n# nothing\n"), [])
 
     def test_changes(self) -> None:
