@@ -25,7 +25,7 @@ from benchmarks.results import Spread, listTable, table
 from benchmarks.servers import Place, Submitd, SubmitdSpool
 from benchmarks.spool_depth import Measured, fill, message, settle
 from submitd.logwriter import WAIT
-from submitd.spool import schema, store
+from submitd.spool import leases, schema
 from submitd.spool.database import Database, Link
 
 
@@ -116,7 +116,7 @@ class Prefilled(SubmitdSpool):
         """The CPU to find 50 messages that are due, in microseconds; the median of some."""
         now = time.time()
         due = [message(at, now, now - 60) for at in range(50)]
-        claim = store.Claim(token="bench", limit=50, now=now, until=now + 600)
+        claim = leases.Claim(token="bench", limit=50, now=now, until=now + 600)
         with contextlib.closing(Measured(self.directory / "spool")) as measured:
             measured.keep(due)
             for _ in range(6):

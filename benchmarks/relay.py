@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.processes import Tree, cores, pinned
 from benchmarks.servers import freePort
 from benchmarks.spool_depth import message
-from submitd.spool import store
+from submitd.spool import accepting
 from submitd.spool.database import FILE, Database, Link
 
 CONNECTIONS = 20
@@ -160,7 +160,7 @@ def submitd(directory: Path, messages: int, sink: int, core: frozenset[int]) -> 
     link, due = Link(Database(spool)), time.time() + 8.0
     for at in range(0, messages, 500):
         batch = [message(number, time.time(), due) for number in range(at, min(at + 500, messages))]
-        link.write(partial(store.accept, acceptances=batch))
+        link.write(partial(accepting.accept, acceptances=batch))
     link.close()
     config = directory / "submitd.toml"
     config.write_text(SUBMITD % (freePort(), spool, sink))

@@ -29,7 +29,7 @@ import sqlalchemy as sa
 
 from submitd.envelope import Envelope, Recipient
 from submitd.session import newId
-from submitd.spool import operations, store
+from submitd.spool import accepting, endings, leases, operations, tidying
 from submitd.spool.database import Database, Link
 from submitd.spool.records import Filter
 from submitd.spool.rows import messageRow, recipientRows
@@ -42,7 +42,7 @@ SETTLE = 10.0
 """Seconds for the disk to come to rest."""
 
 
-def message(number: int, arrived: float, due: float) -> store.Acceptance:
+def message(number: int, arrived: float, due: float) -> accepting.Acceptance:
     """One message with one recipient."""
     to = Mailbox(f"user{number}", f"domain{number % DOMAINS}.example")
     envelope = Envelope(
@@ -60,7 +60,7 @@ def message(number: int, arrived: float, due: float) -> store.Acceptance:
         client="192.0.2.1",
         digest=hashlib.blake2b(envelope.id.encode(), digest_size=32).digest(),
     )
-    return store.Acceptance(
+    return accepting.Acceptance(
         message=row, recipients=recipientRows(envelope, arrived), chunks=[BODY], window=3600.0
     )
 
@@ -95,37 +95,37 @@ class Measured:
                 made = [message(0, now, now + 9e6) for _ in range(batch)]
                 self.time(f"accept, {batch} in a commit", batch, partial(self.keep, made))
         self.keep([message(at, now, now - 60) for at in range(50)])
-        claim = store.Claim(token="bench", limit=50, now=now, until=now + 600)
+        claim = leases.Claim(token="bench", limit=50, now=now, until=now + 600)
         for _ in range(4):
             self.time("lease 50 of 50 due, and give back", 1, lambda: self.lease(claim))
-            self.time("when is something due next", 1, lambda: self.link.look(store.nextDue))
+            self.time("when is something due next", 1, lambda: self.link.look(leases.nextDue))
         # The next turn has its own.
         self.link.write(lambda connection: _dropDue(connection, claim))
         self.time("start", 1, self.start)
 
-    def keep(self, made: list[store.Acceptance]) -> None:
+    def keep(self, made: list[accepting.Acceptance]) -> None:
         """Accept messages in one transaction."""
-        self.link.write(lambda connection: store.accept(connection, made))
+        self.link.write(lambda connection: accepting.accept(connection, made))
 
     def close(self) -> None:
         """Close the data base."""
         self.link.close()
 
-    def lease(self, claim: store.Claim) -> None:
+    def lease(self, claim: leases.Claim) -> None:
         """Find the messages that are due, and give them back."""
-        [leased] = self.link.write(lambda connection: store.lease(connection, [claim]))
+        [leased] = self.link.write(lambda connection: leases.lease(connection, [claim]))
         if len(leased.works) != 50:
             sys.exit(f"{len(leased.works)} found instead of 50")
-        self.link.write(lambda connection: store.giveBack(connection, leased.works))
+        self.link.write(lambda connection: leases.giveBack(connection, leased.works))
 
     def start(self) -> None:
         """All that is done before the first work could be found, with a new connection."""
         link = Link(Database(self.path))
         now = time.time()
-        old = store.Tidying(now - 3600, now - store.STALE, now)
-        claim = store.Claim(token="start", limit=50, now=0.0, until=now)
-        link.write(lambda connection: store.tidy(connection, [old]))
-        link.write(lambda connection: store.lease(connection, [claim]))
+        old = tidying.Tidying(now - 3600, now - tidying.STALE, now)
+        claim = leases.Claim(token="start", limit=50, now=0.0, until=now)
+        link.write(lambda connection: tidying.tidy(connection, [old]))
+        link.write(lambda connection: leases.lease(connection, [claim]))
         link.close()
 
 
@@ -136,7 +136,7 @@ def fill(link: Link, recipients: int) -> None:
         lot = [message(at, old, old + 9e6) for at in range(begin, min(recipients, begin + size))]
         for each in lot:
             each.message["digest"] = None  # sent more than an hour ago
-        link.write(partial(store.accept, acceptances=lot))
+        link.write(partial(accepting.accept, acceptances=lot))
         print(f"\rfilled {begin + len(lot)}", end="", file=sys.stderr, flush=True)
     if recipients:
         print(file=sys.stderr)
@@ -186,9 +186,9 @@ def main() -> None:
         shutil.rmtree(directory)
 
 
-def _dropDue(connection: sa.Connection, claim: store.Claim) -> None:
-    for work in store.lease(connection, [claim])[0].works:
-        store.drop(connection, work.message.id)
+def _dropDue(connection: sa.Connection, claim: leases.Claim) -> None:
+    for work in leases.lease(connection, [claim])[0].works:
+        endings.drop(connection, work.message.id)
 
 
 def report(empty: Measured, full: Measured, recipients: int) -> None:

@@ -23,7 +23,7 @@ from benchmarks.__main__ import Bench
 from benchmarks.generator import Generator, GeneratorFailed
 from benchmarks.measure import Miscounted, Sample, compare
 from benchmarks.servers import Place, Server, SMTPServerNames
-from submitd.spool import schema, store
+from submitd.spool import accepting, schema
 
 ROOT = Path(submitd.__file__).resolve().parent.parent
 CORES = frozenset(os.sched_getaffinity(0))
@@ -206,7 +206,7 @@ class QueueTests(SynchronousTestCase):
         self.addCleanup(server.stop)
         now = time.time()
         server.queue.write(
-            lambda connection: store.accept(connection, [spool_depth.message(9, now, now)])
+            lambda connection: accepting.accept(connection, [spool_depth.message(9, now, now)])
         )
         self.assertEqual(self.length(server), 4)
         server.forget()

@@ -2,9 +2,9 @@
 
 A message is one transaction with its envelope; many that end at the same time share one sync of the
 disk.  Only when that is done does :meth:`SpooledMessage.eomReceived` fire.  Up to
-:data:`submitd.spool.store.CHUNK` octets wait in memory; from there on chunks go to the data base
-while the client waits, where nobody sees them before the end, so a message of any size takes the
-same memory.
+:data:`submitd.spool.accepting.CHUNK` octets wait in memory; from there on chunks go to the data
+base while the client waits, where nobody sees them before the end, so a message of any size takes
+the same memory.
 
 The same submission (login, Message-ID, sender, recipients, every octet) within the window is
 answered with the first queue id, and kept once: a client whose 250 was lost on the way sends again.
@@ -39,10 +39,10 @@ from submitd.interfaces import (
     IRunning,
 )
 from submitd.session import Session
+from submitd.spool.accepting import CHUNK, Acceptance, Accepted, Upload
 from submitd.spool.database import Database
 from submitd.spool.queue import Queue
 from submitd.spool.rows import messageRow, recipientRows
-from submitd.spool.store import CHUNK, Acceptance, Accepted, Upload
 from submitd.typed import Seconds
 from submitd.wire.reply import Reply
 

@@ -15,7 +15,7 @@ import attrs
 import sqlalchemy as sa
 
 from submitd.equality import sameDomain
-from submitd.spool import store
+from submitd.spool import endings, leases
 from submitd.spool.records import (
     Action,
     Count,
@@ -217,10 +217,10 @@ def _change(connection: sa.Connection, wanted: Change) -> dict[str, int]:
     )
     rows = connection.execute(chosen).all()
     if rows:
-        store.note(
+        endings.note(
             connection,
             [
-                store.historyRow(
+                endings.historyRow(
                     row.message, row.position, wanted.now, wanted.action.value, "", wanted.who
                 )
                 for row in rows
@@ -232,12 +232,14 @@ def _change(connection: sa.Connection, wanted: Change) -> dict[str, int]:
 
 _AGAIN = (
     sa.update(recipient)
-    .where(*store.THIS)
+    .where(*leases.THIS)
     .values(state=sa.bindparam("before"), due=sa.bindparam("when"), token=None)
 )
 _GIVE_UP = _AGAIN.values(expires=sa.bindparam("when"))
-_HOLD = sa.update(recipient).where(*store.THIS).values(state=State.HELD.value, due=None, token=None)
-_DELETE = sa.delete(recipient).where(*store.THIS)
+_HOLD = (
+    sa.update(recipient).where(*leases.THIS).values(state=State.HELD.value, due=None, token=None)
+)
+_DELETE = sa.delete(recipient).where(*leases.THIS)
 _LEFT = (
     sa.select(recipient.c.position)
     .where(
@@ -261,7 +263,7 @@ def _again(
             {
                 "id": row.message,
                 "at": row.position,
-                "before": store.before(row.attempts).value,
+                "before": leases.before(row.attempts).value,
                 "when": wanted.now,
             }
             for row in rows
@@ -279,14 +281,14 @@ def _hold(connection: sa.Connection, wanted: Change, rows: Sequence[Any]) -> Non
 
 def _delete(connection: sa.Connection, wanted: Change, rows: Sequence[Any]) -> None:
     for id in sorted({row.message for row in rows}):
-        store.forget(connection, id)
+        endings.forget(connection, id)
     connection.execute(_DELETE, _bound(rows))
     for id in sorted({row.message for row in rows}):
         if connection.execute(_LEFT, {"id": id}).first() is None:
             if wanted.keep:
-                store.finish(connection, id, wanted.now)
+                endings.finish(connection, id, wanted.now)
             else:
-                store.drop(connection, id)
+                endings.drop(connection, id)
 
 
 _DO = {

@@ -1,4 +1,4 @@
-"""What came of recipients, as statements like those of :mod:`submitd.spool.store`.
+"""What came of recipients, as statements for :mod:`submitd.spool.writer`.
 
 An outcome, its line of history and the reports about it are one transaction.  With the last
 recipient the message goes, or what is kept of it is its record.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import attrs
 import sqlalchemy as sa
 
-from submitd.spool import store
+from submitd.spool import accepting, endings, leases
 from submitd.spool.prepared import Prepared
 from submitd.spool.records import LeaseLost, Settlement, State, Work
 from submitd.spool.rows import cutReply
@@ -27,7 +27,7 @@ class Settling:
 
     work: Work
     settlements: Sequence[Settlement]
-    reports: Sequence[store.Acceptance]
+    reports: Sequence[accepting.Acceptance]
     now: float
     who: str
     keep: float
@@ -40,7 +40,7 @@ _STANDING = Prepared(
 )
 _SETTLE = Prepared(
     sa.update(recipient)
-    .where(*store.THIS)
+    .where(*leases.THIS)
     .values(
         state=sa.bindparam("now_state"),
         reply=sa.bindparam("now_reply"),
@@ -62,7 +62,7 @@ def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
         _settle(connection, each)
     reports = [report for each in settlings for report in each.reports]
     if reports:
-        store.accept(connection, reports)
+        accepting.accept(connection, reports)
     return [None] * len(settlings)
 
 
@@ -70,9 +70,9 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
     id, token = settling.work.message.id, settling.work.token
     if any(each.state is State.FAILED for each in settling.settlements):
         # Sent again after it was given up, it is not a repetition.
-        store.forget(connection, id)
+        endings.forget(connection, id)
     else:
-        store.lock(connection, id)
+        endings.lock(connection, id)
     standing = _STANDING.run(connection, {"id": id}).all()
     held = {row.position for row in standing if row.token == token}
     ours = {each.position: each.state for each in settling.settlements}
@@ -81,15 +81,15 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
         raise LeaseLost(id, lost)
     # What cannot be read of the others is no reason to lose what came of these.
     isFinished = all(
-        ours[row.position].isFinal if row.position in ours else row.state in store.FINAL
+        ours[row.position].isFinal if row.position in ours else row.state in endings.FINAL
         for row in standing
     )
     if isFinished and not settling.keep:
-        store.drop(connection, id)
+        endings.drop(connection, id)
         return
     _record(connection, settling)
     if isFinished:
-        store.finish(connection, id, settling.now)
+        endings.finish(connection, id, settling.now)
 
 
 def _record(connection: sa.Connection, settling: Settling) -> None:
@@ -109,10 +109,10 @@ def _record(connection: sa.Connection, settling: Settling) -> None:
             for each in settling.settlements
         ],
     )
-    store.note(
+    endings.note(
         connection,
         [
-            store.historyRow(
+            endings.historyRow(
                 id, each.position, settling.now, each.state.value, each.reply, settling.who
             )
             for each in settling.settlements

@@ -24,9 +24,11 @@ from zope.interface import implementer
 
 from submitd import events
 from submitd.interfaces import ISpool, ISpoolOperations
-from submitd.spool import operations, store
+from submitd.spool import accepting, endings, leases, operations, tidying
+from submitd.spool.accepting import Acceptance, Accepted, Upload
 from submitd.spool.body import Body
 from submitd.spool.database import Database, Link, Unusable, asRefused
+from submitd.spool.leases import Claim, Leased
 from submitd.spool.outcomes import Settling, settle
 from submitd.spool.owners import Owners
 from submitd.spool.records import (
@@ -86,7 +88,7 @@ class Queue:
         self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
         self._left: set[str] = set()
-        self._unheard: list[store.Claim] = []
+        self._unheard: list[Claim] = []
         self._owner = ""
         self._owners = None if database.path is None else Owners(database.path)
         self._isPresent = False
@@ -104,29 +106,27 @@ class Queue:
 
     # Accepting.
 
-    def add(self, upload: store.Upload) -> Deferred[None]:
+    def add(self, upload: Upload) -> Deferred[None]:
         """Keep a chunk of a message that is not complete yet."""
         return self._write(self._add, upload)
 
-    def _add(self, connection: sa.Connection, uploads: list[store.Upload]) -> list[None]:
+    def _add(self, connection: sa.Connection, uploads: list[Upload]) -> list[None]:
         self.database.requireRoom(connection, sum(len(each.data) for each in uploads))
-        return store.add(connection, uploads)
+        return accepting.add(connection, uploads)
 
-    def accept(self, acceptance: store.Acceptance) -> Deferred[store.Accepted]:
+    def accept(self, acceptance: Acceptance) -> Deferred[Accepted]:
         """Keep a message; when this fires, it is durable."""
         self._tidyNowAndThen()
-        accepting = self._write(self._accept, acceptance)
-        accepting.addCallback(self._accepted, acceptance)
-        return accepting
+        waiting = self._write(self._accept, acceptance)
+        waiting.addCallback(self._accepted, acceptance)
+        return waiting
 
-    def _accept(
-        self, connection: sa.Connection, acceptances: list[store.Acceptance]
-    ) -> list[store.Accepted]:
+    def _accept(self, connection: sa.Connection, acceptances: list[Acceptance]) -> list[Accepted]:
         size = sum(len(part) for each in acceptances for part in each.chunks)
         self.database.requireRoom(connection, size)
-        return store.accept(connection, acceptances)
+        return accepting.accept(connection, acceptances)
 
-    def _accepted(self, accepted: store.Accepted, acceptance: store.Acceptance) -> store.Accepted:
+    def _accepted(self, accepted: Accepted, acceptance: Acceptance) -> Accepted:
         if not accepted.isRepeat:
             self._tell(_dueTimes([acceptance]))
         return accepted
@@ -136,7 +136,7 @@ class Queue:
 
         When that fails it is done later: on a full disk it is they that may have filled it.
         """
-        return self._write(store.abandon, messageId).addErrback(self._notAbandoned, messageId)
+        return self._write(accepting.abandon, messageId).addErrback(self._notAbandoned, messageId)
 
     def _notAbandoned(self, failure: Failure, messageId: str) -> Failure:
         self._left.add(messageId)
@@ -163,12 +163,12 @@ class Queue:
         token = f"{self.owner}/{self._serial}"
         unheard = tuple([each for each in self._unheard if each.until > now])
         self._unheard = []
-        claim = store.Claim(token=token, limit=limit, now=now, until=now + seconds, unheard=unheard)
+        claim = Claim(token=token, limit=limit, now=now, until=now + seconds, unheard=unheard)
         self._tidyNowAndThen()
-        leasing = self._write(store.lease, claim)
+        leasing = self._write(leases.lease, claim)
         return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
 
-    def _notLeased(self, failure: Failure, claim: store.Claim) -> Failure:
+    def _notLeased(self, failure: Failure, claim: Claim) -> Failure:
         # The connection may have been lost behind the commit; then work is leased, and nobody
         # would do it until the lease ends.
         self._unheard += [*claim.unheard, attrs.evolve(claim, unheard=())]
@@ -177,7 +177,7 @@ class Queue:
     def _enter(self, owners: Owners, now: float) -> None:
         self._isPresent = self._isLooking = True
         self._looked = now
-        entering = self._write(store.enter, (owners, self.owner, now))
+        entering = self._write(leases.enter, (owners, self.owner, now))
         entering.addCallbacks(self._entered, self._notReclaimed, callbackArgs=(owners,))
 
     def _entered(self, problem: str, owners: Owners) -> None:
@@ -195,18 +195,18 @@ class Queue:
     def extend(self, work: Work, seconds: float) -> Deferred[Work]:
         """See :meth:`submitd.interfaces.ISpool.extend`."""
         longer = attrs.evolve(work, until=self.now() + seconds)
-        return self._write(store.extend, longer).addCallback(lambda _: longer)
+        return self._write(leases.extend, longer).addCallback(lambda _: longer)
 
     def giveBack(self, work: Work) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.giveBack`."""
-        return self._write(store.giveBack, work)
+        return self._write(leases.giveBack, work)
 
     def settle(
         self, work: Work, outcomes: Sequence[Settlement], reports: Sequence[NewMessage] = ()
     ) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.settle`."""
         now = self.now()
-        own = [store.ownMessage(report, now) for report in reports]
+        own = [accepting.ownMessage(report, now) for report in reports]
         settling = Settling(
             work=work,
             settlements=outcomes,
@@ -222,7 +222,7 @@ class Queue:
 
     def nextDue(self) -> Deferred[float | None]:
         """See :meth:`submitd.interfaces.ISpool.nextDue`."""
-        return self._look(store.nextDue)
+        return self._look(leases.nextDue)
 
     def whenDue(self, told: Callable[[float], None]) -> None:
         """See :meth:`submitd.interfaces.ISpool.whenDue`."""
@@ -238,7 +238,7 @@ class Queue:
 
     def _quarantine(self, damaged: Damaged) -> Deferred[None]:
         _logDamage(damaged)
-        return self._write(store.quarantine, (damaged, self.now()))
+        return self._write(endings.quarantine, (damaged, self.now()))
 
     def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.start`."""
@@ -262,10 +262,10 @@ class Queue:
         """See :meth:`submitd.interfaces.ISpool.stop`."""
         if self._unheard:
             # Where that fails, the leases end by themselves.
-            self._write(store.disown, self._unheard).addErrback(lambda _: None)
+            self._write(leases.disown, self._unheard).addErrback(lambda _: None)
         if self._owners is not None and self._isPresent:
             leave = self._owners.leave
-            self._write(store.reclaim, (self.owner, self.now())).addCallbacks(
+            self._write(leases.reclaim, (self.owner, self.now())).addCallbacks(
                 lambda _: leave(isDone=True), lambda _: leave(isDone=False)
             )
         return self._writer.idle().addCallback(self._closeLinks)
@@ -293,8 +293,8 @@ class Queue:
 
     def _tidy(self) -> Deferred[None]:
         now = self.now()
-        tidying = store.Tidying(now - self.window, now - store.STALE, now - self.keep)
-        return self._write(store.tidy, tidying).addCallback(self._tidyOn)
+        old = tidying.Tidying(now - self.window, now - tidying.STALE, now - self.keep)
+        return self._write(tidying.tidy, old).addCallback(self._tidyOn)
 
     def _tidyOn(self, more: bool) -> Deferred[None] | None:
         return self._tidy() if more else None
@@ -357,13 +357,13 @@ def _notStarted(call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     return fail(RuntimeError("the queue has not been started"))
 
 
-def _dueTimes(acceptances: Sequence[store.Acceptance]) -> list[float]:
+def _dueTimes(acceptances: Sequence[Acceptance]) -> list[float]:
     """When something is to be done for their recipients; nothing is for those on hold."""
     dues = (row["due"] for each in acceptances for row in each.recipients)
     return [due for due in dues if due is not None]
 
 
-def _leased(leased: store.Leased) -> list[Work]:
+def _leased(leased: Leased) -> list[Work]:
     for id, positions in leased.takenOver.items():
         events.emit(events.LEASE_TAKEN_OVER, id=id, recipients=len(positions))
     for damaged in leased.damaged:

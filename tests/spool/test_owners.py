@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
 from submitd.deliveries.spool import Spool
-from submitd.spool import store
+from submitd.spool import leases
 from submitd.spool.database import FILE
 from submitd.spool.owners import PREFIX, Owners
 from submitd.spool.queue import LOOK_INTERVAL
@@ -127,7 +127,7 @@ class TakeBackTests(SpoolCase):
         """While the data base cannot be written, it is left for later, and is not lost."""
         self.send("A-1")
         self.killed()
-        enter = self.patch(store, "enter", _fail)
+        enter = self.patch(leases, "enter", _fail)
         self.lease()
         self.assertEqual(len(self.names()), 1)
         enter.restore()

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from submitd.spool import operations, store
+from submitd.spool import accepting, endings, leases, operations, tidying
 from submitd.spool.prepared import Prepared
 from submitd.spool.records import Action, Filter, State
 from tests.spool.support import NOW, PostgresCase, SpoolCase
@@ -97,9 +97,9 @@ class PlanTests(SpoolCase):
         self.settle(work, State.DELAYED)
         self.time.now += 300
         self.settle(self.lease(limit=1)[0], State.DELIVERED)
-        self.successResultOf(self.queue._write(store.reclaim, ("host:1:x", NOW)))
-        claim = store.Claim(token="host:1:x/1", limit=1, now=NOW, until=NOW + 60)
-        self.successResultOf(self.queue._write(store.disown, [claim]))
+        self.successResultOf(self.queue._write(leases.reclaim, ("host:1:x", NOW)))
+        claim = leases.Claim(token="host:1:x/1", limit=1, now=NOW, until=NOW + 60)
+        self.successResultOf(self.queue._write(leases.disown, [claim]))
         self.assertIndexed()
 
     def test_due(self) -> None:
@@ -107,7 +107,7 @@ class PlanTests(SpoolCase):
         self.time.now += 1000
         self.assertEqual(len(self.lease(limit=50)), 50)
         self.assertIndexed()
-        plan = self.plan(store._DUE._compiled["sqlite"][0])
+        plan = self.plan(leases._DUE._compiled["sqlite"][0])
         self.assertEqual(
             plan, ["SEARCH recipient USING COVERING INDEX recipient_due (priority=? AND due<?)"]
         )
@@ -132,11 +132,11 @@ class PlanTests(SpoolCase):
         self.test_service()
         known = {
             name
-            for module in (store, operations)
+            for module in (accepting, leases, endings, tidying, operations)
             for name, value in vars(module).items()
             if isinstance(value, Prepared) and not value._compiled
         }
-        self.assertLessEqual(known, {"_FINISHED", "_FORGET"})
+        self.assertLessEqual(known, {"_FINISHED", "FORGET_DIGEST"})
 
 
 class PostgresPlanTests(PostgresCase):

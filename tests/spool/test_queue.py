@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody, ISpool, ISpoolOperations
-from submitd.spool import store
+from submitd.spool import accepting, tidying
 from submitd.spool.records import (
     Action,
     Damaged,
@@ -93,7 +93,7 @@ class QueueTests:
         while chunk := self.successResultOf(body.next()):
             chunks.append(chunk)
         self.assertEqual(b"".join(chunks), TRACE + b"".join(pieces))
-        self.assertLessEqual(max(map(len, chunks)), store.CHUNK + len(TRACE))
+        self.assertLessEqual(max(map(len, chunks)), accepting.CHUNK + len(TRACE))
         self.assertEqual(self.sql("SELECT * FROM upload"), [])
 
     def test_emptyBody(self: Any) -> None:
@@ -115,7 +115,7 @@ class QueueTests:
         """What a crash left of a message is cleared away after a day; one under way is not."""
         message = self.begin("A-1")
         message.dataReceived(b"x" * 300_000)
-        self.time.now += store.STALE - 10
+        self.time.now += tidying.STALE - 10
         other = self.begin("B-1")
         other.dataReceived(b"x" * 300_000)
         self.time.now += 60

@@ -1,0 +1,306 @@
+"""Leases: what is due is given to one who works at it, for a time.
+
+Statements for :mod:`submitd.spool.writer`: each function takes a connection within a transaction
+and a list of arguments, and gives a result for each.  Each may be run again after a rollback.
+None of them reads more than what it is about: every condition is served by a key or an index,
+however long the queue is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+import sqlalchemy as sa
+
+from submitd.spool.endings import hold
+from submitd.spool.owners import Owners
+from submitd.spool.prepared import Prepared
+from submitd.spool.records import Damaged, LeaseLost, QueuedRecipient, State, Work
+from submitd.spool.rows import Row, messageFrom, recipientFrom
+from submitd.spool.schema import message, recipient
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """The wish for work.
+
+    :param unheard: earlier ones without an answer, which may have been granted all the same.
+    """
+
+    token: str
+    limit: int
+    now: float
+    until: float
+    unheard: tuple[Claim, ...] = ()
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Leased:
+    """What was to be had.
+
+    :param takenOver: recipients whose lease had ended: id -> positions.
+    :param damaged: messages that have been put on hold.
+    """
+
+    works: list[Work]
+    takenOver: dict[str, list[int]]
+    damaged: list[Damaged]
+
+
+_HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
+_HIGHEST_BELOW = Prepared(_HIGHEST.where(recipient.c.priority < sa.bindparam("below")))
+_DUE = Prepared(
+    sa.select(recipient.c.message)
+    .where(recipient.c.priority == sa.bindparam("priority"), recipient.c.due <= sa.bindparam("now"))
+    .order_by(recipient.c.due)
+    .limit(sa.bindparam("limit"))
+    .with_for_update(skip_locked=True)
+)
+_EARLIEST = Prepared(
+    sa.select(sa.func.min(recipient.c.due)).where(
+        recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
+    )
+)
+_OF_MESSAGES = (
+    sa.select(recipient)
+    .where(
+        recipient.c.message.in_(sa.bindparam("ids", expanding=True)),
+        recipient.c.due <= sa.bindparam("now"),
+    )
+    .with_for_update(skip_locked=True)
+)
+_MESSAGES = sa.select(message).where(message.c.id.in_(sa.bindparam("ids", expanding=True)))
+THIS = (
+    recipient.c.message == sa.bindparam("id"),
+    recipient.c.position == sa.bindparam("at"),
+)
+_OURS = (*THIS, recipient.c.token == sa.bindparam("held"))
+_TAKE = Prepared(
+    sa.update(recipient)
+    .where(*THIS)
+    .values(state=State.LEASED.value, due=sa.bindparam("until"), token=sa.bindparam("held"))
+)
+_EXTEND = Prepared(sa.update(recipient).where(*_OURS).values(due=sa.bindparam("until")))
+_GIVE_BACK = Prepared(
+    sa.update(recipient)
+    .where(*_OURS)
+    .values(state=sa.bindparam("before"), due=sa.bindparam("was"), token=None)
+)
+# Priority and time are what the index is of.
+_DISOWN = Prepared(
+    sa.update(recipient)
+    .where(
+        recipient.c.priority == sa.bindparam("rank"),
+        recipient.c.due == sa.bindparam("until"),
+        recipient.c.token == sa.bindparam("held"),
+    )
+    .values(due=sa.bindparam("was"))
+)
+# "0" is what follows "/": all tokens of one owner.
+_RECLAIM = Prepared(
+    sa.update(recipient)
+    .where(
+        recipient.c.token > sa.bindparam("owner") + "/",
+        recipient.c.token < sa.bindparam("owner") + "0",
+    )
+    .values(due=sa.bindparam("now"))
+)
+_POSITIONS = Prepared(
+    sa.select(recipient.c.position)
+    .where(recipient.c.message == sa.bindparam("id"), recipient.c.token == sa.bindparam("held"))
+    .with_for_update()
+)
+
+
+def priorities(connection: sa.Connection) -> Iterator[int]:
+    """The priorities of waiting recipients, the highest first; one look at the index for each."""
+    priority = connection.execute(_HIGHEST).scalar()
+    while priority is not None:
+        yield priority
+        priority = _HIGHEST_BELOW.run(connection, {"below": priority}).scalar()
+
+
+def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
+    """Take what is due."""
+    return [_lease(connection, claim) for claim in claims]
+
+
+def _lease(connection: sa.Connection, claim: Claim) -> Leased:
+    leased = Leased(works=[], takenOver={}, damaged=[])
+    if claim.unheard:
+        disown(connection, [claim.unheard])
+    ids = _dueMessages(connection, claim)
+    if not ids:
+        return leased
+    try:
+        _leaseMessages(connection, claim, ids, leased)
+    except (sa.exc.DatabaseError, Damaged):
+        # Something in one of these rows cannot be read: so one by one, to find which.
+        if connection.dialect.name != "sqlite":
+            raise
+        leased = Leased(works=[], takenOver={}, damaged=[])
+        for id in ids:
+            _leaseOrHold(connection, claim, id, leased)
+    return leased
+
+
+def _dueMessages(connection: sa.Connection, claim: Claim) -> list[str]:
+    ids: dict[str, None] = {}
+    left = claim.limit
+    for priority in priorities(connection):
+        bound = {"priority": priority, "now": claim.now, "limit": left}
+        found = _DUE.run(connection, bound).scalars().all()
+        ids.update(dict.fromkeys(found))
+        left -= len(found)
+        if left <= 0:
+            break
+    return list(ids)
+
+
+def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leased: Leased) -> None:
+    bound = {"ids": ids, "now": claim.now}
+    rows: dict[str, list[Any]] = {id: [] for id in ids}
+    for row in connection.execute(_OF_MESSAGES, bound):
+        rows[row.message].append(row)
+    messages = {row.id: row for row in connection.execute(_MESSAGES, {"ids": ids})}
+    taken: list[Row] = []
+    for id in ids:
+        try:
+            if rows[id] and id not in messages:
+                raise Damaged(id, "its message is missing")
+            leased.works.extend(_works(claim, messages.get(id), rows[id]))
+        except Damaged as damaged:
+            hold(connection, damaged, claim.now)
+            leased.damaged.append(damaged)
+            continue
+        late = [row.position for row in rows[id] if row.state == State.LEASED.value]
+        if late:
+            leased.takenOver[id] = late
+        taken += [
+            {"id": id, "at": row.position, "until": claim.until, "held": claim.token}
+            for row in rows[id]
+        ]
+    if taken:
+        _TAKE.run(connection, taken)
+
+
+def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
+    if not recipients:
+        return []
+    queued = messageFrom(row)
+    recipients.sort(key=lambda each: each.position)
+    byDomain: dict[str, list[QueuedRecipient]] = {}
+    for each in recipients:
+        one = recipientFrom(each)
+        if one.state is State.LEASED:
+            one = attrs.evolve(one, state=before(one.attempts))
+        byDomain.setdefault(one.domain, []).append(one)
+    return [
+        Work(
+            token=claim.token,
+            message=queued,
+            domain=domain,
+            recipients=tuple(those),
+            until=claim.until,
+        )
+        for domain, those in byDomain.items()
+    ]
+
+
+def before(attempts: int) -> State:
+    """Where a recipient stands that nobody is at."""
+    return State.DELAYED if attempts else State.QUEUED
+
+
+def _leaseOrHold(connection: sa.Connection, claim: Claim, id: str, leased: Leased) -> None:
+    try:
+        _leaseMessages(connection, claim, [id], leased)
+    except sa.exc.DatabaseError as error:
+        damaged = Damaged(id, f"cannot be read: {error.orig}")
+        hold(connection, damaged, claim.now)
+        leased.damaged.append(damaged)
+
+
+def extend(connection: sa.Connection, works: list[Work]) -> list[None]:
+    """Have leases end at their ``until``; recipients that have been settled are left alone.
+
+    :raise LeaseLost: when nothing of one is ours.
+    """
+    for work in works:
+        bound = {"id": work.message.id, "held": work.token}
+        positions = [each.position for each in work.recipients]
+        if set(_POSITIONS.run(connection, bound).scalars()).isdisjoint(positions):
+            raise LeaseLost(work.message.id, positions)
+        _EXTEND.run(connection, [{**bound, "until": work.until} for bound in _bound(work)])
+    return [None] * len(works)
+
+
+def giveBack(connection: sa.Connection, works: list[Work]) -> list[None]:
+    """Put recipients back to where they stood; those that are not ours are left alone."""
+    for work in works:
+        _GIVE_BACK.run(
+            connection,
+            [
+                {**bound, "before": each.state.value, "was": each.due}
+                for bound, each in zip(_bound(work), work.recipients, strict=True)
+            ],
+        )
+    return [None] * len(works)
+
+
+def disown(connection: sa.Connection, groups: Sequence[Sequence[Claim]]) -> list[None]:
+    """Have the leases of these claims end, if there are any: nobody was told of them.
+
+    Whoever takes them takes them over.  They had not begun; but what they had been taken over from
+    may have, and that is no longer known.
+    """
+    for priority in list(priorities(connection)):
+        rows = [
+            {"rank": priority, "until": each.until, "held": each.token, "was": each.now}
+            for group in groups
+            for each in group
+        ]
+        _DISOWN.run(connection, rows)
+    return [None] * len(groups)
+
+
+def enter(connection: sa.Connection, comers: list[tuple[Owners, str, float]]) -> list[str]:
+    """Be there under a name, and take back what dead ones have left.
+
+    :return: what is wrong with the directory, or nothing.
+    """
+    return [_enter(connection, *comer) for comer in comers]
+
+
+def _enter(connection: sa.Connection, owners: Owners, name: str, now: float) -> str:
+    try:
+        owners.enter(name)
+        dead = owners.dead()
+    except OSError as error:
+        return error.strerror or str(error)
+    reclaim(connection, [(each, now) for each in dead])
+    return ""
+
+
+def reclaim(connection: sa.Connection, gone: list[tuple[str, float]]) -> list[None]:
+    """Have the leases of owners that are no more end now: whoever takes them takes them over."""
+    for owner, now in gone:
+        _RECLAIM.run(connection, {"owner": owner, "now": now})
+    return [None] * len(gone)
+
+
+def _bound(work: Work) -> list[Row]:
+    return [
+        {"id": work.message.id, "at": each.position, "held": work.token} for each in work.recipients
+    ]
+
+
+def nextDue(connection: sa.Connection) -> float | None:
+    """When something is due next."""
+    times = (
+        _EARLIEST.run(connection, {"priority": priority}).scalar()
+        for priority in priorities(connection)
+    )
+    return min((time for time in times if time is not None), default=None)
