@@ -51,10 +51,9 @@ Outcome = str | Sequence[Reply] | None
 MAX_HEADER = 256 * 1024
 """Octets in which a Message-ID is looked for."""
 
-# RFC 5322 3.6.4; names of fields have no case.
-_MESSAGE_ID = re.compile(
-    rb"^message-id[ \t]*:(?:[ \t]|\r\n[ \t])*[^ \t\r\n]", re.IGNORECASE | re.MULTILINE
-)
+# RFC 5322 3.6.4, in lower case: names of fields have none.  It begins with fixed octets, which re
+# finds faster than the beginning of each line.
+_MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:(?:[ \t]|\r\n[ \t])*[^ \t\r\n]")
 # A whole field, its further lines folded (RFC 5322 2.2.3).
 _RECEIVED = re.compile(rb"Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")
 
@@ -261,5 +260,6 @@ def hasMessageId(head: bytes) -> bool:
 
     :param head: the message from its beginning.
     """
-    end = (b"\r\n" + head[:MAX_HEADER]).find(b"\r\n\r\n")
-    return _MESSAGE_ID.search(head, 0, MAX_HEADER if end < 0 else end) is not None
+    end = 0 if head.startswith(b"\r\n") else head.find(b"\r\n\r\n", 0, MAX_HEADER)
+    section = b"\r\n" + head[: MAX_HEADER if end < 0 else end]
+    return _MESSAGE_ID.search(section.lower()) is not None
