@@ -51,8 +51,8 @@ Outcome = str | Sequence[Reply] | None
 MAX_HEADER = 256 * 1024
 """Octets in which a Message-ID is looked for."""
 
-# RFC 5322 3.6.4, in lower case: names of fields have none.  It begins with fixed octets, which re
-# finds faster than the beginning of each line.
+# RFC 5322 3.6.4, for a section in lower case, as names of fields have no case.  It begins with
+# fixed octets, which re finds faster than the beginning of each line.
 _MESSAGE_ID = re.compile(rb"\r\nmessage-id[ \t]*:(?:[ \t]|\r\n[ \t])*[^ \t\r\n]")
 # A whole field, its further lines folded (RFC 5322 2.2.3).
 _RECEIVED = re.compile(rb"Received:[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*")

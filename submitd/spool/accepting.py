@@ -1,7 +1,6 @@
 """Accepting: a message comes into the queue, at once or chunk by chunk, and is known again.
 
-Statements for :mod:`submitd.spool.writer`: each function takes a connection within a transaction
-and a list of arguments, and gives a result for each.  Each may be run again after a rollback.
+Statements for :mod:`submitd.spool.writer`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ends of messages: their history, damage, and what goes when nothing is left to do.
 
-Each function takes a connection within a transaction; those with a list of arguments are statements
-for :mod:`submitd.spool.writer`, and give a result for each.
+Those functions that take a list of arguments are statements for :mod:`submitd.spool.writer`; the
+others are parts of such statements.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """Leases: what is due is given to one who works at it, for a time.
 
-Statements for :mod:`submitd.spool.writer`: each function takes a connection within a transaction
-and a list of arguments, and gives a result for each.  Each may be run again after a rollback.
-None of them reads more than what it is about: every condition is served by a key or an index,
-however long the queue is.
+Statements for :mod:`submitd.spool.writer`.
 """
 
 from __future__ import annotations

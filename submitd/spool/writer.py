@@ -1,9 +1,13 @@
 """Group commit: what ends while one commit runs shares the next one.
 
-All that is written goes through one :class:`GroupCommit`: a statement, which is a function of a
-connection and a list of arguments, and one argument.  While the thread is busy they gather; then
-all of them are one transaction, neighbours with the same statement one call, and one sync of the
-disk serves all.  Nobody's Deferred fires before that.
+All that is written goes through one :class:`GroupCommit`: a statement and one argument.  While the
+thread is busy they gather; then all of them are one transaction, neighbours with the same statement
+one call, and one sync of the disk serves all.  Nobody's Deferred fires before that.
+
+A statement is a function of a connection, within a transaction, and a list of arguments; it gives a
+result for each.  It may be run again after a rollback.  It reads no more than what it is about:
+every condition is served by a key or an index, however long the queue is, but for what operators
+may look for.
 
 When one of them spoils the transaction, it is rolled back and each is done alone, so that only the
 one fails.  When the data base itself cannot be used, all fail at once.
