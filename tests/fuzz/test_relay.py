@@ -155,11 +155,12 @@ class NextHop:
 
         :param atOnce: whether the client's wishes are done after each octet.
         """
-        if self.positiveBehind is False and re.search(rb"2\d\d", octets):
-            self.positiveBehind = True
-        pieces = [octets[at : at + 1] for at in range(len(octets))] if fine else [octets]
-        for piece in pieces:
-            self.client.dataReceived(piece)
+        size = 1 if fine else max(1, len(octets))
+        for at in range(0, len(octets), size):
+            # What was said at once, but behind the end of the data, is behind it, too.
+            if self.positiveBehind is False and re.search(rb"2\d\d", octets[at:]):
+                self.positiveBehind = True
+            self.client.dataReceived(octets[at : at + size])
             parser = self.client._parser
             assert len(parser._partial) <= MAX_REPLY_LINE + 1 and parser._size <= MAX_REPLY_SIZE
             if atOnce:
