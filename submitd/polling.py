@@ -2,9 +2,10 @@
 
 Twisted's reactor opens a log context around each event of each descriptor, which costs as much as
 reading a command.  To the reactor a :class:`Polling` is one descriptor; when it is readable, those
-in it that are ready are served one after another.  To them it is the reactor: it takes readers and
-writers, and is the one it was given in everything else.  Only a hang-up is told in another way: the
-reactor takes one for a clean end, here reading says whether it was.
+in it that are ready are served one after another, again and again while they are several, within a
+bound.  To them it is the reactor: it takes readers and writers, and is the one it was given in
+everything else.  Only a hang-up is told in another way: the reactor takes one for a clean end, here
+reading says whether it was.
 
 A descriptor that raises is lost, and no other one is.  When the reactor stops, it loses all its
 descriptors, and with this one all that are in it.
@@ -24,8 +25,10 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-# Events that are served before the reactor has its turn with all else.
+# Events that are served, and seconds after which no more are, before the reactor has its turn with
+# all else: that costs as much as an event or two.
 MOST = 256
+LONGEST = 0.001
 
 # As the reactor has them: one for all, since making a Failure costs as much as reading a command.
 _FAILURES: dict[BaseException, Failure] = {
@@ -130,12 +133,20 @@ class Polling(FileDescriptor):
         return "polling"
 
     def doRead(self) -> None:
-        """Some are ready: serve them."""
-        for number, event in self._epoll.poll(0, MOST):
-            # Serving one may have ended another.
-            descriptor = self._descriptors.get(number)
-            if descriptor is not None:
-                self._serve(descriptor, number, event)
+        """Some are ready: serve them, and those who have become ready meanwhile."""
+        seconds, left = self.reactor.seconds, MOST
+        until = seconds() + LONGEST
+        while left > 0:
+            ready = self._epoll.poll(0, left)
+            for number, event in ready:
+                # Serving one may have ended another.
+                descriptor = self._descriptors.get(number)
+                if descriptor is not None:
+                    self._serve(descriptor, number, event)
+            # Behind a single one there seldom is another; and all else must not wait for long.
+            if len(ready) < 2 or seconds() >= until:
+                break
+            left -= len(ready)
 
     def _serve(self, descriptor: Any, number: int, event: int) -> None:
         why: BaseException | None = None

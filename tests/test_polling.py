@@ -271,6 +271,7 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
     def setUp(self) -> None:
         self.outer = Outer()
         self.listening = Polling(self.outer)
+        self.patch(polling, "LONGEST", 0.0)  # they are asked once a turn, as by the reactor
 
     def turn(self) -> None:
         self.outer.turn()
@@ -324,6 +325,44 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
         self.assertEqual(sum(len(descriptor.told) for descriptor, _ in many), 2)
         self.turn()
         self.assertTrue(all(descriptor.told for descriptor, _ in many))
+
+    def test_again(self) -> None:
+        """While several are ready, they are served again within the same turn."""
+        self.patch(polling, "LONGEST", 1.0)
+        many = [self.octets(3, 0.0) for _ in range(2)]
+        self.turn()
+        self.assertEqual([each.told for each in many], [["read"] * 3] * 2)
+
+    def test_alone(self) -> None:
+        """One that is ready alone is served once in a turn."""
+        self.patch(polling, "LONGEST", 1.0)
+        descriptor = self.octets(2, 0.0)
+        self.turn()
+        self.assertEqual(descriptor.told, ["read"])
+
+    def test_longest(self) -> None:
+        """What takes long is not begun again: the reactor has more to do."""
+        self.patch(polling, "LONGEST", 1.0)
+        many = [self.octets(3, 0.25) for _ in range(2)]
+        self.turn()
+        self.assertEqual([each.told for each in many], [["read"] * 2] * 2)
+
+    def octets(self, count: int, seconds: float) -> Descriptor:
+        """One that has so many octets to read, and takes so long for each."""
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):
+            self.addCleanup(each.close)
+        theirs.sendall(b"x" * count)
+        descriptor = Descriptor(ours.fileno())
+
+        def read() -> None:
+            ours.recv(1)
+            self.outer.advance(seconds)
+
+        descriptor.onRead = read
+        self.listening.addReader(descriptor)
+        self.addCleanup(self.listening.removeReader, descriptor)
+        return descriptor
 
     def test_reactorStops(self) -> None:
         """All are lost when the reactor stops, also behind one that raises then."""
