@@ -10,6 +10,7 @@ sender, 5.1.3 for a recipient and 5.5.4 for a parameter.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from submitd.wire import abnf
 from submitd.wire.address import (
@@ -37,9 +38,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # More than RFC 5321 4.1.1.2 and 4.1.1.3: white space behind the colon.  3.3 forbids it, but mail
 # programs and hand-written scripts send it all the time, and every server takes it.
 _ORDINARY_MAIL, _ORDINARY_RCPT = (
-    re.compile(
-        rf"(?i:{word}):[ \t]*<({abnf.ASCII_DOT_STRING})@({abnf.ASCII_DOMAIN})>(?:[ \t](.*))?"
-    )
+    re.compile(rf"(?i:{word}):<({abnf.ASCII_DOT_STRING})@({abnf.ASCII_DOMAIN})>")
     for word in ("FROM", "TO")
 )
 _FROM = re.compile(rb"(?i:FROM):[ \t]*")
@@ -81,10 +80,11 @@ def parseMail(argument: bytes) -> tuple[ReversePath, Parameters]:
     :return: the reverse-path; the parameters by upper-case keyword, ``None`` for one without value.
     :raise Refused: 501 5.1.7 for the address, 501 5.5.4 for anything else.
     """
-    mailbox, rest = _ordinary(_ORDINARY_MAIL, argument)
-    if mailbox is not None:
-        return ReversePath(mailbox), _parameters(rest)
-    return _exactMail(argument)
+    path, _, rest = argument.partition(b" ")
+    reversePath = _ordinarySender(path)
+    if reversePath is None:
+        return _exactMail(argument)
+    return reversePath, _parameters(rest)
 
 
 def parseRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
@@ -94,10 +94,11 @@ def parseRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
         :func:`parseMail`.
     :raise Refused: 501 5.1.3 for the address, 501 5.5.4 for anything else.
     """
-    mailbox, rest = _ordinary(_ORDINARY_RCPT, argument)
-    if mailbox is not None:
-        return mailbox, _parameters(rest)
-    return _exactRcpt(argument)
+    path, _, rest = argument.partition(b" ")
+    mailbox = _ordinaryRecipient(path)
+    if mailbox is None:
+        return _exactRcpt(argument)
+    return mailbox, _parameters(rest)
 
 
 def parseBdat(argument: bytes) -> tuple[int, bool]:
@@ -159,14 +160,25 @@ def decodeUtf8AddrXtext(text: str) -> str:
     return _safe(_EMBEDDED.sub(lambda found: chr(int(found[1], 16)), text))
 
 
-def _ordinary(pattern: re.Pattern[str], argument: bytes) -> tuple[Mailbox | None, str | None]:
-    if argument.isascii():
-        matched = pattern.fullmatch(argument.decode("ascii"))
-        if matched is not None:
-            local, domain, rest = matched.groups()
-            if len(local) <= MAX_LOCAL_PART and len(local) + len(domain) + 3 <= MAX_PATH:
-                return Mailbox(local, domain), rest
-    return None, None
+# Whoever sends one message after another does so from one address, and often to the same ones.
+@lru_cache(maxsize=1024)
+def _ordinarySender(path: bytes) -> ReversePath | None:
+    mailbox = _ordinary(_ORDINARY_MAIL, path)
+    return None if mailbox is None else ReversePath(mailbox)
+
+
+@lru_cache(maxsize=1024)
+def _ordinaryRecipient(path: bytes) -> Mailbox | None:
+    return _ordinary(_ORDINARY_RCPT, path)
+
+
+def _ordinary(pattern: re.Pattern[str], path: bytes) -> Mailbox | None:
+    matched = pattern.fullmatch(path.decode("ascii")) if path.isascii() else None
+    if matched is not None:
+        local, domain = matched.groups()
+        if len(local) <= MAX_LOCAL_PART and len(local) + len(domain) + 3 <= MAX_PATH:
+            return Mailbox(local, domain)
+    return None
 
 
 def _exactMail(argument: bytes) -> tuple[ReversePath, Parameters]:
@@ -200,15 +212,16 @@ def _pathAndRest(argument: bytes, word: re.Pattern[bytes], syntax: Reply) -> tup
 def _exactParameters(rest: bytes, syntax: Reply) -> Parameters:
     if rest and rest[:1] not in b" \t":
         raise Refused(syntax)
-    try:
-        return _parameters(rest.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise Refused(SYNTAX, "parameter of broken UTF-8") from None
+    return _parameters(rest)
 
 
-def _parameters(text: str | None) -> Parameters:
+def _parameters(octets: bytes) -> Parameters:
     parameters: Parameters = {}
-    if text:
+    if octets:
+        try:
+            text = octets.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Refused(SYNTAX, "parameter of broken UTF-8") from None
         for word in text.replace("\t", " ").split(" "):
             if word:
                 _addParameter(parameters, word)
