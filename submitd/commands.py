@@ -166,27 +166,32 @@ def openMessage(
     dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
 ) -> Outcome:
     """Ask the policies, have the delivery begin, write the Received field, go on with ``then``."""
-    waiting = dialogue.pipeline.data.run(dialogue.session, _transaction(dialogue))
-    return dialogue.after(waiting, _beginMessage, dialogue, then)
+    envelope = _transaction(dialogue)
+    waiting = dialogue.pipeline.data.run(dialogue.session, envelope)
+    return dialogue.after(waiting, _beginMessage, dialogue, envelope, then)
 
 
 def _beginMessage(
-    dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
+    dialogue: Dialogue,
+    envelope: Envelope,
+    then: Callable[[Dialogue, IncomingMessage], Outcome],
 ) -> Outcome:
-    envelope = _transaction(dialogue)
     if envelope.copies:
         beginning = begin(dialogue.session, envelope, dialogue.delivery)
         waiting = dialogue.limited(Deferred.fromCoroutine(beginning))
-        return waiting.addCallback(_opened, dialogue, then)
+        return waiting.addCallback(_opened, dialogue, envelope, then)
     sink = dialogue.delivery.begin(dialogue.session, envelope)
     if IMessage.providedBy(sink):
-        return _opened(sink, dialogue, then)
+        return _opened(sink, dialogue, envelope, then)
     waiting = dialogue.limited(asDeferred(sink))
-    return waiting.addCallback(_opened, dialogue, then)
+    return waiting.addCallback(_opened, dialogue, envelope, then)
 
 
 def _opened(
-    sink: IMessage, dialogue: Dialogue, then: Callable[[Dialogue, IncomingMessage], Outcome]
+    sink: IMessage,
+    dialogue: Dialogue,
+    envelope: Envelope,
+    then: Callable[[Dialogue, IncomingMessage], Outcome],
 ) -> Outcome:
     if dialogue.state is CLOSED:  # the delivery began although it was told to give up
         sink.connectionLost()
@@ -194,28 +199,28 @@ def _opened(
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0
     incoming = IncomingMessage(
-        sink, limits.messageSize, headerLimit, now, _review(dialogue), limits.headerSize
+        sink, limits.messageSize, headerLimit, now, _review(dialogue, envelope), limits.headerSize
     )
-    _transaction(dialogue).message = incoming
+    envelope.message = incoming
     dialogue.incoming = incoming
-    waiting = incoming.trace(_traceField(dialogue, dialogue.submission.timeOfDay()))
+    waiting = incoming.trace(_traceField(dialogue, envelope))
     return dialogue.after(waiting, then, dialogue, incoming)
 
 
-def _review(dialogue: Dialogue) -> Review | None:
+def _review(dialogue: Dialogue, envelope: Envelope) -> Review | None:
     stage = dialogue.pipeline.header
     if not stage:
         return None
-    return functools.partial(stage.run, dialogue.session, _transaction(dialogue))
+    return functools.partial(stage.run, dialogue.session, envelope)
 
 
-def _traceField(dialogue: Dialogue, now: float) -> bytes:
-    session, envelope, delivery = dialogue.session, _transaction(dialogue), dialogue.delivery
+def _traceField(dialogue: Dialogue, envelope: Envelope) -> bytes:
+    session, delivery, submission = dialogue.session, dialogue.delivery, dialogue.submission
     if ITraceField.providedBy(delivery):
         field = delivery.receivedField(session, envelope)
         if field is not None:
             return field
-    return receivedField(session, envelope, dialogue.submission.hostname, now)
+    return receivedField(session, envelope, submission.hostname, submission.timeOfDay())
 
 
 def endOfMessage(dialogue: Dialogue) -> Outcome:

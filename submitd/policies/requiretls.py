@@ -54,8 +54,9 @@ class RequireTLS:
         tls = session.tls
         if tls is None:
             raise Refused(TLS_REQUIRED, "nothing is known about the handshake")
-        if _rank(tls.version) < _rank(self.minimum_version):
-            raise Refused(NOT_SECURE_ENOUGH, f"{tls.version} is below {self.minimum_version}")
+        least = self.minimum_version
+        if least is not None and _rank(tls.version) < _rank(least):
+            raise Refused(NOT_SECURE_ENOUGH, f"{tls.version} is below {least}")
         if tls.bits < self.minimum_bits:
             raise Refused(NOT_SECURE_ENOUGH, f"{tls.bits} bits are below {self.minimum_bits}")
 
@@ -69,6 +70,6 @@ class RequireTLS:
         self.handshakeCompleted(session)
 
 
-def _rank(version: str | None) -> int:
-    """Its place among the versions; -1 for none wanted, and for one that is not known."""
+def _rank(version: str) -> int:
+    """Its place among the versions; -1 for one that is not known."""
     return _VERSIONS.index(version) if version in _VERSIONS else -1
