@@ -58,6 +58,7 @@ class Polling(FileDescriptor):
     :param reactor: serves it.
     """
 
+    reactor: Any
     _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
