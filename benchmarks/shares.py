@@ -33,9 +33,12 @@ CHOSEN = ("plain", "pipelined", "single", "tls-single", "tls-resumed", "tls", "d
 # Where the last frame is one of these, the kernel works.
 _CALLS = re.compile(
     r"(?:__|__libc_)?(?:read|write|send|recv|sendmsg|recvmsg|accept4?|close|shutdown|socket|bind"
-    r"|[gs]etsockopt|get(?:peer|sock)name|fcntl|epoll_(?:wait|ctl)|f(?:data)?sync|p(?:read|write)64"
-    r"|openat|unlink|ftruncate) "
+    r"|[gs]etsockopt|get(?:peer|sock)name|fcntl|epoll_(?:wait|ctl)|p(?:read|write)64|openat"
+    r"|unlink|ftruncate) "
 )
+# A thread that waits for work, for the interpreter or for the disk; one that could go on, but for
+# the other thread on the core, is a sample to py-spy as well.
+_WAITS = re.compile(r"PyThread_acquire_lock|pthread_cond_(?:timed)?wait|f(?:data)?sync")
 _PARTS = (
     ("garbage collector", r"gc_collect|gc_alloc"),
     ("OpenSSL and its bindings", r"_rust\.abi3\.so|libssl|libcrypto|OpenSSL/|_cffi_b|/openssl\."),
@@ -72,7 +75,7 @@ def shares(lines: Iterable[str]) -> dict[str, float]:
     found: collections.Counter[str] = collections.Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        if "lock_PyThread_acquire_lock" not in stack:
+        if not _WAITS.search(stack):
             found[part(stack)] += int(count)
     total = found.total() or 1
     return {name: count / total for name, count in found.items()}

@@ -242,6 +242,9 @@ class ShareTests(SynchronousTestCase):
             f"{self.reading} 3",
             f"{self.reading};gc_collect_main (libpython3.so) 1",
             "run (threading.py:1);lock_PyThread_acquire_lock (libpython3.so);x (libc.so.6) 96",
+            "get (queue.py:1);PyThread_acquire_lock_timed (libpython3.so);x (libc.so.6) 96",
+            "do_commit (sqlalchemy/a.py:1);pthread_cond_timedwait (libc.so.6);x (libc.so.6) 96",
+            "do_commit (sqlalchemy/a.py:1);sqlite3_step (libsqlite3.so);fdatasync (libc.so.6) 96",
         ]
         self.assertEqual(shares.shares(lines), {"transport": 0.75, "garbage collector": 0.25})
 
