@@ -38,7 +38,10 @@ _CALLS = re.compile(
 )
 # A thread that waits for work, for the interpreter or for the disk; one that could go on, but for
 # the other thread on the core, is a sample to py-spy as well.
-_WAITS = re.compile(r"PyThread_acquire_lock|pthread_cond_(?:timed)?wait|f(?:data)?sync")
+_WAITS = re.compile(
+    r"(?:^|;)(?:__|__libc_)?(?:(?:lock_)?PyThread_acquire_lock|pthread_cond_(?:timed)?wait\b"
+    r"|f(?:data)?sync )"
+)
 _PARTS = (
     ("garbage collector", r"gc_collect|gc_alloc"),
     ("OpenSSL and its bindings", r"_rust\.abi3\.so|libssl|libcrypto|OpenSSL/|_cffi_b|/openssl\."),

@@ -137,7 +137,7 @@ class Polling(FileDescriptor):
         """Some are ready: serve them, and those who have become ready meanwhile."""
         seconds, left = self.reactor.seconds, MOST
         until = seconds() + LONGEST
-        while left > 0:
+        while left > 0 and self._epoll is not None:  # one that is served may end the reactor
             ready = self._epoll.poll(0, left)
             for number, event in ready:
                 # Serving one may have ended another.

@@ -1,8 +1,8 @@
 """The listening ports, whose connections are those of transport.py.
 
-A port takes the clients that there are in one turn of the reactor, up to a bound.  While the
-process has no descriptor for one more, clients wait to be accepted: a line of log says so once, and
-another when it is over.  One connection that cannot be made closes neither the port nor another.
+A port takes the clients that there are at once, up to a bound. While the process has no descriptor
+for one more, clients wait to be accepted: a line of log says so once, and another when it is over.
+One connection that cannot be made closes neither the port nor another.
 
 :class:`PortReactor` gives these ports to whoever listens by Twisted's endpoint strings, also on
 sockets that were opened by somebody else.
@@ -42,7 +42,7 @@ class _Accepting(tcp.Port):
     Twisted's takes them all to close them at once, with a line of log for each, and they come back
     as fast as they can.
 
-    :cvar accepts: connections accepted in one turn, at most.
+    :cvar accepts: connections accepted at once, at most.
     """
 
     accepts = 100
@@ -54,7 +54,7 @@ class _Accepting(tcp.Port):
     _isShort = False
 
     def doRead(self) -> None:
-        """Take connections, as many as one turn may."""
+        """Take connections, as many as may be taken at once."""
         for _ in range(self.accepts):
             try:
                 accepted, address = self.socket.accept()

@@ -245,6 +245,8 @@ class ShareTests(SynchronousTestCase):
             "get (queue.py:1);PyThread_acquire_lock_timed (libpython3.so);x (libc.so.6) 96",
             "do_commit (sqlalchemy/a.py:1);pthread_cond_timedwait (libc.so.6);x (libc.so.6) 96",
             "do_commit (sqlalchemy/a.py:1);sqlite3_step (libsqlite3.so);fdatasync (libc.so.6) 96",
+            "commit (submitd/a.py:1);os_fsync (libpython3.so);fsync (libc.so.6) 96",
+            "get (queue.py:1);pthread_cond_wait (libc.so.6);x (libc.so.6) 96",
         ]
         self.assertEqual(shares.shares(lines), {"transport": 0.75, "garbage collector": 0.25})
 

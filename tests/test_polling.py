@@ -270,6 +270,7 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
 
     def setUp(self) -> None:
         self.outer = Outer()
+        self.outer.advance(1000.0)
         self.listening = Polling(self.outer)
         self.patch(polling, "LONGEST", 0.0)  # they are asked once a turn, as by the reactor
 
@@ -346,6 +347,24 @@ class PollingTests(HappeningMixin, SynchronousTestCase):
         many = [self.octets(3, 0.25) for _ in range(2)]
         self.turn()
         self.assertEqual([each.told for each in many], [["read"] * 2] * 2)
+
+    def test_most(self) -> None:
+        """Those that are served again count as well, where a turn is bounded."""
+        self.patch(polling, "LONGEST", 1.0)
+        self.patch(polling, "MOST", 5)
+        many = [self.octets(9, 0.0) for _ in range(2)]
+        self.turn()
+        self.assertEqual(sum(len(each.told) for each in many), 5)
+
+    def test_lostWhileServing(self) -> None:
+        """What loses all of them, as the reactor does when it stops, ends the turn."""
+        self.patch(polling, "LONGEST", 1.0)
+        many = [self.octets(9, 0.0) for _ in range(2)]
+        for each in many:
+            each.onRead = lambda: self.listening.connectionLost(Failure(ConnectionLost()))
+        self.turn()
+        lost = ["lost: ConnectionLost"]
+        self.assertEqual(sorted(each.told for each in many), [lost, ["read", *lost]])
 
     def octets(self, count: int, seconds: float) -> Descriptor:
         """One that has so many octets to read, and takes so long for each."""

@@ -41,6 +41,8 @@ _ORDINARY_MAIL, _ORDINARY_RCPT = (
     re.compile(rf"(?i:{word}):<({abnf.ASCII_DOT_STRING})@({abnf.ASCII_DOMAIN})>")
     for word in ("FROM", "TO")
 )
+# What is longer is no ordinary path, and is not to be remembered.
+_MOST_ORDINARY = len("FROM:") + MAX_PATH
 _FROM = re.compile(rb"(?i:FROM):[ \t]*")
 _TO = re.compile(rb"(?i:TO):[ \t]*")
 # A path up to its own ">": one within quotes does not end it.
@@ -81,7 +83,7 @@ def parseMail(argument: bytes) -> tuple[ReversePath, Parameters]:
     :raise Refused: 501 5.1.7 for the address, 501 5.5.4 for anything else.
     """
     path, _, rest = argument.partition(b" ")
-    reversePath = _ordinarySender(path)
+    reversePath = _ordinarySender(path) if len(path) <= _MOST_ORDINARY else None
     if reversePath is None:
         return _exactMail(argument)
     return reversePath, _parameters(rest)
@@ -95,7 +97,7 @@ def parseRcpt(argument: bytes) -> tuple[Mailbox, Parameters]:
     :raise Refused: 501 5.1.3 for the address, 501 5.5.4 for anything else.
     """
     path, _, rest = argument.partition(b" ")
-    mailbox = _ordinaryRecipient(path)
+    mailbox = _ordinaryRecipient(path) if len(path) <= _MOST_ORDINARY else None
     if mailbox is None:
         return _exactRcpt(argument)
     return mailbox, _parameters(rest)
