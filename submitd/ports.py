@@ -1,6 +1,6 @@
 """The listening ports, whose connections are those of transport.py.
 
-A port takes the clients that there are at once, up to a bound. While the process has no descriptor
+A port takes the clients that there are at once, up to a bound.  While the process has no descriptor
 for one more, clients wait to be accepted: a line of log says so once, and another when it is over.
 One connection that cannot be made closes neither the port nor another.
 

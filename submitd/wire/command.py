@@ -35,14 +35,14 @@ RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [<parameter> ...]")
 _LINE = re.compile(rb"([A-Za-z]++)(?:[ \t]++([^\x00-\x08\x0a-\x1f\x7f]*+))?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-# More than RFC 5321 4.1.1.2 and 4.1.1.3: white space behind the colon.  3.3 forbids it, but mail
-# programs and hand-written scripts send it all the time, and every server takes it.
 _ORDINARY_MAIL, _ORDINARY_RCPT = (
     re.compile(rf"(?i:{word}):<({abnf.ASCII_DOT_STRING})@({abnf.ASCII_DOMAIN})>")
     for word in ("FROM", "TO")
 )
 # What is longer is no ordinary path, and is not to be remembered.
 _MOST_ORDINARY = len("FROM:") + MAX_PATH
+# More than RFC 5321 4.1.1.2 and 4.1.1.3: white space behind the colon.  3.3 forbids it, but mail
+# programs and hand-written scripts send it all the time, and every server takes it.
 _FROM = re.compile(rb"(?i:FROM):[ \t]*")
 _TO = re.compile(rb"(?i:TO):[ \t]*")
 # A path up to its own ">": one within quotes does not end it.

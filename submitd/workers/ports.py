@@ -1,8 +1,8 @@
 """Ports that several workers accept from: the next connection goes to the one with the fewest.
 
-A worker takes one connection at a time, for others may have time, too. One that has more
+A worker takes one connection at a time, for others may have time, too.  One that has more
 connections than another first steps back, until that one has taken enough, or for ``PATIENCE`` at
-most: whoever is busy, or stopped, keeps no client waiting for longer. When it has been waited for
+most: whoever is busy, or stopped, keeps no client waiting for longer.  When it has been waited for
 in vain, nobody waits for it again soon.
 
 A worker whose connections come and go, some hundred a second, takes all there are: who has less
