@@ -326,19 +326,22 @@ class Dialogue:
             verb, argument = parseCommand(line)
         except Refused as refused:
             return self._unreadable(line, refused)
-        entry = self.rules.verbs.get(verb)
-        # What is no verb of ours may be a password, sent behind an AUTH that was refused.
-        self._verb = b"" if entry is None else verb
         self.proposed = None
+        entry = self.rules.verbs.get(verb)
         if entry is None:
-            if verb == b"PROXY":
-                raise Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
-            self._raiseObjection()
-            raise Refused(NOT_IMPLEMENTED if verb in self.rules.disabled else UNRECOGNIZED)
+            raise self._unknown(verb)
+        # Not before: what is no verb of ours may be a password, sent behind an AUTH refused.
+        self._verb = verb
         row, run = entry
         if not row.octets:
             self.admit(row, argument)
         return run(self, argument)
+
+    def _unknown(self, verb: bytes) -> Refused:
+        if verb == b"PROXY":
+            return Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
+        self._raiseObjection()
+        return Refused(NOT_IMPLEMENTED if verb in self.rules.disabled else UNRECOGNIZED)
 
     def _unreadable(self, line: bytes, refused: Refused) -> Answer:
         if line[:4].upper() in self.rules.octets:
@@ -359,7 +362,8 @@ class Dialogue:
         if row.name in self.rules.disabled:
             raise Refused(NOT_IMPLEMENTED, "verb disabled")
         session, submission = self.session, self.submission
-        if session.user is None and submission.loginRequired:
+        mustLogIn = session.user is None and submission.loginRequired
+        if mustLogIn:
             limit = submission.limits.commandsBeforeLogin
             if limit and session.commands > limit:
                 raise Refused(TOO_MANY_BEFORE_LOGIN)
@@ -367,9 +371,9 @@ class Dialogue:
             raise Refused(TLS_REQUIRED)
         if self.state not in row.states:
             raise Refused(HELLO_FIRST if self.state is GREETED else BAD_SEQUENCE)
-        if not row.beforeLogin and submission.loginRequired and session.user is None:
+        if mustLogIn and not row.beforeLogin:
             raise Refused(self.rules.loginRequired)
-        if row.argument is not None and row.argument is not bool(argument):
+        if row.argument is (not argument):  # there must be one, or none
             raise Refused(SYNTAX)
 
     # The message.

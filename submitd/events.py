@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any, TextIO
 
 import attrs
@@ -47,7 +48,7 @@ _SECRET = re.compile(r"passw|secret|credential|token|response|challenge|private"
 _TAKEN = frozenset({"event", "time", "system", "message", "format", "isError", "why", "level"})
 # What is shown as it is: printable ASCII without space, quote, backslash and equals sign.
 _PLAIN = rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE}}}"
-_SIMPLE = frozenset({str, int, float, type(None)})
+_SIMPLE = frozenset({str, int, float, NoneType})
 _NEEDS_QUOTES = re.compile(r'[\s"=]')
 
 
@@ -91,10 +92,13 @@ class Event:
         """The text, where all fields are there and none needs care; most events are like that."""
         if not fields or tuple(fields) != self.fields:
             return None
-        if not {*map(type, fields.values())} <= _SIMPLE:
+        values = tuple(fields.values())
+        kinds = {*map(type, values)}
+        if not kinds <= _SIMPLE:
             return None
-        values = ["-" if value is None else value for value in fields.values()]
-        text = self._template % tuple(values)
+        if NoneType in kinds:
+            values = tuple(["-" if value is None else value for value in values])
+        text = self._template % values
         return text if self._isPlain(text) else None
 
 

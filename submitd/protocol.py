@@ -127,7 +127,7 @@ class SubmissionProtocol(Protocol):
         self._transport = transport = cast(Any, self.transport)
         session = self._session()
         self.dialogue = Dialogue(self.factory.rules, session, self._moved)
-        connections = self.factory.connections
+        self._connections = connections = self.factory.connections
         self._heard = connections.now
         self._began = self._clock.seconds()
         hasRoom = connections.hasRoom(self.remoteAddress)
@@ -244,7 +244,7 @@ class SubmissionProtocol(Protocol):
             return False
         line = self._buffer[self._at : end]
         self._at = end + 2
-        self._heard = self.factory.connections.now
+        self._heard = self._connections.now
         if self._skipped:
             beginning, self._skipped = self._skipped, b""
             self._give(self.dialogue.lineTooLong(beginning))
@@ -266,7 +266,7 @@ class SubmissionProtocol(Protocol):
     def _takeOctets(self) -> None:
         data = self._buffer[self._at :] if self._at else self._buffer
         self._buffer, self._at = b"", 0
-        self._heard = self.factory.connections.now
+        self._heard = self._connections.now
         outcome, rest = self.dialogue.dataReceived(data)
         if rest is not None:
             self._buffer = rest
@@ -323,8 +323,9 @@ class SubmissionProtocol(Protocol):
     def _flush(self) -> None:
         """Write the replies there are, and do what the dialogue's state asks for behind them."""
         if self._replies and not self._closing:
-            replies, self._replies = self._replies, []
-            self._transport.write(replies[0] if len(replies) == 1 else b"".join(replies))
+            octets = b"".join(self._replies)  # no copy of a single one
+            self._replies.clear()
+            self._transport.write(octets)
         state = self.dialogue.state
         if state is TLS and not self._securing:
             self._securing = True
@@ -337,7 +338,7 @@ class SubmissionProtocol(Protocol):
 
     def _close(self) -> None:
         self._closing = True
-        self._heard = self.factory.connections.now
+        self._heard = self._connections.now
         # A registered producer would keep loseConnection waiting for ever.
         self._transport.unregisterProducer()
         self._transport.loseConnection()

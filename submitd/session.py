@@ -197,10 +197,12 @@ class Session:
         """The protocol word of the Received field (RFC 3848, RFC 6531 4.3), such as ``ESMTPSA``."""
         if self.openingCommand == "HELO":
             return "SMTP"
-        lmtp = self.openingCommand == "LHLO"
-        utf8 = self.envelope is not None and self.envelope.smtpUtf8
-        base = ("UTF8LMTP" if lmtp else "UTF8SMTP") if utf8 else ("LMTP" if lmtp else "ESMTP")
-        return base + ("S" if self.secure else "") + ("A" if self.user is not None else "")
+        word = "LMTP" if self.openingCommand == "LHLO" else "ESMTP"
+        if self.envelope is not None and self.envelope.smtpUtf8:
+            word = "UTF8LMTP" if word == "LMTP" else "UTF8SMTP"
+        if self.secure:
+            word += "S"
+        return word if self.user is None else word + "A"
 
     @property
     def ends(self) -> Ends:

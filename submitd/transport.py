@@ -161,17 +161,19 @@ class Server(tcp.Server):
         """
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
-        if not self._writable or not data:
+        if not data or not self._writable:
             return
         # A pull producer is asked for more from doWrite, so its octets have to go that way.
-        pulling = self.producer is not None and not self.streamingProducer
+        pulling = not self.streamingProducer and self.producer is not None
         if self._queue or pulling or self._phase is HANDSHAKE:
             self._enqueue(data)
             return
         sent = self._send(data)
+        if sent == len(data):  # most of the time
+            return
         if isinstance(sent, Exception):
             self._loseSoon(sent)
-        elif sent < len(data):
+        else:
             self._enqueue(memoryview(data)[sent:])
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
@@ -181,13 +183,9 @@ class Server(tcp.Server):
     @property
     def _writable(self) -> bool:
         """Whether octets are still taken; a producer may finish after loseConnection."""
-        return (
-            bool(self.connected)
-            and not self._aborting
-            and not self._writeDisconnected
-            and self._phase is not SHUT
-            and (not self.disconnecting or self.producer is not None)
-        )
+        if self.disconnecting and self.producer is None:
+            return False
+        return not self._aborting and not self._writeDisconnected and self._phase is not SHUT
 
     def _enqueue(self, data: bytes | memoryview) -> None:
         self._queue += data
@@ -291,29 +289,24 @@ class Server(tcp.Server):
     @property
     def _receptive(self) -> bool:
         """Whether the protocol wants, and may have, what arrives."""
-        return (
-            not self._paused
-            and not self.disconnecting
-            and not self._aborting
-            and not self._ended
-            and bool(self.connected)
-            and (self._phase is CLEAR or self._phase is SECURE)
-        )
+        if self._paused or self.disconnecting or self._aborting or self._ended:
+            return False
+        return self._phase is CLEAR or self._phase is SECURE
 
     def doRead(self) -> Exception | None:  # type: ignore[override]
         """Something has arrived."""
-        if self._phase is HANDSHAKE:
-            return self._handshake()
-        if self._phase is SHUT:
-            return self._discard()
         if self._writeWantsRead:
             failed = self.doWrite()
             if failed is not None:
                 return failed
         if self._receptive:
             return self._readClear() if self._tls is None else self._readTLS(self._tls)
+        if self._phase is HANDSHAKE:
+            return self._handshake()
+        if self._phase is SHUT:
+            return self._discard()
         # Here, and not in pauseProducing: a pause that ends before anything comes costs nothing.
-        if self._phase is not SHUT and not self._writeWantsRead:
+        if not self._writeWantsRead:
             self.stopReading()
         return None
 
@@ -339,7 +332,8 @@ class Server(tcp.Server):
     def _readClear(self) -> Exception | None:
         if self._wanted is not None:
             return self._readWanted(self._wanted)
-        for _ in range(READ_LIMIT // CHUNK):
+        left = READ_LIMIT
+        while left > 0:
             try:
                 data = self.socket.recv(CHUNK)
             except BlockingIOError:
@@ -351,6 +345,7 @@ class Server(tcp.Server):
             self.protocol.dataReceived(data)
             if len(data) < CHUNK or not self._receptive:
                 return None
+            left -= CHUNK
         return None
 
     def _readTLS(self, tls: SSL.Connection) -> Exception | None:

@@ -63,10 +63,20 @@ class Mailbox:
     :param localPart: without quotes or backslashes.
     :param domain: as it was given: U-labels, A-labels, or a literal such as ``[192.0.2.1]``; empty
         for ``<Postmaster>`` alone (RFC 5321 4.5.1).
+    :ivar isAscii: whether it can be sent without SMTPUTF8 (RFC 6531).
     """
 
     localPart: str
     domain: str
+    # Made once: the mailboxes of ordinary commands are kept, and are asked for both each time.
+    isAscii: bool = attrs.field(init=False, eq=False, repr=False)
+    _text: str = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        local = _written(self.localPart)
+        text = f"{local}@{self.domain}" if self.domain else local
+        object.__setattr__(self, "_text", text)
+        object.__setattr__(self, "isAscii", text.isascii())
 
     @classmethod
     def parse(cls, data: bytes) -> Mailbox:
@@ -79,14 +89,8 @@ class Mailbox:
         except ValueError as error:
             raise badRecipient(error) from None
 
-    @property
-    def isAscii(self) -> bool:
-        """Whether it can be sent without SMTPUTF8 (RFC 6531)."""
-        return self.localPart.isascii() and self.domain.isascii()
-
     def __str__(self) -> str:
-        local = _written(self.localPart)
-        return f"{local}@{self.domain}" if self.domain else local
+        return self._text
 
     def __bytes__(self) -> bytes:
         return str(self).encode("utf-8")
