@@ -199,12 +199,22 @@ def _opened(
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0
     incoming = IncomingMessage(
-        sink, limits.messageSize, headerLimit, now, _review(dialogue, envelope), limits.headerSize
+        sink,
+        limits.messageSize,
+        headerLimit,
+        now,
+        _review(dialogue, envelope),
+        limits.headerSize,
+        dialogue.rules.limited,
     )
+    try:
+        field = _traceField(dialogue, envelope)
+    except Exception:
+        incoming.abort()
+        raise
     envelope.message = incoming
     dialogue.incoming = incoming
-    waiting = incoming.trace(_traceField(dialogue, envelope))
-    return dialogue.after(waiting, then, dialogue, incoming)
+    return dialogue.after(incoming.trace(field), then, dialogue, incoming)
 
 
 def _review(dialogue: Dialogue, envelope: Envelope) -> Review | None:
@@ -235,10 +245,7 @@ def _finish(dialogue: Dialogue, envelope: Envelope) -> Outcome:
     incoming = dialogue.incoming
     assert incoming is not None
     lookForBroken(dialogue, incoming)
-    waiting = incoming.finish()
-    if waiting is not None:
-        dialogue.limited(waiting).addErrback(incoming.fail)
-    return dialogue.after(waiting, _received, dialogue, envelope, incoming)
+    return dialogue.after(incoming.finish(), _received, dialogue, envelope, incoming)
 
 
 def _received(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> Outcome:

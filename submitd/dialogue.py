@@ -112,6 +112,14 @@ class Rules:
         hidden = extension.keyword in self.submission.hiddenExtensions
         return not hidden and all(row.name not in self.disabled for row, _ in extension.verbs)
 
+    def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
+        """The same Deferred, which now fails with 451 when it takes longer than a stage may."""
+        limit = self.submission.limits.stage
+        # What has fired already needs no call later, which would have to be cancelled.
+        if limit and (waiting.paused or not waiting.called):
+            waiting.addTimeout(limit, self.submission.clock)
+        return waiting
+
 
 def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism]:
     """The mechanisms whose credentials the Portal has a checker for."""
@@ -287,18 +295,25 @@ class Dialogue:
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not (self.incoming is not None and self.incoming.committing):
             # A commit under way runs to its end: half of one would be worse than a duplicate.
-            waiting.cancel()
+            self._tell("what was waited for, to give up", waiting.cancel)
         self._logOut()
         if self.incoming is not None:
             self.incoming.abort()
-        self.pipeline.close.tell(self.session, reason, failed=self._observerFailed)
+        self.pipeline.close.tell(self.session, reason, failed=self._failedToHear)
 
     def _logOut(self) -> None:
         logout, self.logout = self.logout, None
         if logout is not None:
-            logout()
+            self._tell("logout", logout)
 
-    def _observerFailed(self, origin: str) -> None:
+    def _tell(self, origin: str, call: Callable[[], object]) -> None:
+        """Call somebody who cannot object, and whose failure must not keep others from hearing."""
+        try:
+            call()
+        except Exception:
+            self._failedToHear(origin)
+
+    def _failedToHear(self, origin: str) -> None:
         events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=Failure())
 
     # Commands.
@@ -407,11 +422,16 @@ class Dialogue:
         payload, atEnd, rest = self.decoder.feed(data)
         incoming = self.incoming
         waiting = incoming.dataReceived(payload) if payload and incoming is not None else None
-        if waiting is not None and incoming is not None:
-            self.limited(waiting).addErrback(incoming.fail)
-        if not atEnd:
-            return waiting, None
-        return self._guarded(self.after, waiting, self.atEnd, self), rest
+        if atEnd:
+            return self._guarded(self.after, waiting, self.atEnd, self), rest
+        if waiting is not None:
+            self._waiting = waiting
+            waiting.addCallback(self._readOn)
+        return waiting, None
+
+    def _readOn(self, _: object) -> None:
+        """The delivery has taken a chunk; whatever it says to that is no answer to the client."""
+        self._waiting = None
 
     def join(self, user: ISubmitter) -> None:
         """Somebody has logged in: the avatar takes part where it is a policy or a delivery."""
@@ -461,12 +481,8 @@ class Dialogue:
         return then(*arguments)
 
     def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
-        """The same Deferred, which now fails with 451 when it takes longer than a stage may."""
-        limit = self.submission.limits.stage
-        # What has fired already needs no call later, which would have to be cancelled.
-        if limit and (waiting.paused or not waiting.called):
-            waiting.addTimeout(limit, self.submission.clock)
-        return waiting
+        """See :meth:`Rules.limited`."""
+        return self.rules.limited(waiting)
 
     def _guarded(self, run: Callable[..., Outcome], *arguments: Any) -> Outcome:
         """Run something that ends in a reply, and turn all that goes wrong into one."""

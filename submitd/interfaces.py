@@ -227,7 +227,9 @@ class IDelivery(Interface):
     ) -> IMessage | Deferred[IMessage] | Coroutine[Any, Any, IMessage]:
         """Begin to take a message; before 354.
 
-        :return: an :class:`IMessage`, or a Deferred or coroutine of one.
+        :return: an :class:`IMessage`, or a Deferred or coroutine of one.  It is cancelled when it
+            takes too long, or when the client has gone: what it had begun by then is its own to
+            clear away, for Twisted throws away what a cancelled Deferred is given later.
         :raise Refused: when it cannot be taken now.
         """
 

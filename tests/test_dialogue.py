@@ -250,6 +250,21 @@ class MessageTests(SynchronousTestCase):
         self.assertTrue(first.startswith(b"Received: by me\r\nSubject"))
         self.assertTrue(second.startswith(b"Received: from c"))
 
+    def test_brokenTrace(self) -> None:
+        """Where the trace field cannot be had, the delivery is told to drop what it has begun."""
+
+        @implementer(ITraceField)
+        class Tracing(MemoryDelivery):
+            def receivedField(self, session: Any, envelope: Any) -> bytes | None:
+                raise RuntimeError("no field")
+
+        delivery = Tracing()
+        talk = Conversation(openly(delivery=delivery))
+        said = talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        self.assertEqual(said.split("\n")[-1][:9], "451 4.3.0")
+        self.assertEqual([message.state for message in delivery.begun], ["aborted"])
+        self.flushLoggedErrors(RuntimeError)
+
 
 class MessagePolicyTests(SynchronousTestCase):
     """The stages around the message."""

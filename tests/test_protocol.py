@@ -276,6 +276,60 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(delivery.begun[0].state, "aborted")
         self.flushLoggedErrors()
 
+    def test_slowFromTheStart(self) -> None:
+        """A delivery that never takes our own trace field does not keep DATA waiting for ever."""
+        clock = Clock()
+        delivery = MemoryDelivery(onChunk=lambda message, chunk: Deferred())
+        talk = Conversation(openly(delivery=delivery, clock=clock))
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        clock.advance(60)
+        self.assertEqual(talk.transport.taken()[:3], b"354")
+        self.assertEqual(talk.send(b"one\r\n.\r\n")[:9], b"451 4.3.0")
+        self.assertEqual(delivery.begun[0].state, "aborted")
+        self.assertEqual(clock.getDelayedCalls(), [])
+        [logged] = self.flushLoggedErrors()
+        self.assertIn("60", str(logged.value))
+
+    def test_saysSomething(self) -> None:
+        """What a delivery's Deferred fires with between two chunks is nobody's answer."""
+        waits: list[Deferred[Any]] = []
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery)
+        delivery.onChunk = waitingFor(waits)
+        talk.send(b"one\r\n")
+        waits[0].callback(5)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertEqual(talk.send(b".\r\n")[:6], b"250 2.")
+
+    def test_clientGoneInBetween(self) -> None:
+        """What is waited for between two chunks is given up with its client."""
+        clock = Clock()
+        cancelled: list[object] = []
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery, clock=clock)
+        delivery.onChunk = lambda message, chunk: Deferred(cancelled.append)
+        talk.send(b"one\r\n")
+        talk.lose()
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(delivery.begun[0].state, "aborted")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_clientGoneAndNobodyListens(self) -> None:
+        """Who raises when the client has gone does not keep the others from hearing of it."""
+
+        def broken(*arguments: Any) -> None:
+            raise RuntimeError("broken")
+
+        delivery = MemoryDelivery()
+        talk = self.begin(delivery)
+        delivery.onChunk = lambda message, chunk: Deferred(broken)
+        talk.send(b"one\r\n")
+        talk.protocol.dialogue.logout = broken
+        talk.lose()
+        self.assertEqual(delivery.begun[0].state, "aborted")
+        self.assertEqual(len(talk.factory.connections), 0)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+
     def test_clientGone(self) -> None:
         """A client that goes away in the middle leaves nothing behind."""
         delivery = MemoryDelivery()

@@ -135,12 +135,13 @@ def _discard(dialogue: Dialogue, chunk: Chunk, refused: Refused) -> Outcome:
     if refused.reply.code == 421:
         raise refused  # it closes, so nothing is read any more
     before, recipients = dialogue.state, _recipients(dialogue)
-    refused.transaction = dialogue.transaction()
+    told = Refused(refused.reply, refused.cause)  # a policy may raise one object for many
+    told.origin, told.transaction = refused.origin, dialogue.transaction()
     dialogue.reset()
     state = State.GREETED if before is State.GREETED else State.READY
-    remembered = (refused, recipients) if recipients and not chunk.last else None
+    remembered = (told, recipients) if recipients and not chunk.last else None
     count = recipients if chunk.last and dialogue.submission.lmtp else 1
-    end = functools.partial(_discarded, refused, state, remembered, count)
+    end = functools.partial(_discarded, told, state, remembered, count)
     return dialogue.beginChunk(ChunkDecoder(chunk.size), chunk.size, end)
 
 

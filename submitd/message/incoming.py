@@ -32,7 +32,13 @@ HEADER_TOO_LARGE = Reply(552, "5.3.4", "Header section exceeds the fixed limit")
 
 Review = Callable[[Header], "Deferred[None] | None"]
 
+Limited = Callable[[Deferred[Any]], Deferred[Any]]
+
 _HEADER_END = b"\r\n\r\n"
+
+
+def _unlimited(waiting: Deferred[Any]) -> Deferred[Any]:
+    return waiting
 
 
 @implementer(IReceivedMessage)
@@ -46,6 +52,8 @@ class IncomingMessage:
     :param review: has the policies look at the header section before it goes on; ``None`` where
         there are none, and nothing is held back.
     :param reviewLimit: the largest header section that they are shown, in octets; 0 for no limit.
+    :param limited: has a Deferred of the delivery, or of those that look at the body, fail when it
+        takes too long.
     :ivar problem: why the message cannot be kept: a ``Refused`` or any other exception, or
         ``None`` while all is well.
     :ivar committing: whether the delivery was told to commit; then nothing is aborted any more.
@@ -60,6 +68,7 @@ class IncomingMessage:
         began: float = 0.0,
         review: Review | None = None,
         reviewLimit: int = 0,
+        limited: Limited = _unlimited,
     ) -> None:
         self.began = began
         self.byteLength = 0
@@ -73,6 +82,7 @@ class IncomingMessage:
         self._headOpen = headerLimit > 0
         self._review = review
         self._reviewLimit = reviewLimit
+        self._limited = limited
         self._held = bytearray()
         self._body: BodyPath | None = None
         self.committing = False
@@ -118,7 +128,10 @@ class IncomingMessage:
         return self._pass(field)
 
     def dataReceived(self, chunk: bytes) -> Deferred[None] | None:
-        """Take octets of the message; a Deferred asks for time before the next ones."""
+        """Take octets of the message; a Deferred asks for time before the next ones.
+
+        :return: what it fires with means nothing, and it does not fail.
+        """
         self.byteLength += len(chunk)
         if self.problem is not None:
             return None
@@ -191,7 +204,7 @@ class IncomingMessage:
         except Exception:
             self.fail(Failure())
             return None
-        return None if waiting is None else waiting.addErrback(self.fail)
+        return None if waiting is None else self._limited(waiting).addErrback(self.fail)
 
     def _forwardOrRaise(self, chunk: bytes) -> Deferred[None] | None:
         """For those who wait to know: what comes to nothing is an exception to them."""
@@ -228,7 +241,7 @@ class IncomingMessage:
         except Exception:
             self.fail(Failure())
             return None
-        return None if waiting is None else waiting.addErrback(self.fail)
+        return None if waiting is None else self._limited(waiting).addErrback(self.fail)
 
     def fail(self, problem: Failure) -> None:
         """Note why the message cannot be kept, and have the delivery drop it; the first wins."""

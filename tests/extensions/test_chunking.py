@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -154,6 +155,19 @@ class RefusedTests(ExtensionTestCase):
     def test_policy(self) -> None:
         """A policy that refuses at the first chunk."""
         self.refused(b"550 5.7.1 Not you", policies=[DataPolicy(refuse)])
+
+    def test_oneForMany(self) -> None:
+        """One refusal that is raised again for another transaction tells of that one."""
+        talk = self.talk(policies=[DataPolicy(refuse)])
+        self.begin().send(b"BDAT 0\r\n")
+        dialogue = talk.protocol.dialogue
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        talk.say("MAIL FROM:<other@example.com>", "RCPT TO:<b@example.org>", "DATA")
+        [event] = [each for each in logged if each.get("event") == "refused"]
+        self.assertEqual(event["sender"], "<other@example.com>")
+        self.assertEqual(event["id"], f"{dialogue.session.id}-2")
 
     def test_policyLater(self) -> None:
         """A policy that refuses after a while."""

@@ -13,7 +13,7 @@ from submitd.interfaces import IHeaderPolicy, IMessagePolicy, ISubmitter
 from submitd.message.header import Header
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
-from tests.fixtures import Conversation, MemoryDelivery, makeSubmission
+from tests.fixtures import Conversation, MemoryDelivery, makeSubmission, waitingFor
 
 NO = Reply(550, "5.6.0", "No")
 
@@ -99,6 +99,20 @@ class ReviewTests(SynchronousTestCase):
             self.assertEqual(talk.say(*lines, ".")[:3], "250")
             self.assertEqual([header.octets for header in policy.seen], [octets])
             self.assertEqual(self.delivery.messages[0].text, octets)
+
+    def test_eachTakesItsTime(self) -> None:
+        """The limit is one policy's, and not that of all together; a client that goes ends it."""
+        waits: list[Deferred[None]] = []
+        talk = self.talk(*(Reviewer(waitingFor(waits)) for _ in range(2)))
+        talk.say("DATA", "Subject: x", "", "body")
+        for waited in range(2):
+            self.clock.advance(40)
+            waits[waited].callback(None)
+        self.assertEqual(talk.say(".")[:3], "250")
+        talk.say("MAIL FROM:<a@b.example>", "RCPT TO:<x@y.example>", "DATA", "", "body")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        talk.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_waiting(self) -> None:
         """While a policy waits the client is not read; then the message goes on."""
