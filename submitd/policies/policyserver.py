@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
+from submitd.turns import Turns
 from submitd.wire.policyrequest import Action, AnswerError, AnswerReader
 
 # Seconds in which nobody connects after an attempt that has failed.
@@ -71,7 +72,7 @@ class PolicyServer:
         self._endpoint = endpoint
         self._clock = clock
         self._timeout = timeout
-        self._turns = DeferredSemaphore(connections)
+        self._turns = Turns(connections)
         self._idle: list[Line] = []
         self._notBefore = 0.0
         self._closed = False

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import DeferredSemaphore
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -33,6 +32,7 @@ from submitd.relay.mx import MailExchangers, NoHosts
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.routes import RelaySettings, Route
 from submitd.relay.states import State
+from submitd.turns import Turns
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
 Read = Callable[[], IBody]
@@ -131,7 +131,7 @@ class Destination:
         self._domain = domain
         self._requireTLS = requireTLS
         self._means = means
-        self._slots = DeferredSemaphore(max(1, means.settings.connections))
+        self._turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
         self._busy = 0
         self._deadUntil = 0.0
@@ -147,11 +147,11 @@ class Destination:
         """See :meth:`Hop.deliver`."""
         self._busy += 1
         try:
-            await self._slots.acquire()
+            await self._turns.acquire()
             try:
                 return await self._deliver(message, read)
             finally:
-                self._slots.release()
+                self._turns.release()
         finally:
             self._busy -= 1
 

@@ -47,6 +47,15 @@ class PolicyServerTests(SynchronousTestCase):
             self.good()
         self.assertEqual(len(self.endpoint.lines), 1)
 
+    def test_awayForMany(self) -> None:
+        """Hundreds that wait for a server that is not there all hear of it."""
+        self.endpoint.isSlow = True
+        asking = [self.ask() for _ in range(500)]
+        for opening in self.endpoint.opening:
+            opening.errback(ConnectionRefusedError())
+        for each in asking:
+            self.failureResultOf(each, Unavailable)
+
     def test_turns(self) -> None:
         """Two are asked at a time; the third waits for its turn and gets its own answer."""
         asking = [self.ask() for _ in range(3)]

@@ -176,6 +176,13 @@ class TroubleTests(HopCase):
         self.assertEqual(result(outcomes), ("delayed", 451, "4.4.1"))
         self.assertFalse(outcomes[0].isRemote)
 
+    async def test_nobodyForMany(self) -> None:
+        """Hundreds that wait for a next hop that is not there all hear of it."""
+        hop = self.destination(port=1, backoff=Seconds(60.0), connections=2)
+        waiting = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(500)]
+        for outcomes in await gatherResults(waiting):
+            self.assertEqual(result(outcomes), ("delayed", 451, "4.4.1"))
+
     async def test_refusesAll(self) -> None:
         """554 in place of a greeting bounces nobody's mail, now or for the next one."""
         self.server.greeting = "554 5.7.1 go away"

@@ -1,0 +1,69 @@
+"""Tests of :mod:`submitd.turns`."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd.turns import Turns
+
+
+class TurnsTests(SynchronousTestCase):
+    """So many at once, and the others in their order."""
+
+    def setUp(self) -> None:
+        self.turns = Turns(2)
+        self.had: list[int] = []
+
+    def wait(self, *numbers: int) -> list[Deferred[None]]:
+        """Have these wait for their turns."""
+        return [
+            self.turns.acquire().addCallback(lambda _, number=number: self.had.append(number))
+            for number in numbers
+        ]
+
+    def test_order(self) -> None:
+        """Two have a turn at once; each that is given back is the next one's."""
+        self.wait(1, 2, 3, 4)
+        self.assertEqual(self.had, [1, 2])
+        self.turns.release()
+        self.assertEqual(self.had, [1, 2, 3])
+        self.turns.release()
+        self.turns.release()
+        self.wait(5)
+        self.assertEqual(self.had, [1, 2, 3, 4, 5])
+
+    def test_cancelled(self) -> None:
+        """Who does not wait any more is passed over."""
+        _, _, third, _ = self.wait(1, 2, 3, 4)
+        third.cancel()
+        self.failureResultOf(third, CancelledError)
+        self.turns.release()
+        self.assertEqual(self.had, [1, 2, 4])
+
+    def test_notWithinEachOther(self) -> None:
+        """However many end at once, none is begun within another one."""
+        deep: list[int] = []
+
+        def end(_: None) -> None:
+            deep.append(len(_frames()))
+            self.turns.release()
+
+        self.wait(1, 2)
+        waiting = [self.turns.acquire().addCallback(end) for _ in range(2000)]
+        self.turns.release()
+        self.assertEqual(len(deep), 2000)
+        self.assertEqual(len(set(deep)), 1)
+        for each in waiting:
+            self.assertIsNone(self.successResultOf(each))
+
+
+def _frames() -> list[object]:
+    found = []
+    frame = sys._getframe()
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
