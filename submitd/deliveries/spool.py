@@ -6,8 +6,9 @@ disk.  Only when that is done does :meth:`SpooledMessage.eomReceived` fire.  Up 
 base while the client waits, where nobody sees them before the end, so a message of any size takes
 the same memory.
 
-The same submission (login, Message-ID, sender, recipients, every octet) within the window is
-answered with the first queue id, and kept once: a client whose 250 was lost on the way sends again.
+The same submission (login, Message-ID, sender, recipients, what was asked for each of them, every
+octet) within the window is answered with the first queue id, and kept once: a client whose 250 was
+lost on the way sends again.
 A message without a Message-ID is never taken for another.
 
 A full disk is 452 4.3.1, any other failure 451 4.3.0.  After either, and after an abort, nothing of
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,11 @@ class SpooledMessage:
         """What is equal for the same submission alone; the content has its Message-ID in it."""
         envelope = self._envelope
         who = self._login or f"[{self._session.remoteAddress}]"
-        recipients = sorted([sameAddress(each.mailbox) for each in envelope.recipients])
-        told = repr((who, str(envelope.reversePath), recipients, self._digest.digest()))
+        sender = (str(envelope.reversePath), _asked(envelope.parameters))
+        recipients = sorted(
+            [(sameAddress(each.mailbox), _asked(each.parameters)) for each in envelope.recipients]
+        )
+        told = repr((who, sender, recipients, self._digest.digest()))
         return hashlib.blake2b(told.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
     def _accepted(self, accepted: Accepted) -> Outcome:
@@ -244,6 +248,13 @@ class SpooledMessage:
         if self._uploaded:
             # When this fails as well, the chunks are cleared away later.
             self._queue.abandon(self._envelope.id).addErrback(lambda _: None)
+
+
+def _asked(parameters: Mapping[str, str | None]) -> str:
+    """What is the same where the same was asked for; the size says nothing of that."""
+    if not parameters:
+        return ""
+    return repr(sorted([each for each in parameters.items() if each[0] != "SIZE"]))
 
 
 def _nothing(_: object) -> None:

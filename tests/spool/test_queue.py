@@ -489,6 +489,14 @@ class QueueTests:
         self.successResultOf(self.queue.change(Action.DELETE, Filter(ids=("B-1",)), "root"))
         self.assertEqual(self.send("C-1", text=self.MAIL), "C-1")
 
+    def sendAsking(self: Any, id: str, **parameters: str | None) -> str:
+        """Submit the message with parameters of MAIL."""
+        message = self.begin(id)
+        message._envelope.parameters.update(parameters)
+        message.dataReceived(self.MAIL)
+        kept: str = self.successResultOf(message.eomReceived())
+        return kept
+
     def test_notRepeated(self: Any) -> None:
         """Whatever differs is another submission; without a Message-ID every one is."""
         self.send("A-1", text=self.MAIL)
@@ -503,6 +511,10 @@ class QueueTests:
         for at, other in enumerate(others):
             self.assertEqual(self.send(f"B-{at}", **other), f"B-{at}")
         self.assertEqual(self.send("C-1", "carol@example.net", text=self.MAIL), "C-1")
+        for at, asked in enumerate(({"REQUIRETLS": None}, {"HOLDFOR": "60"}, {"HOLDFOR": "61"})):
+            self.assertEqual(self.sendAsking(f"P-{at}", **asked), f"P-{at}")
+        self.assertEqual(self.sendAsking("P-3", HOLDFOR="61", SIZE="100"), "P-2")
+        self.assertEqual(self.sendAsking("P-4"), "A-1")
         self.assertEqual(self.send("D-1", text=self.MAIL, spool=self.makeSpool(window=0.0)), "D-1")
 
     # Damage.
