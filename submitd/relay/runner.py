@@ -85,13 +85,21 @@ class Part:
     :param hop: the next hop; ``None`` when there is no route.
     :param recipients: with the lease of each.
     :ivar isBegun: whether the message has begun to go out.
+    :ivar isStopped: whether it was told to end.
     """
 
     key: Key
     hop: Hop | None
     recipients: list[tuple[Lease, QueuedRecipient]]
     isBegun: bool = False
+    isStopped: bool = False
     running: Deferred[None] | None = None
+
+    def stop(self) -> None:
+        """Break it off."""
+        self.isStopped = True
+        if self.running is not None:
+            self.running.cancel()
 
     @property
     def message(self) -> QueuedMessage:
@@ -201,12 +209,11 @@ class Runner:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         for part in list(self._parts):
-            if not part.isBegun and part.running is not None:
-                part.running.cancel()
+            if not part.isBegun:
+                part.stop()
         await self._ended(drain)
         for part in list(self._parts):
-            if part.running is not None:
-                part.running.cancel()
+            part.stop()
         await self._ended(PATIENCE)
         if self._extending.running:
             self._extending.stop()
@@ -481,6 +488,8 @@ class Runner:
             # Given back it would be due at once, and fail at once, for ever.
             self._unexpected(Failure())
             outcomes = _delayed(recipients, LOCAL_ERROR)
+        if part.isStopped and not part.isBegun:
+            raise CancelledError  # an endpoint that is cancelled may call that a failure to connect
         for recipient, outcome in zip(recipients, outcomes, strict=True):
             _logAttempt(message, recipient, outcome, self._clock.seconds() - begun)
         return outcomes

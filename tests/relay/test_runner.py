@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from submitd.extensions.deliverby import DeliverBy
@@ -757,6 +758,20 @@ class QueueTests(RunnerCase):
         self.assertEqual(self.states("M2")[0][:2], ("queued", 0))
         self.assertEqual([work.message.id for work in self.lease()], ["M2"])
         self.assertEqual(self.hop.closed, 1)
+
+    def test_stopWhileConnecting(self) -> None:
+        """A connection that is broken off at the end is no attempt, whatever its endpoint says."""
+
+        async def deliver(message: Outgoing, read: Callable[[], IBody]) -> tuple[Outcome, ...]:
+            with contextlib.suppress(CancelledError):
+                await Deferred()
+            return (Outcome(Result.DELAYED, LOCAL_ERROR, isRemote=False),)
+
+        self.patch(self.hop, "deliver", deliver)
+        self.send("M1")
+        self.run_()
+        self.stop()
+        self.assertEqual(self.states("M1")[0][:2], ("queued", 0))
 
     def test_stopBreaksOff(self) -> None:
         """What is not finished when the time is over is broken off and given back."""
