@@ -47,6 +47,7 @@ from submitd.wire.reply import (
     LINE_TOO_LONG,
     LOCAL_ERROR,
     LOGIN_REQUIRED,
+    NOT_HTTP,
     NOT_IMPLEMENTED,
     OUT_OF_STEP,
     PROXY_UNEXPECTED,
@@ -75,6 +76,9 @@ T = TypeVar("T")
 MAX_COMMAND_LINE = 2048
 # RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
 MAX_AUTH_LINE = 12288 + 32
+
+# A browser can be made to send commands in the body of a request: nothing behind one is read.
+_HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"})
 
 
 class Rules:
@@ -192,7 +196,10 @@ class Dialogue:
     def startOver(self) -> None:
         """Forget all that was said; what follows is :meth:`greet` (XCLIENT)."""
         self.reset()
-        self.session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
+        session = self.session
+        session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
+        # What one client did wrong is not the next one's fault.
+        session.commands = session.unrecognized = session.loginFailures = self._refusals = 0
         self._forget()
         self.state = CONNECTED
 
@@ -353,6 +360,8 @@ class Dialogue:
         return run(self, argument)
 
     def _unknown(self, verb: bytes) -> Refused:
+        if verb in _HTTP:
+            return Refused(NOT_HTTP, "an HTTP request")
         if verb == b"PROXY":
             return Refused(PROXY_UNEXPECTED, "PROXY header from a peer that is not trusted")
         self._raiseObjection()

@@ -114,7 +114,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(b"DATA", frozenset({State.RCPT}), "DATA", False, False, False),
     Verb(b"RSET", ANY, "RSET", argument=False),
     Verb(b"NOOP", ANY, "NOOP [<text>]"),
-    Verb(b"VRFY", INTRODUCED, "VRFY <text>", False, False, True),
+    Verb(b"VRFY", ANY, "VRFY <text>", False, False, True),
     Verb(b"HELP", ANY, "HELP [<verb>]"),
     Verb(b"QUIT", ANY, "QUIT", argument=False),
 )

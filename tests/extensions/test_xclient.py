@@ -17,6 +17,7 @@ from submitd.interfaces import IConnectionPolicy, ILoginPolicy, IReverseResolver
 from submitd.protocol import SubmissionFactory
 from submitd.sasl.credentials import TrustedLogin
 from submitd.session import Session
+from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.network import Networks
 from submitd.wire.reply import Reply
@@ -132,6 +133,16 @@ class XclientTests(SynchronousTestCase):
         self.assertEqual(session.remoteAddress, PROXY)
         self.assertEqual((session.user.avatarId, session.heloName), ("alice", "client.example"))
         self.assertEqual(session.xclient, {})
+
+    def test_countsAnew(self) -> None:
+        """What one client did wrong is not held against the next one."""
+        limits = Limits(loginFailures=2, commandsBeforeLogin=4, unrecognized=2)
+        talk = talkTo(insecureLogin=True, limits=limits)
+        for _ in range(5):
+            said = talk.say("EHLO c", "AUTH PLAIN AGFsaWNlAHdyb25n").split("\n")
+            self.assertEqual(said[-1][:3], "535")
+            said = talk.say("NONSENSE", "XCLIENT ADDR=198.51.100.7").split("\n")
+            self.assertEqual([each[:3] for each in said], ["500", "220"])
 
     def test_logsOut(self) -> None:
         """A login of before is over: it was the proxy's, or another client's."""
