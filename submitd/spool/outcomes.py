@@ -58,12 +58,24 @@ def settle(connection: sa.Connection, settlings: list[Settling]) -> list[None]:
     :raise LeaseLost: when a recipient is somebody else's by now.
     """
     # In one order on all nodes, so that no two of them wait for each other's message.
-    for each in sorted(settlings, key=lambda settling: settling.work.message.id):
+    for each in sorted(_joined(settlings), key=lambda settling: settling.work.message.id):
         _settle(connection, each)
     reports = [report for each in settlings for report in each.reports]
     if reports:
         accepting.accept(connection, reports)
     return [None] * len(settlings)
+
+
+def _joined(settlings: list[Settling]) -> list[Settling]:
+    """Those of one lease as one: each looks at all recipients of its message."""
+    leases: dict[tuple[str, str], Settling] = {}
+    for each in settlings:
+        key = (each.work.message.id, each.work.token)
+        before = leases.get(key)
+        if before is not None:
+            each = attrs.evolve(before, settlements=[*before.settlements, *each.settlements])
+        leases[key] = each
+    return list(leases.values())
 
 
 def _settle(connection: sa.Connection, settling: Settling) -> None:

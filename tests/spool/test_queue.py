@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody, ISpool, ISpoolOperations
-from submitd.spool import accepting, tidying
+from submitd.spool import accepting, outcomes, tidying
 from submitd.spool.records import (
     Action,
     Damaged,
@@ -22,7 +22,7 @@ from submitd.spool.records import (
     State,
 )
 from submitd.wire.errors import Refused
-from tests.spool.support import TRACE, PostgresCase, SpoolCase, makeEnvelope, makeSession
+from tests.spool.support import TRACE, Gate, PostgresCase, SpoolCase, makeEnvelope, makeSession
 
 
 class QueueTests:
@@ -423,6 +423,24 @@ class QueueTests:
         same = self.queue.settle(other, failed, [report])
         self.assertEqual(self.failureResultOf(same).value.reply.code, 451)
         self.assertEqual(self.sql("SELECT DISTINCT state FROM recipient"), [("leased",)])
+
+    def test_settledTogether(self: Any) -> None:
+        """Outcomes of one message that share a commit look at its recipients once."""
+        count = 50
+        self.send("A-1", *[f"r{at}@example.net" for at in range(count)])
+        [work] = self.lease()
+        gate, looks, look = Gate(), [], outcomes._STANDING.run
+        self.patch(self.queue._writer, "_run", gate.run)
+        self.patch(outcomes._STANDING, "run", lambda *given: looks.append(given) or look(*given))
+        settling = [
+            self.queue.settle(work, [Settlement(position=at, state=State.DELIVERED, reply="250")])
+            for at in range(count)
+        ]
+        gate.open()
+        for each in settling:
+            self.assertIsNone(self.successResultOf(each))
+        self.assertEqual(self.sql("SELECT * FROM message"), [])
+        self.assertEqual(len(looks), 2, "for the first one, and for the others")
 
     def test_keep(self: Any) -> None:
         """The record of a finished message is kept as long as was asked for, without its body."""
