@@ -409,7 +409,8 @@ class IExchange(Interface):
 
         :param response: the decoded octets, or ``None`` where AUTH came without an initial
             response.
-        :return: a challenge as bytes, or credentials.
+        :return: a challenge as bytes, or credentials.  Where these have a ``username``, bytes, a
+            failed login is logged and counted under it.
         :raise Refused: when the response is malformed.
         """
 

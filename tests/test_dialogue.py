@@ -8,20 +8,24 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.mail.interfaces import IMessageDelivery
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from submitd.interfaces import (
     IBearerToken,
     IDataPolicy,
     IDelivery,
+    IExchange,
     IHelloPolicy,
     IIdentityPolicy,
     ILoginPolicy,
+    IMechanism,
     IMessagePolicy,
     ISubmitter,
     ITraceField,
@@ -354,6 +358,33 @@ class Checker:
         return self.answer(credentials)
 
 
+class ITicket(Interface):
+    """Credentials of a mechanism of somebody's own: nothing in them is a name."""
+
+
+@implementer(ITicket)
+class Ticket:
+    """One such."""
+
+    def __init__(self, number: bytes) -> None:
+        self.number = number
+
+
+@implementer(IMechanism, IExchange)
+class TicketMechanism:
+    """Takes a ticket's number."""
+
+    name = "X-TICKET"
+    credentialsInterface = ITicket
+    needsTLS = True
+
+    def server(self, hostname: str) -> Any:
+        return self
+
+    def respond(self, response: bytes | None) -> Any:
+        return b"" if response is None else Ticket(response)
+
+
 class LoginTests(SynchronousTestCase):
     """AUTH with the Portal behind it."""
 
@@ -456,8 +487,6 @@ class LoginTests(SynchronousTestCase):
             assert IBearerToken.providedBy(credentials)
             if credentials.token == b"good":
                 return succeed(credentials.username)
-            from twisted.cred.error import UnauthorizedLogin
-
             return fail(UnauthorizedLogin())
 
         talk = self.checkedBy(check, "XOAUTH2")
@@ -466,6 +495,30 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(talk.say(f"AUTH XOAUTH2 {bad}").startswith("334 ey"))
         self.assertEqual(talk.say("")[:9], "535 5.7.8")
         self.assertEqual(talk.say(f"AUTH XOAUTH2 {good}")[:3], "235")
+
+    def test_noUsername(self) -> None:
+        """Credentials need no user name: the checker says who it is."""
+
+        def check(ticket: Any) -> Any:
+            if ticket.number != b"7":
+                raise UnauthorizedLogin("no such ticket")
+            return b"alice"
+
+        def login(number: str, realm: Any) -> tuple[str, Any]:
+            portal = Portal(realm, [Checker(check, ITicket)])
+            talk = self.talk(portal, mechanisms=[TicketMechanism()])
+            return talk.say(f"AUTH X-TICKET {number}")[:3], talk.protocol.dialogue.session.user
+
+        code, user = login("Nw==", SubmissionRealm())
+        self.assertEqual((code, user.avatarId), ("235", "alice"))
+        self.assertEqual(login("OA==", SubmissionRealm()), ("535", None))
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return IMessageDelivery, object(), lambda: None
+
+        code, user = login("Nw==", Realm())  # an avatar of Twisted's tells nobody who it is
+        self.assertEqual((code, user.avatarId), ("235", ""))
 
     def test_tokenRefused(self) -> None:
         """A checker's own status, schemes and scope are what the client reads in the challenge."""

@@ -149,7 +149,7 @@ class Login:
         if identity and not dialogue.pipeline.identity:
             raise UnauthorizedLogin("nobody may act as somebody else: no policy says so")
         login = portal.login(credentials, dialogue.session, *_AVATARS)
-        avatar, logout = _submitter(await dialogue.limited(login), credentials.username)
+        avatar, logout = _submitter(await dialogue.limited(login), _usernameOf(credentials))
         return await self._become(identity, avatar, logout) if identity else (avatar, logout)
 
     async def _become(
@@ -206,7 +206,7 @@ class Login:
             events.LOGIN_FAILED,
             session=session.id,
             peer=session.remoteAddress,
-            user=getattr(credentials, "username", b""),
+            user=_usernameOf(credentials),
             mechanism=self.name,
             cause=str(failure.value),
         )
@@ -239,7 +239,13 @@ class Login:
 def _otherIdentity(credentials: Any) -> bytes:
     """Whom PLAIN asks to act as (RFC 4616 2), if that is not who logs in; else empty."""
     identity: bytes = getattr(credentials, "authorizationId", b"")
-    return b"" if identity == credentials.username else identity
+    return b"" if identity == _usernameOf(credentials) else identity
+
+
+def _usernameOf(credentials: Any) -> bytes:
+    """The name that is tried; empty where a mechanism's own credentials have none."""
+    username: bytes = getattr(credentials, "username", b"")
+    return username
 
 
 def _submitter(avatar: tuple[Any, Any, Any], username: bytes) -> tuple[ISubmitter, Any]:

@@ -287,7 +287,7 @@ class LoginThrottle:
                 peer=session.remoteAddress,
                 scope=wants[at].key.split("/")[1],
                 limit=wants[at].window.text,
-                user=credentials.username,
+                user=getattr(credentials, "username", b""),
             )
 
     def _isNew(self, scope: str, name: str, login: str, secret: bytes) -> bool:
@@ -317,7 +317,8 @@ class LoginThrottle:
 class Attempt:
     """One login.
 
-    :param login: the name that was tried, as a digest: people type passwords in its place.
+    :param login: the name that was tried, as a digest: people type passwords in its place; empty
+        where the credentials have none, which are all not one login.
     :param whence: the address and the network it comes from.
     :ivar isKnown: whether this login is known at this address.
     """
@@ -339,7 +340,7 @@ class Attempt:
     @property
     def others(self) -> Scopes:
         """Where they are counted otherwise."""
-        return {**self.whence, "login": self.login}
+        return {**self.whence, "login": self.login} if self.login else self.whence
 
 
 def _prefix(scope: str, window: Window) -> str:
@@ -353,8 +354,8 @@ def _whence(session: Session) -> Scopes:
 
 def _loginOf(credentials: Any) -> str:
     """The name that is tried, without case, which most back ends do not care for."""
-    username: bytes = credentials.username
-    return hashlib.blake2b(username.lower(), digest_size=16).hexdigest()
+    username: bytes | None = getattr(credentials, "username", None)
+    return "" if username is None else hashlib.blake2b(username.lower(), digest_size=16).hexdigest()
 
 
 def _secretOf(credentials: Any) -> bytes | None:

@@ -150,6 +150,17 @@ class BlockTests(ThrottleTestCase):
             self.fail(login, CAFE if login == "alice" else OTHER, 2)
             self.assertEqual(self.attempt(login, HOME), "login")
 
+    def test_noName(self) -> None:
+        """Credentials without a name are counted by where they come from, and not as one login."""
+        self.policy = self.make(per_login=Rates("2/hour"))
+        for _ in range(3):
+            session = Session(remoteAddress=CAFE)
+            self.policy.loginRequested(session, object())
+            self.policy.loginFailed(session, object(), Failure(UnauthorizedLogin()))
+        self.assertEqual(self.blocked(), [("address", CAFE, "")])
+        self.assertRaises(Refused, self.policy.loginRequested, Session(CAFE), object())
+        self.assertIsNone(self.policy.loginRequested(Session(OTHER), object()))
+
     def test_unix(self) -> None:
         """Without an address there is only the login to count by."""
         self.policy = self.make(per_login=Rates("2/hour"))
