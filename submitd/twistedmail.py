@@ -5,7 +5,8 @@ Such a realm gives avatars that provide ``twisted.mail.smtp.IMessageDelivery``, 
 :class:`~submitd.interfaces.ISubmitter` of it, which is asked at MAIL and RCPT and takes the message
 itself.  It is called as Twisted's server calls it: ``validateFrom((name, address), Address)``,
 ``validateTo(User)``, ``receivedHeader`` once per recipient, then each ``IMessageSMTP`` gets the
-lines without their ends.
+lines without their ends.  What Twisted waits for is waited for here, be it a Deferred or a
+coroutine: ``validateFrom``, ``validateTo`` and ``eomReceived``.  The other methods answer at once.
 
 ``SMTPBadSender``, ``SMTPBadRcpt`` and ``SMTPServerError`` are refusals with their code and text;
 any other exception is 451 4.3.0, where Twisted's server says 550 once the message is there.  When
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from inspect import iscoroutine
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.mail import smtp
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -83,8 +85,8 @@ class Transaction:
     :ivar accepted: each recipient with the address and what makes its message.
     """
 
-    delivery: Any
     helo: tuple[bytes, bytes]
+    delivery: Any = None
     origin: Any = None
     accepted: list[tuple[Recipient, smtp.User, Maker]] = attrs.field(factory=list)
     headerGiven: bool = False
@@ -113,9 +115,13 @@ class TwistedSubmitter:
         :raise Refused: as the avatar says.
         """
         helo = (session.heloName.encode("utf-8"), session.remoteAddress.encode("utf-8"))
-        transaction = Transaction(self.newDelivery(), helo)
+        transaction = Transaction(helo)
         envelope.extensions[_NOTE] = transaction
         origin = _address(smtp.Address, bytes(envelope.reversePath))
+
+        def validate() -> Any:
+            transaction.delivery = self.newDelivery()
+            return transaction.delivery.validateFrom(helo, origin)
 
         def validated(result: Any) -> None:
             if result is None:
@@ -123,7 +129,7 @@ class TwistedSubmitter:
                 raise TypeError("validateFrom gave no address")
             transaction.origin = result
 
-        return _ask(validated, transaction.delivery.validateFrom, helo, origin)
+        return _ask(validated, validate)
 
     def validateTo(
         self, session: Session, envelope: Envelope, recipient: Recipient
@@ -284,6 +290,10 @@ def _ask(
         result = call(*arguments)
     except smtp.SMTPServerError as error:
         raise _translated(error) from error
+    if iscoroutine(result):
+        result = Deferred.fromCoroutine(result)
+    elif isinstance(result, Failure):  # maybeDeferred, by which Twisted asks, takes it for raised
+        result = fail(result)
     if isinstance(result, Deferred):
         return result.addCallbacks(validated, _translateFailure)
     validated(result)

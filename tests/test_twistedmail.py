@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.mail import smtp
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -80,8 +81,15 @@ class Delivery:
             raise smtp.SMTPBadRcpt(user)
         if user.dest.local == b"later":
             return succeed(self.make)
+        if user.dest.local == b"awaited":
+            return self.awaited(user)
         if user.dest.local == b"none":
             return None
+        return self.make
+
+    async def awaited(self, user: smtp.User) -> Any:
+        if user.dest.domain != b"example.org":
+            raise smtp.SMTPBadRcpt(user)
         return self.make
 
     def make(self) -> Target:
@@ -210,18 +218,50 @@ class SenderTests(AdaptTestCase):
         self.rcpt(BOB)
         self.assertEqual(self.avatar.asked[1][2], "other@example.com")
 
+    def test_coroutine(self) -> None:
+        """So may one that is written with async."""
+        waiting: Deferred[Any] = Deferred()
+
+        async def sender(origin: smtp.Address) -> Any:
+            return await waiting
+
+        self.avatar.sender = sender
+        result = self.mail()
+        self.assertNoResult(result)
+        waiting.callback(smtp.Address(b"other@example.com"))
+        self.assertIsNone(self.successResultOf(result))
+        self.rcpt(BOB)
+        self.assertEqual(self.avatar.asked[1][2], "other@example.com")
+
     def test_refused(self) -> None:
-        """SMTPBadSender is a refusal with its code and text, now or later."""
-        for later in (False, True):
+        """SMTPBadSender is a refusal with its code and text, in whatever way it is said."""
 
-            def refuse(origin: smtp.Address, later: bool = later) -> Any:
-                error = smtp.SMTPBadSender(origin, 450, "Not \n today")
-                if later:
-                    return fail(error)
-                raise error
+        def raised(origin: smtp.Address) -> Any:
+            raise smtp.SMTPBadSender(origin, 450, "Not \n today")
 
+        async def coroutine(origin: smtp.Address) -> Any:
+            raised(origin)
+
+        def failed(origin: smtp.Address) -> Any:
+            return maybeDeferred(raised, origin)
+
+        def returned(origin: smtp.Address) -> Any:
+            return Failure(smtp.SMTPBadSender(origin, 450, "Not \n today"))
+
+        for refuse in (raised, coroutine, failed, returned):
             self.avatar.sender = refuse
             self.assertEqual(self.refusal(self.mail), "450 4.1.0 Not ")
+
+    def test_factoryRefuses(self) -> None:
+        """A factory that makes no delivery now refuses in its own words too."""
+
+        def refuse() -> Any:
+            raise smtp.SMTPServerError(452, "Too many")
+
+        factory = Factory()
+        self.submitter = adaptAvatar(smtp.IMessageDeliveryFactory, factory, "alice")
+        self.submitter.newDelivery = refuse
+        self.assertEqual(self.refusal(self.mail), "452 4.0.0 Too many")
 
     def test_refusedWithStatus(self) -> None:
         """An enhanced status in front of the text is taken for what it is, if it fits."""
@@ -279,6 +319,14 @@ class RecipientTests(AdaptTestCase):
         """The avatar may take its time here too."""
         message = self.begin(Mailbox("later", "example.org"))
         self.assertEqual(len(message.targets), 1)
+
+    def test_coroutine(self) -> None:
+        """And may be written with async."""
+        message = self.begin(Mailbox("awaited", "example.org"))
+        self.assertEqual(len(message.targets), 1)
+        recipient = Recipient(Mailbox("awaited", "example.com"))
+        said = self.refusal(self.submitter.validateTo, self.session, self.envelope, recipient)
+        self.assertEqual(said, "550 5.1.0 Cannot receive for specified address")
 
     def test_nothing(self) -> None:
         """An avatar that gives nothing to make a message with has not consented."""
@@ -389,6 +437,17 @@ class EndTests(AdaptTestCase):
         self.assertNoResult(waiting)
         first.callback(None)
         self.assertIsNone(self.successResultOf(waiting))
+
+    def test_coroutine(self) -> None:
+        """A target may be written with async."""
+
+        async def end(error: Exception | None) -> None:
+            if error is not None:
+                raise error
+
+        ends = [end(None), end(smtp.SMTPServerError(552, "Full"))]
+        replies = self.successResultOf(self.end(*ends))
+        self.assertEqual([reply.code for reply in replies], [250, 552])
 
     def test_refused(self) -> None:
         """When all fail, the first one's refusal is the reply."""
