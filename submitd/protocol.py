@@ -26,6 +26,7 @@ from twisted.internet.interfaces import (
     IOpenSSLContextFactory,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -123,7 +124,7 @@ class SubmissionProtocol(Protocol):
     # The connection.
 
     def connectionMade(self) -> None:
-        """Greet, or start TLS and greet behind the handshake."""
+        """Greet, or greet behind the handshake where that comes first."""
         self._transport = transport = cast(Any, self.transport)
         session = self._session()
         self.dialogue = Dialogue(self.factory.rules, session, self._moved)
@@ -135,11 +136,25 @@ class SubmissionProtocol(Protocol):
         transport.registerProducer(_Replies(self), True)
         if not hasRoom:
             self._turnAway()
-        elif self.factory.implicitTLS:
-            self._securing = True
-            transport.startTLS(self.factory.contextFactory)
+        elif self._tlsComesFirst:
+            self._awaitTLS()
         else:
             self._greet()
+
+    @property
+    def _tlsComesFirst(self) -> bool:
+        """Whether a connection begins with the handshake: ours, or that of an ``ssl:`` endpoint."""
+        return self.factory.implicitTLS or ISSLTransport.providedBy(self._transport)
+
+    def _awaitTLS(self) -> None:
+        # What is written before the handshake ends has Twisted's TLS pause us, and paused we would
+        # not read the client's part of it.
+        self._securing = True
+        transport = self._transport
+        if not ISSLTransport.providedBy(transport):
+            transport.startTLS(self.factory.contextFactory)
+        elif cast(Any, transport).getHandle().get_peer_finished() is not None:
+            self.handshakeCompleted()  # before us: a PROXY header has come under TLS
 
     def _session(self) -> Session:
         transport: Any = self.transport
@@ -412,7 +427,7 @@ class SubmissionProtocol(Protocol):
         """Too many connections: say so where the client can read it, and close."""
         refused = Refused(TOO_MANY_CONNECTIONS, "connections, in all or from this address")
         reply = self.dialogue.told(refused, refused.reply)
-        if not self.factory.implicitTLS:
+        if not self._tlsComesFirst:
             self._transport.write(reply.wire)
         self._close()
 
@@ -439,7 +454,9 @@ class SubmissionFactory(Factory):
 
     :param submission: what they have in common.
     :param contextFactory: TLS; needed for ``submission.startTLS`` and for implicit TLS.
-    :param implicitTLS: whether a connection begins with the handshake (RFC 8314 3.3).
+    :param implicitTLS: whether a connection begins with the handshake (RFC 8314 3.3).  On an
+        endpoint whose transports begin so by themselves (``ssl:``) it does in any case, and TLS is
+        the endpoint's.
     :param connections: where live connections are kept; shared by the listeners of a service.
     :param proxies: the peers that begin with a PROXY header, and whose header is believed.
     :raise ValueError: when TLS is asked for and there is no context factory.

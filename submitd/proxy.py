@@ -10,7 +10,7 @@ Octets behind the header belong to what follows, and for implicit TLS these are 
 handshake.  Our own transport leaves them on the socket (``ILookAhead``), from where OpenSSL reads
 them.  Twisted's transports have read them already: there they are given to whatever the transport's
 ``protocol`` is by then, which ``startTLS`` has set to its TLS layer.  Endpoints that bring a TLS
-layer of their own begin with the handshake, and no header can be read before it.
+layer of their own begin with the handshake: there a header can come behind it alone.
 """
 
 from __future__ import annotations

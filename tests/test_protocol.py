@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import gc
+import socket
 import weakref
+from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet import reactor as globalReactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from submitd.connections import SWEEP, Connections
@@ -30,7 +36,19 @@ from submitd.states import CLOSED
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
-from tests.fixtures import Conversation, MemoryDelivery, makeSubmission, waitingFor
+from tests.fixtures import (
+    Conversation,
+    FakeTransport,
+    MemoryDelivery,
+    NoTLS,
+    makeSubmission,
+    waitingFor,
+)
+from tests.test_transport import contexts, readToEnd, secure
+
+reactor: Any = globalReactor
+
+DATA = Path(__file__).parent / "data"
 
 NO = Reply(554, "5.7.1", "Not you")
 
@@ -445,6 +463,79 @@ class TLSTests(SynchronousTestCase):
 async def waitingForRefusal() -> None:
     """A policy that refuses after a while."""
     refuse()
+
+
+class EndpointTLSTests(TestCase):
+    """Endpoints that begin with TLS themselves, by Twisted's own layer: ``ssl:``."""
+
+    def under(self, implicitTLS: bool = False, **changes: Any) -> tuple[Any, FakeTransport]:
+        """A connection under such a layer whose client has said nothing yet."""
+        tls: Any = NoTLS()
+        self.clock = Clock()
+        submission = openly(clock=self.clock, **changes)
+        self.factory = SubmissionFactory(submission, tls, implicitTLS)
+        self.factory.doStart()
+        self.addCleanup(self.factory.doStop)
+        layer: Any = TLSMemoryBIOFactory(contexts(), False, self.factory, self.clock)
+        return layer, self.connect(layer)
+
+    def connect(self, layer: Any) -> FakeTransport:
+        """One more."""
+        transport = FakeTransport()
+        layer.buildProtocol(None).makeConnection(transport)
+        self.clock.advance(0)
+        return transport
+
+    async def test_endpoint(self) -> None:
+        """It is a port with implicit TLS: first the handshake, then policies and the greeting."""
+        stages: list[str] = []
+        policy = Policy(
+            secure=lambda: stages.append("secure"), connection=lambda: stages.append("connection")
+        )
+        submission = makeSubmission(reactor, policies=[policy])
+        keys = f"certKey={DATA}/certificate.pem:privateKey={DATA}/private_key.pem"
+        endpoint = serverFromString(reactor, f"ssl:0:interface=127.0.0.1:{keys}")
+        tls: Any = NoTLS()
+        port = await endpoint.listen(SubmissionFactory(submission, tls))
+        self.addCleanup(port.stopListening)
+
+        def talk() -> bytes:
+            address = ("127.0.0.1", port.getHost().port)
+            with secure(socket.create_connection(address, 10)) as client:
+                client.sendall(f"EHLO c\r\nSTARTTLS\r\n{LOGIN}\r\nQUIT\r\n".encode())
+                return readToEnd(client)
+
+        said = await deferToThread(talk)
+        self.assertTrue(said.startswith(b"220 mail.example.com ESMTP\r\n250-"), said)
+        self.assertNotIn(b"-STARTTLS", said)
+        codes = [line[:3] for line in said.splitlines() if line[3:4] == b" "]
+        self.assertEqual(codes, [b"220", b"250", b"503", b"235", b"221"])
+        self.assertEqual(stages, ["secure", "connection"])
+
+    def test_silent(self) -> None:
+        """Until the handshake nothing is said, and its octets are read; it has its time."""
+        for implicitTLS in (False, True):
+            _, transport = self.under(implicitTLS)
+            self.assertEqual((transport.value(), transport.startedTLS), (b"", 0))
+            self.assertEqual(transport.producerState, "producing")
+            self.clock.pump([1.0] * 50)
+            self.assertFalse(transport.aborted)
+            self.clock.pump([1.0] * 20)
+            self.assertTrue(transport.aborted)
+
+    def test_tooMany(self) -> None:
+        """One that is turned away is closed without a handshake, as on our own port."""
+        layer, first = self.under()
+        self.factory.connections = Connections(self.clock, 1)
+        second, third = self.connect(layer), self.connect(layer)
+        self.assertEqual((first.aborted, second.aborted, third.aborted), (False, False, True))
+        self.assertEqual(third.value(), b"")
+
+    def test_drain(self) -> None:
+        """The end of the service closes it."""
+        _, transport = self.under()
+        self.factory.connections.drain(30)
+        self.assertTrue(transport.aborted)
 
 
 class TimeTests(SynchronousTestCase):

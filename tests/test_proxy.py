@@ -26,7 +26,7 @@ from submitd.submission import Limits
 from submitd.transport import ILookAhead
 from submitd.wire.network import Networks
 from tests.fixtures import FakeTransport, NoTLS, makeSubmission
-from tests.test_transport import clientContext, contexts, readToEnd
+from tests.test_transport import clientContext, contexts, readToEnd, secure
 from tests.wire.test_proxy import V1, v2
 
 reactor: Any = globalReactor
@@ -303,6 +303,13 @@ class HeaderReaderTests(SynchronousTestCase):
         self.assertIsInstance(self.factory.buildProtocol(stranger), SubmissionProtocol)
 
 
+class TLSListener:
+    """Listens with TLS that comes first, as an ``ssl:`` endpoint does."""
+
+    def listenTCP(self, port: int, factory: Any, interface: str) -> Any:
+        return reactor.listenSSL(port, factory, contexts(), interface=interface)
+
+
 class RealConnectionTests(TestCase):
     """Sockets and TLS, over our transport and over Twisted's own."""
 
@@ -360,6 +367,21 @@ class RealConnectionTests(TestCase):
     async def test_twistedImplicitTLS(self) -> None:
         """A handshake in the same segment as the header, over Twisted's transport."""
         await self.check(reactor, "implicit")
+
+    async def test_underTLS(self) -> None:
+        """A header under the TLS of an endpoint, the one place for it there."""
+
+        def talk(port: int, header: bytes) -> bytes:
+            with secure(socket.create_connection(("127.0.0.1", port), 10)) as client:
+                client.sendall(header + b"EHLO c\r\nQUIT\r\n")
+                return readToEnd(client)
+
+        layers = TLSListener()
+        for header, address in ((V1, "198.51.100.7"), (b"PROXY UNKNOWN\r\n", "127.0.0.1")):
+            said = await deferToThread(talk, await self.serve(layers, False), header)
+            self.assertTrue(said.endswith(b"221 2.0.0 Bye\r\n"), said)
+            self.assertEqual(self.witness.made.pop()[0], address)
+            self.assertEqual(self.witness.session.tls.version, "TLSv1.3")
 
     async def test_refused(self) -> None:
         """Garbage from a trusted peer ends in a clean close and no word, over both transports."""

@@ -107,6 +107,23 @@ class RunningTests(TestCase):
         for message in messages:
             self.assertIn(b"by mail.example.com", message.read_bytes())
 
+    async def test_ownTLS(self) -> None:
+        """An endpoint with TLS of its own is a port with implicit TLS, whatever ``tls`` says."""
+        keys = f"certKey={DATA}/certificate.pem:privateKey={DATA}/private_key.pem"
+        endpoint = f"ssl:0:interface=127.0.0.1:{keys}"
+        kinds: tuple[Any, ...] = ("off", "implicit", "starttls")
+        listeners = tuple(ListenerSettings(endpoint=endpoint, tls=kind) for kind in kinds)
+        ports = portsOf(self.run_(attrs.evolve(self.settings, listener=listeners)))
+
+        def submit() -> None:
+            for port in ports:
+                client = smtplib.SMTP_SSL("127.0.0.1", port, context=self.trusting(), timeout=30)
+                self.submit(client)
+                self.assertFalse(client.has_extn("starttls"))
+
+        await deferToThread(submit)
+        self.assertEqual(len(list((self.directory / "mail" / "new").iterdir())), len(kinds))
+
     async def test_policies(self) -> None:
         """The configured policies are asked: nobody sends as somebody else."""
         _, implicit = portsOf(self.run_(self.settings))
