@@ -55,8 +55,13 @@ lint: $(VENV)/dev.done
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# Of the manual's examples, these are not: one is a realm without types, and two meet Twisted where
+# its own types are narrower than what it takes.
+UNTYPED := $(addprefix docs/examples/,embed.py environment.py twistedmail_realm.py)
+
 types: $(VENV)/dev.done
 	$(BIN)/mypy
+	$(BIN)/mypy $(filter-out $(UNTYPED),$(wildcard docs/examples/*.py))
 
 security: $(VENV)/dev.done
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive submitd

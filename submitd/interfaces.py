@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     Outcome = str | Sequence[Reply] | None
 
 # zope.interface methods have no self; mypy-zope knows it.
+#
+# What may fire with one of several is Deferred[Any]: a Deferred[str] is no Deferred[str | None] to
+# a type checker, and an author's own method would not pass for ours.
 
 
 class IConnectionPolicy(Interface):
@@ -224,7 +227,7 @@ class IDelivery(Interface):
 
     def begin(
         session: Session, envelope: Envelope
-    ) -> IMessage | Deferred[IMessage] | Coroutine[Any, Any, IMessage]:
+    ) -> IMessage | Deferred[Any] | Coroutine[Any, Any, IMessage]:
         """Begin to take a message; before 354.
 
         :return: an :class:`IMessage`, or a Deferred or coroutine of one.  It is cancelled when it
@@ -287,7 +290,7 @@ class IMessage(Interface):
     def prepend(fields: bytes) -> None:
         """Put header fields in front of everything; at most once, just before the commit."""
 
-    def eomReceived() -> Outcome | Deferred[Outcome]:
+    def eomReceived() -> Outcome | Deferred[Any]:
         """Commit.  When this returns (or its Deferred fires), the message is safe.
 
         :return: the queue id as ``str``, ``None`` for the envelope's own, or one
@@ -447,7 +450,7 @@ class IReverseResolver(Interface):
 
     def namesOf(
         address: str,
-    ) -> Sequence[str] | Deferred[Sequence[str]] | Coroutine[Any, Any, Sequence[str]]:
+    ) -> Sequence[str] | Deferred[Any] | Coroutine[Any, Any, Sequence[str]]:
         """The names that an address is said to have (PTR), the best first.
 
         :param address: IPv4 or IPv6, as text.
@@ -455,7 +458,7 @@ class IReverseResolver(Interface):
 
     def addressesOf(
         name: str, version: int
-    ) -> Sequence[str] | Deferred[Sequence[str]] | Coroutine[Any, Any, Sequence[str]]:
+    ) -> Sequence[str] | Deferred[Any] | Coroutine[Any, Any, Sequence[str]]:
         """The addresses that a name has (A, AAAA).
 
         :param version: 4 or 6, the IP version that is asked for.

@@ -29,4 +29,4 @@ class Watcher:
     def connectionLost(self, session: Session, reason: Failure) -> None:
         """A connection is gone; one that was turned away before the greeting is, too."""
         self.present.pop(session.id, None)
-        self.gone.append((session.id, reason.type.__name__))
+        self.gone.append((session.id, type(reason.value).__name__))
