@@ -85,7 +85,12 @@ class ILoginPolicy(Interface):
         """After the checker said yes, before 235; may still refuse."""
 
     def loginFailed(session: Session, credentials: Any, failure: Failure) -> Verdict:
-        """After the checker said no (or failed); a refusal replaces the 535."""
+        """After the checker said no; a refusal replaces the 535, or the checker's own reply.
+
+        "No" is ``UnauthorizedLogin``, or a ``Refused`` that is permanent.  Where the checker cannot
+        tell (``LoginUnavailable``, or any other failure: 454) nothing has failed that could be
+        counted, and this is not called.
+        """
 
 
 class IIdentityPolicy(Interface):
@@ -379,7 +384,12 @@ class IRevised(Interface):
 
 
 class ISubmitter(Interface):
-    """The avatar: who is logged in.  It may itself provide stage interfaces, and then runs last."""
+    """The avatar: who is logged in.  It may itself provide stage interfaces, and then runs last.
+
+    It takes part in what comes behind its login: a further EHLO, MAIL, RCPT, DATA, the header
+    section, the message, and the end of the connection.  Connection, TLS and the stages of the
+    login itself, ``ILoginPolicy`` and ``IIdentityPolicy``, are over by then.
+    """
 
     avatarId: str = Attribute("the name the checker knows this person by; a str")
     attributes: Mapping[str, Any] = Attribute("what the back end knows about this person; a dict")

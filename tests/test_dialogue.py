@@ -17,6 +17,7 @@ from twisted.mail.interfaces import IMessageDelivery
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 
+from submitd.checkers import LoginUnavailable
 from submitd.interfaces import (
     IBearerToken,
     IDataPolicy,
@@ -555,6 +556,51 @@ class LoginTests(SynchronousTestCase):
             self.assertEqual(talk.say(said)[:3], code)
             user = talk.protocol.dialogue.session.user
             self.assertEqual(user.avatarId if user else None, avatarId)
+
+    def test_again(self) -> None:
+        """Behind a login EHLO says the same of AUTH, and AUTH itself is 503."""
+        talk = self.talk()
+        before = talk.say("EHLO c")
+        self.assertIn("AUTH PLAIN LOGIN", before)
+        talk.say(LOGIN)
+        self.assertEqual(talk.say("EHLO c"), before)
+        self.assertEqual(talk.say(LOGIN)[:9], "503 5.5.1")
+
+    def test_avatarStages(self) -> None:
+        """An avatar takes part in the stages behind its login, not in those of the login."""
+
+        @implementer(ISubmitter)
+        class Partaking(Policy):
+            avatarId = "alice"
+            attributes: dict[str, Any] = {}
+
+            def owns(self, mailbox: Any) -> bool:
+                return True
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, avatar, lambda: None
+
+        avatar, portal = Partaking(), makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        talk.say(LOGIN)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "x", ".")
+        self.assertEqual([seen[0] for seen in avatar.seen], ["hello", "data", "message"])
+
+    def test_loginFailed(self) -> None:
+        """Told of a failed login is who says no; a checker that cannot tell has none failed."""
+        own = Refused(Reply(535, "5.7.8", "Own words"))
+        for error, count in (
+            (UnauthorizedLogin(), 1),
+            (own, 1),
+            (LoginUnavailable("away"), 0),
+            (OSError("gone"), 0),
+        ):
+            policy = Policy()
+            self.checkedBy(lambda _, error=error: fail(error), policies=[policy]).say(LOGIN)
+            self.assertEqual([seen[0] for seen in policy.seen].count("failed"), count, error)
+        self.flushLoggedErrors(OSError)
 
     def test_avatarDelivers(self) -> None:
         """An avatar that is a delivery takes its messages itself."""

@@ -267,7 +267,11 @@ def authParameter(dialogue: Dialogue, envelope: Envelope, value: str | None) -> 
 
 
 class Auth(Extension):
-    """Offered until somebody is logged in, with the mechanisms that would be taken now."""
+    """Offered with the mechanisms that a client may use here, as its TLS is now.
+
+    EHLO says the same behind a login, which RFC 4954 leaves to the server: what has to be is that
+    a second AUTH is 503 (4).
+    """
 
     keyword = "AUTH"
     mailParameters = {"AUTH": authParameter}
