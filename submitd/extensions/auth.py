@@ -25,7 +25,7 @@ from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmit
 from submitd.pipeline import runNow
 from submitd.states import State, Verb
 from submitd.twistedmail import adaptAvatar
-from submitd.wire.address import Mailbox
+from submitd.wire.address import readMailbox
 from submitd.wire.command import decodeXtext
 from submitd.wire.errors import Refused
 from submitd.wire.reply import (
@@ -261,8 +261,11 @@ def authParameter(dialogue: Dialogue, envelope: Envelope, value: str | None) -> 
     if value is None:
         raise Refused(SYNTAX)
     identity = decodeXtext(value)
-    if identity != "<>":
-        Mailbox.parse(identity.encode("utf-8"))
+    try:
+        if identity != "<>":
+            readMailbox(identity.encode("utf-8"))
+    except ValueError as error:
+        raise Refused(SYNTAX, f"AUTH= is no address: {error}") from None
     envelope.auth = identity
 
 
