@@ -162,6 +162,22 @@ class IDisconnectObserver(Interface):
         """
 
 
+STAGES = (
+    IConnectionPolicy,
+    IHelloPolicy,
+    ISecurePolicy,
+    ILoginPolicy,
+    IIdentityPolicy,
+    ISenderPolicy,
+    IRecipientPolicy,
+    IDataPolicy,
+    IHeaderPolicy,
+    IMessagePolicy,
+    IDisconnectObserver,
+)
+"""The stage interfaces: a policy provides one of them at least."""
+
+
 class IReceivedMessage(Interface):
     """A message that has been read to its end, as message policies see it."""
 

@@ -31,7 +31,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory
 
-from submitd import deliveries, extensions, interfaces, policies, sasl, tls
+from submitd import deliveries, extensions, policies, sasl, tls
 from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
@@ -49,6 +49,7 @@ from submitd.relay.routes import RelaySettings
 from submitd.reverselookup import parseServer
 from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
 from submitd.states import VERBS
+from submitd.submission import isPolicy
 from submitd.typed import Finding, nearest
 from submitd.wire import abnf
 from submitd.wire.network import Networks
@@ -65,20 +66,6 @@ ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
 OTHER_DESCRIPTORS = 64
 
 PORT_RANGE = "a port is a number from 0 to 65535"
-
-STAGES = (
-    interfaces.IConnectionPolicy,
-    interfaces.IHelloPolicy,
-    interfaces.ISecurePolicy,
-    interfaces.ILoginPolicy,
-    interfaces.IIdentityPolicy,
-    interfaces.ISenderPolicy,
-    interfaces.IRecipientPolicy,
-    interfaces.IDataPolicy,
-    interfaces.IHeaderPolicy,
-    interfaces.IMessagePolicy,
-    interfaces.IDisconnectObserver,
-)
 
 
 @attrs.frozen
@@ -398,7 +385,7 @@ def _policies(settings: Settings) -> Iterator[Finding]:
         path = f"policy[{at}]"
         made, findings = component.make(policies.REGISTRY, path)
         yield from findings
-        if not findings and not any(stage.providedBy(made) for stage in STAGES):
+        if not findings and not isPolicy(made):
             yield Finding(
                 f"{path}.use",
                 f'"{component.use}" provides no stage interface of submitd.interfaces',

@@ -316,6 +316,7 @@ def submissionService(
         is said the name is the system's, the mechanisms are PLAIN and LOGIN, and the extensions are
         all there are.
     :raise CannotStart: for an endpoint string that is none.
+    :raise TypeError: for a policy or a delivery that is none.
     """
     bounds = bounds or LimitSettings()
     usual = {

@@ -14,7 +14,7 @@ import attrs
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
 
-from submitd.interfaces import IDelivery, IExtension, IMechanism, IReverseResolver
+from submitd.interfaces import STAGES, IDelivery, IExtension, IMechanism, IReverseResolver
 from submitd.wire.network import NONE, Networks
 from submitd.wire.reply import LOGIN_REQUIRED
 
@@ -55,6 +55,29 @@ class Limits:
     stage: float = 60.0
 
 
+_REMEDY = "give an object and not its class, and name the interface to @implementer of the class"
+
+
+def isPolicy(made: object) -> bool:
+    """Whether something would be asked anything: it provides a stage interface."""
+    return any(stage.providedBy(made) for stage in STAGES)
+
+
+# What is no policy would be asked nothing, and what it was to refuse would be let through.
+def _arePolicies(submission: Submission, attribute: object, policies: tuple[Any, ...]) -> None:
+    for at, policy in enumerate(policies):
+        if not isPolicy(policy):
+            raise TypeError(
+                f"policies[{at}], {policy!r}, provides no stage interface of submitd.interfaces;"
+                f" {_REMEDY}"
+            )
+
+
+def _isDelivery(submission: Submission, attribute: object, delivery: IDelivery) -> None:
+    if not IDelivery.providedBy(delivery):
+        raise TypeError(f"delivery, {delivery!r}, does not provide IDelivery; {_REMEDY}")
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Submission:
     """What all sessions of one listener have in common.
@@ -65,7 +88,7 @@ class Submission:
     :param timeOfDay: seconds since 1970, for dates that clients name and see; the clock's own where
         nothing is said.
     :param portal: who checks a login; ``None`` offers none.
-    :param policies: objects that provide any of the stage interfaces, in their order.
+    :param policies: objects that provide one or more of the stage interfaces, in their order.
     :param mechanisms: the SASL mechanisms to offer, best first.
     :param extensions: the ESMTP extensions, in the order EHLO shows them.
     :param banner: text behind the host name in the greeting.
@@ -91,13 +114,15 @@ class Submission:
     :param lookupLimit: seconds that the greeting waits for the name at most.
     :param refusalIds: gives the id that each refusal shows, such as a
         :class:`submitd.refusals.RefusalIds`; ``None`` for refusals without.
+    :raise TypeError: for a delivery that does not provide ``IDelivery``, and for a policy that
+        provides no stage interface.
     """
 
     hostname: str
-    delivery: IDelivery
+    delivery: IDelivery = attrs.field(validator=_isDelivery)
     clock: IReactorTime
     portal: Portal | None = None
-    policies: Sequence[Any] = ()
+    policies: Sequence[Any] = attrs.field(default=(), converter=tuple, validator=_arePolicies)
     mechanisms: Sequence[IMechanism] = ()
     extensions: Sequence[IExtension] = ()
     banner: str = ""

@@ -11,7 +11,7 @@ import attrs
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
-from submitd import interfaces, preflight
+from submitd import preflight
 from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IMessagePolicy, IReverseResolver
 from submitd.preflight import Address
 from submitd.settings import (
@@ -139,11 +139,6 @@ class ExamineTests(SynchronousTestCase):
         ):
             [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
             self.assertEqual((finding.key, finding.isWarning), (key, True))
-
-    def test_everyStage(self) -> None:
-        """A policy of any single stage is one."""
-        stages = {each for name, each in vars(interfaces).items() if name.endswith("Policy")}
-        self.assertEqual(set(preflight.STAGES), stages | {interfaces.IDisconnectObserver})
 
     def test_check(self) -> None:
         """What an object says of itself is said with its section."""

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from submitd import events, service
 from submitd.connections import Connections
 from submitd.deliveries.discard import Discard
-from submitd.interfaces import IReloaded, IRunning
+from submitd.interfaces import IHelloPolicy, IReloaded, IRunning
 from submitd.reload import TICKET_KEYS, HangUp, Renewal
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
@@ -182,13 +182,16 @@ class HangUpTests(Files):
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
 
-@implementer(IRunning, IReloaded)
+@implementer(IHelloPolicy, IRunning, IReloaded)
 class Rereading:
     """A policy with files."""
 
     def __init__(self) -> None:
         self.times = 0
         self.answer: Deferred[None] = succeed(None)
+
+    def helloReceived(self, session: Any, domain: str) -> None:
+        """Never called."""
 
     def reload(self) -> Deferred[None]:
         self.times += 1
