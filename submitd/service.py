@@ -42,6 +42,7 @@ from submitd.errors import CannotStart
 from submitd.extensions import extensions
 from submitd.interfaces import (
     IBringsDelivery,
+    IMechanism,
     INamesHost,
     IReloaded,
     IReverseResolver,
@@ -462,7 +463,7 @@ def submission(settings: Settings, reactor: Any) -> Submission:
             _policy(component, f"policy[{at}]") for at, component in enumerate(settings.policy)
         ],
         portal=_portal(settings, reactor),
-        mechanisms=[sasl.mechanism(name) for name in settings.auth.mechanisms],
+        mechanisms=_mechanisms(settings.auth),
         extensions=extensions(),
         helloText=settings.smtp.hello_text,
         hiddenExtensions=frozenset(settings.smtp.hide),
@@ -479,6 +480,13 @@ def submission(settings: Settings, reactor: Any) -> Submission:
         refusalIds=RefusalIds() if settings.refusals.ids else None,
     )
     return _named(made)
+
+
+def _mechanisms(auth: AuthSettings) -> list[IMechanism]:
+    try:
+        return [sasl.mechanism(name) for name in auth.mechanisms]
+    except LookupError as error:
+        raise CannotStart(f"auth.mechanisms: {error}") from None
 
 
 def _resolver(dns: DNSSettings, reactor: Any) -> IReverseResolver | None:

@@ -337,6 +337,10 @@ class MakeServiceTests(SynchronousTestCase):
         for changes, said in (
             ({"delivery": Component("maildr")}, 'delivery.use: there is no "maildr"'),
             (
+                {"auth": AuthSettings(required=False, mechanisms=("PLIAN",))},
+                "auth.mechanisms: no SASL mechanism 'PLIAN'",
+            ),
+            (
                 {"listener": (attrs.evolve(LISTENER, endpoint="systemd:domain=INET:index=3"),)},
                 "cannot listen on systemd:domain=INET:index=3",
             ),

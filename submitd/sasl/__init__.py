@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import importlib
 
+from zope.interface import Invalid
+from zope.interface.verify import verifyObject
+
 from submitd.interfaces import IMechanism
 
 REGISTRY: dict[str, str] = {
@@ -23,7 +26,8 @@ def mechanism(name: str) -> IMechanism:
     """Make the mechanism of that name.
 
     :param name: a name of :data:`REGISTRY`, in any case, or ``"package.module:Class"``.
-    :raise LookupError: when there is no such mechanism; the text names those that exist.
+    :raise LookupError: when there is no such mechanism, and the text names those that exist; or
+        when it cannot be imported or made, or is none.
     """
     where = name if ":" in name else REGISTRY.get(name.upper())
     if where is None:
@@ -31,6 +35,11 @@ def mechanism(name: str) -> IMechanism:
     module, _, attribute = where.partition(":")
     try:
         made: IMechanism = getattr(importlib.import_module(module), attribute)()
-    except (AttributeError, ImportError) as error:
-        raise LookupError(f"no SASL mechanism {name!r}: {error}") from error
+        verifyObject(IMechanism, made)
+    except Invalid as error:
+        raise LookupError(f"no SASL mechanism {name!r}: it lacks some of IMechanism") from error
+    except Exception as error:
+        # Whatever somebody's module does when it is imported is one mistake among the others.
+        said = f"{type(error).__name__}: {error}"
+        raise LookupError(f"no SASL mechanism {name!r}: {said}") from error
     return made

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import Interface
+from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
 
 from submitd.interfaces import IExchange, IMechanism
 from submitd.sasl import REGISTRY, mechanism
 from submitd.wire.errors import Refused
+
+
+@implementer(IMechanism)
+class Promises:
+    """Says that it is a mechanism, and has nothing of one."""
 
 
 class RegistryTests(SynchronousTestCase):
@@ -43,9 +51,28 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual(mechanism("submitd.sasl.login:Login").name, "LOGIN")
 
     def test_brokenFromElsewhere(self) -> None:
-        """A module or class that is not there is one clear error, not a traceback of imports."""
-        for name in ("submitd.sasl.nothing:Login", "submitd.sasl.login:Nothing"):
-            self.assertIn(name, str(self.assertRaises(LookupError, mechanism, name)))
+        """Whatever is wrong with somebody's mechanism is one clear error, of one kind."""
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for module, text in (("raisesatimport", "1 / 0"), ("nopython", "def (")):
+            with open(os.path.join(directory, f"{module}.py"), "w") as file:
+                file.write(text)
+        self.patch(sys, "path", [directory, *sys.path])
+        for name, said in (
+            ("submitd.sasl.nothing:Login", "ModuleNotFoundError"),
+            ("submitd.sasl.login:Nothing", "AttributeError"),
+            ("raisesatimport:Mechanism", "ZeroDivisionError"),
+            ("nopython:Mechanism", "SyntaxError"),
+            ("submitd.sasl.credentials:BearerToken", "TypeError"),
+            ("submitd.deliveries.discard:Discard", "it lacks some of IMechanism"),
+            (f"{__name__}:Promises", "it lacks some of IMechanism"),
+            (":Mechanism", "ValueError"),
+            ("..sasl:Mechanism", "TypeError"),
+            ("submitd.sasl.login:", "AttributeError"),
+        ):
+            error = str(self.assertRaises(LookupError, mechanism, name))
+            self.assertTrue(error.startswith(f"no SASL mechanism {name!r}: {said}"), error)
+            self.assertNotIn("\n", error)
 
     def test_fedWithNoise(self) -> None:
         """Whatever an exchange is fed, it gives a challenge, credentials or a 501."""
