@@ -336,7 +336,10 @@ class IRunning(Interface):
         """
 
     def stop() -> Deferred[None]:
-        """End, after the last connection."""
+        """End, after the last connection.
+
+        When this fails, it is logged, and the others are stopped all the same.
+        """
 
 
 class INamesHost(Interface):

@@ -24,7 +24,7 @@ from twisted.application.reactors import installReactor
 from twisted.application.service import MultiService, Service
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import makeChecker
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IOpenSSLContextFactory,
@@ -106,7 +106,8 @@ class SubmissionService(MultiService):
     :param drainSeconds: what transactions under way get at the end.
     :param tls: the certificates; ``None`` for none that can be read again.
     :param logs: are opened before everything else and closed behind it.
-    :param running: deliveries and policies that have something running, and the reactor for them.
+    :param parts: the delivery and the policies, of which those are started, stopped and told to
+        read again that can be; and the reactor for them.
     :ivar hangUp: takes SIGHUP as long as the service runs and ends; ``None``: nobody does.
     """
 
@@ -119,7 +120,7 @@ class SubmissionService(MultiService):
         drainSeconds: float = 30.0,
         logs: Sequence[JSONLog | RefusalFile] = (),
         tls: ServerTLS | None = None,
-        running: tuple[Sequence[IRunning], Any] = ((), None),
+        parts: tuple[Iterable[Any], Any] = ((), None),
     ) -> None:
         super().__init__()
         self.hostname = hostname
@@ -127,7 +128,11 @@ class SubmissionService(MultiService):
         self.drainSeconds = drainSeconds
         self._logs = logs
         self._tls = tls
-        self._running, self._reactor = running
+        found, self._reactor = parts
+        # One object may stand in several places, and is one all the same.
+        unique = {id(each): each for each in found}.values()
+        self._running = [each for each in unique if IRunning.providedBy(each)]
+        self._reloaded = [each for each in unique if IReloaded.providedBy(each)]
 
     @property
     def addresses(self) -> list[IAddress]:
@@ -142,9 +147,8 @@ class SubmissionService(MultiService):
         """
         if self._tls is not None:
             self._tls.reload()
-        for each in self._running:
-            if IReloaded.providedBy(each):
-                each.reload().addErrback(self._notReloaded)
+        for each in self._reloaded:
+            maybeDeferred(each.reload).addErrback(self._failed, "not read again")
 
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
@@ -160,7 +164,7 @@ class SubmissionService(MultiService):
         """
         self._openAll(super().startService)
         for each in self._running:
-            each.start(self._reactor).addErrback(self._notStarted)
+            maybeDeferred(each.start, self._reactor).addErrback(self._notStarted)
         if self.hangUp is not None:
             self.hangUp.startService()
         events.emit(events.SERVICE_STARTED, hostname=self.hostname, release=__version__)
@@ -180,8 +184,8 @@ class SubmissionService(MultiService):
         cause = getattr(failure.value, "cause", None) or failure.value
         events.emit(events.SERVICE_PROBLEM, problem=f"not started: {cause}")
 
-    def _notReloaded(self, failure: Failure) -> None:
-        events.emit(events.SERVICE_PROBLEM, problem="not read again", failure=failure)
+    def _failed(self, failure: Failure, problem: str) -> None:
+        events.emit(events.SERVICE_PROBLEM, problem=problem, failure=failure)
 
     def _closeLogs(self) -> None:
         for log in self._logs:
@@ -193,7 +197,7 @@ class SubmissionService(MultiService):
         await closing
         await drained
         for each in self._running:
-            await each.stop()
+            await maybeDeferred(each.stop).addErrback(self._failed, "not stopped")
         events.emit(events.SERVICE_STOPPED, hostname=self.hostname)
         self._closeLogs()
         if self.hangUp is not None:
@@ -355,9 +359,9 @@ def _listening(
     else:
         connections = SharedConnections(reactor, *most, place.tally)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
-    running = [each for each in (common.delivery, *common.policies) if IRunning.providedBy(each)]
+    parts = (common.delivery, *common.policies)
     service = SubmissionService(
-        common.hostname, connections, bounds.drain, logs, renewable, (running, reactor)
+        common.hostname, connections, bounds.drain, logs, renewable, (parts, reactor)
     )
     if renewable is not None:
         Renewal(renewable, reactor, place is None).setServiceParent(service)

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from submitd import events, service
 from submitd.connections import Connections
 from submitd.deliveries.discard import Discard
-from submitd.interfaces import IHelloPolicy, IReloaded, IRunning
+from submitd.interfaces import IHelloPolicy, IReloaded
 from submitd.reload import TICKET_KEYS, HangUp, Renewal
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
@@ -182,20 +182,25 @@ class HangUpTests(Files):
         self.assertEqual(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
 
 
-@implementer(IHelloPolicy, IRunning, IReloaded)
+@implementer(IHelloPolicy, IReloaded)
 class Rereading:
-    """A policy with files."""
+    """A policy with files, and nothing that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Callable[[], Deferred[None]] = lambda: succeed(None)) -> None:
         self.times = 0
-        self.answer: Deferred[None] = succeed(None)
+        self.answer = answer
 
     def helloReceived(self, session: Any, domain: str) -> None:
         """Never called."""
 
     def reload(self) -> Deferred[None]:
         self.times += 1
-        return self.answer
+        return self.answer()
+
+
+def broken() -> Deferred[None]:
+    """Raises where a Deferred is due."""
+    raise ZeroDivisionError
 
 
 class ReloadTests(Files):
@@ -234,15 +239,15 @@ class ReloadTests(Files):
         """Policies read their files again; one that cannot is logged, and keeps nobody from it."""
         logged: list[dict[str, Any]] = []
         self.patch(events, "log", Logger(namespace="submitd", observer=logged.append))
-        policies = [Rereading(), Rereading(), Rereading()]
-        policies[1].answer = fail(RuntimeError())
+        answers = (lambda: fail(RuntimeError()), broken)
+        policies = [Rereading(), *map(Rereading, answers), Rereading()]
         made = service.submissionService(
             self.clock, [PLAIN], self.tls, delivery=Discard(), policies=policies
         )
         made.reload()
-        self.assertEqual([each.times for each in policies], [1, 1, 1])
-        [event] = [each for each in logged if each["event"] == "service-problem"]
-        self.assertEqual(event["problem"], "not read again")
+        self.assertEqual([each.times for each in policies], [1, 1, 1, 1])
+        said = [each["problem"] for each in logged if each["event"] == "service-problem"]
+        self.assertEqual(said, ["not read again"] * 2)
 
     def test_submissionService(self) -> None:
         """A program's service looks at the files too, leaves signals alone, and can be asked."""

@@ -6,6 +6,7 @@ import json
 import smtplib
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import attrs
 from twisted.application.service import MultiService
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet import reactor
+from twisted.internet.defer import fail, succeed
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from submitd import events, service
 from submitd.deliveries.discard import Discard
-from submitd.interfaces import ITrustedLogin
+from submitd.interfaces import IDelivery, IHelloPolicy, IRunning, ITrustedLogin
 from submitd.policies.fixups import MessageFixups
 from submitd.reverselookup import DNS
 from submitd.settings import (
@@ -231,6 +234,76 @@ class RunningTests(TestCase):
         )
         events.emit(events.SERVICE_STARTED, hostname="later")
         self.assertNotIn("later", file.read_text())
+
+
+@implementer(IDelivery, IHelloPolicy, IRunning)
+class Part:
+    """A delivery and a policy that has something running, or fails to.
+
+    :param calls: notes what is called.
+    :param answer: what start and stop do.
+    """
+
+    def __init__(self, calls: list[str], answer: Callable[[], Any] = lambda: succeed(None)) -> None:
+        self.calls, self.answer = calls, answer
+
+    def begin(self, session: Any, envelope: Any) -> Any:
+        """Never called."""
+
+    def helloReceived(self, session: Any, domain: str) -> None:
+        """Never called."""
+
+    def start(self, reactor: Any) -> Any:
+        """Note it."""
+        self.calls.append("start")
+        return self.answer()
+
+    def stop(self) -> Any:
+        """Note it."""
+        self.calls.append("stop")
+        return self.answer()
+
+
+class PartsTests(SynchronousTestCase):
+    """Deliveries and policies are started and stopped with the service."""
+
+    def setUp(self) -> None:
+        self.calls: list[str] = []
+        self.said: list[str] = []
+        self.patch(
+            events, "emit", lambda event, **of: self.said.append(of.get("problem", event.name))
+        )
+
+    def through(self, delivery: Any, *policies: Any) -> None:
+        """A service from its start to its end."""
+        made = service.submissionService(Clock(), (), delivery=delivery, policies=policies)
+        made.startService()
+        self.said.append("runs")
+        self.successResultOf(made.stopService())
+
+    def test_once(self) -> None:
+        """One object in several places is started once, and stopped once."""
+        both = Part(self.calls)
+        self.through(both, both, both)
+        self.assertEqual(self.calls, ["start", "stop"])
+
+    def test_fails(self) -> None:
+        """One that fails in any way is logged, and keeps neither the service nor the others."""
+
+        def raises() -> Any:
+            raise OSError("no disk")
+
+        async def later() -> None:
+            raise OSError("no disk")
+
+        for answer in (raises, later, lambda: fail(OSError("no disk"))):
+            self.calls.clear()
+            self.said.clear()
+            self.through(Part(self.calls, answer), Part(self.calls))
+            self.assertEqual(self.calls, ["start", "start", "stop", "stop"])
+            before, after = self.said[:3], self.said[3:]
+            self.assertEqual(before, ["not started: no disk", "service-started", "runs"])
+            self.assertEqual(after, ["not stopped", "service-stopped"])
 
 
 class MakeServiceTests(SynchronousTestCase):
