@@ -18,7 +18,16 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableSequence,
+    MutableSet,
+    Sequence,
+    Set,
+)
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar
 
@@ -29,7 +38,7 @@ from cattrs import (
     ForbiddenExtraKeysError,
     IterableValidationError,
 )
-from cattrs.cols import homogenous_tuple_structure_factory, mapping_structure_factory
+from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import (
     AttributeValidationNote,
     IterableValidationNote,
@@ -78,6 +87,18 @@ _KINDS: dict[type, str] = {
     float: "a number",
     list: "a list",
     dict: "a table",
+}
+
+# What a list may become, and how it is made of one.
+_LISTS: dict[Any, Callable[[list[Any]], Any]] = {
+    tuple: tuple,
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    Sequence: tuple,
+    MutableSequence: list,
+    Set: frozenset,
+    MutableSet: set,
 }
 
 
@@ -252,13 +273,19 @@ def _oneOf(value: Any, kind: Any) -> Any:
 
 
 def _list(kind: Any, converter: Converter) -> Hook:
-    structureItems = homogenous_tuple_structure_factory(kind, converter)
+    structureItems = list_structure_factory(kind, converter)
+    make = _LISTS[typing.get_origin(kind) or kind]
+    # A string is a sequence too: without this, "PLAIN" would become ("P", "L", "A", ...).
+    return lambda value, _: make(structureItems(_exactly(list)(value, list), kind))
+
+
+def _fixed(kind: Any, converter: Converter) -> Hook:
+    kinds = typing.get_args(kind)
 
     def hook(value: Any, _: Any) -> Any:
-        # A string is a sequence too: without this, "PLAIN" would become ("P", "L", "A", ...).
-        if not isinstance(value, list):
-            raise WrongValue(f"must be a list, not {describe(value)}")
-        return structureItems(value, kind)
+        if len(_exactly(list)(value, list)) != len(kinds):
+            raise WrongValue(f"must be a list of {len(kinds)}, and has {len(value)}")
+        return tuple(map(converter.structure, value, kinds))
 
     return hook
 
@@ -319,8 +346,12 @@ def _isOptional(kind: Any) -> bool:
     return union and len(arguments) == 2 and types.NoneType in arguments
 
 
-def _isTuple(kind: Any) -> bool:
-    return typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (Ellipsis,)
+def _isList(kind: Any) -> bool:
+    return (typing.get_origin(kind) or kind) in _LISTS
+
+
+def _isFixed(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] != (Ellipsis,)
 
 
 def _isMapping(kind: Any) -> bool:
@@ -354,7 +385,8 @@ def _converter(directory: Path) -> Converter:
     converter.register_structure_hook(Workers, lambda value, _: parseWorkers(value))
     converter.register_structure_hook(Rates, lambda value, _: parseRates(value))
     converter.register_structure_hook_func(_isLiteral, _oneOf)
-    converter.register_structure_hook_factory(_isTuple, _list)
+    converter.register_structure_hook_factory(_isList, _list)
+    converter.register_structure_hook_factory(_isFixed, _fixed)
     converter.register_structure_hook_factory(_isMapping, _named)
     converter.register_structure_hook_factory(_isOptional, _orNone)
     converter.register_structure_hook_factory(attrs.has, _table)

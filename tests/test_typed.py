@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence, MutableSet, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,37 @@ class StructureTests(SynchronousTestCase):
     def test_oneString(self) -> None:
         """A string is no list of its letters."""
         self.assertEqual(said({"words": "PLAIN"}), ['words: must be a list, not "PLAIN"'])
+
+    def test_everyList(self) -> None:
+        """So it is with whatever a list may become, for policies that others write."""
+        for kind, made in (
+            (list[str], ["a", "b"]),
+            (list, ["a", "b"]),
+            (Sequence[str], ("a", "b")),
+            (MutableSequence[str], ["a", "b"]),
+            (set[str], {"a", "b"}),
+            (frozenset[str], frozenset({"a", "b"})),
+            (Set[str], frozenset({"a", "b"})),
+            (MutableSet[str], {"a", "b"}),
+            (tuple[str, ...], ("a", "b")),
+            (tuple[str, str], ("a", "b")),
+            (tuple, ("a", "b")),
+            (list[str] | None, ["a", "b"]),
+        ):
+            self.assertEqual(typed.structure(["a", "b"], kind, HERE, "x"), (made, []))
+            for value, described in (("ab", '"ab"'), ({"a": 1, "b": 2}, "a table"), (5, "5")):
+                self.assertEqual(said(value, kind, "x"), [f"x: must be a list, not {described}"])
+
+    def test_inLists(self) -> None:
+        """What is wrong in a list is said with its place; a tuple has the length it has."""
+        for kind in (list[str], Set[str]):
+            self.assertEqual(said(["a", 1], kind, "x"), ["x[1]: must be a string, not 1"])
+        self.assertEqual(said(["ab"], list[list[str]], "x"), ['x[0]: must be a list, not "ab"'])
+        self.assertEqual(typed.structure(["a", "1 h"], tuple[str, typed.Seconds], HERE, "x")[1], [])
+        self.assertEqual(said(["a"], tuple[str, int], "x"), ["x: must be a list of 2, and has 1"])
+        self.assertEqual(
+            said(["a", "b"], tuple[str, int], "x"), ['x: must be a whole number, not "b"']
+        )
 
     def test_nested(self) -> None:
         """A mistake deep inside has the whole path of its key."""
