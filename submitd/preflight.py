@@ -32,6 +32,7 @@ from twisted.internet.endpoints import (
 from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, policies, sasl, tls
+from submitd.checkers.factory import takesFile
 from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
@@ -47,7 +48,7 @@ from submitd.interfaces import (
 from submitd.relay import routes
 from submitd.relay.routes import RelaySettings
 from submitd.reverselookup import parseServer
-from submitd.settings import FILE_CHECKERS, AuthSettings, Component, ListenerSettings, Settings
+from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.states import VERBS
 from submitd.submission import isPolicy
 from submitd.typed import Finding, nearest
@@ -365,7 +366,7 @@ def _checker(description: str, path: str) -> tuple[Any, list[Finding]]:
         # A checker's own parser may raise anything for an argument it does not understand.
         return None, [Finding(path, f'"{description}" is not usable: {error}')]
     findings = _ask(checker, path)
-    if name in FILE_CHECKERS and not findings:
+    if takesFile(name) and not findings:
         findings.extend(_othersCanRead(path, Path(argument)))
     return checker, findings
 

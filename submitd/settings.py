@@ -18,18 +18,16 @@ from typing import Any, Literal
 
 import attrs
 
+from submitd.checkers.factory import takesFile
 from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.tls import TLSSettings
 from submitd.typed import Count, Finding, Seconds, Size, Workers, nearest, structure
 from submitd.wire.reply import LOGIN_REQUIRED
 
-# The checkers whose argument is the path of a file.
-FILE_CHECKERS = frozenset({"htpasswd", "secrets", "tokens", "file"})
-
 
 def _anchor(checker: str, directory: Path) -> str:
     name, _, argument = checker.partition(":")
-    return f"{name}:{directory / argument}" if name in FILE_CHECKERS and argument else checker
+    return f"{name}:{directory / argument}" if argument and takesFile(name) else checker
 
 
 @attrs.frozen(kw_only=True)

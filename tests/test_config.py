@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.cred import strcred
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import config, deliveries, policies, typed
+from submitd.checkers.factory import CheckerFactory
 from submitd.relay.connection import TimeoutSettings
 from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.settings import (
@@ -71,6 +73,18 @@ OWN_SECTIONS: dict[str, type] = {
     "smtp": SMTPSettings,
     "log": LogSettings,
 }
+
+
+def checkerFactory(authType: str, **more: Any) -> CheckerFactory:
+    """A back end of somebody's."""
+    return CheckerFactory(
+        authType=authType,
+        checker="nowhere:Checker",
+        argStringFormat="something",
+        authHelp="",
+        credentialInterfaces=(),
+        **more,
+    )
 
 
 def said(file: Path) -> list[str]:
@@ -240,6 +254,20 @@ class SettingsTests(SynchronousTestCase):
         """A checker without an argument is left for its own parser to complain about."""
         auth = AuthSettings(checkers=("htpasswd",))
         self.assertEqual(auth.anchored(Path("/x")).checkers, ("htpasswd",))
+
+    def test_checkersWithFiles(self) -> None:
+        """Where a back end takes a file is what it says itself, be it ours or somebody's."""
+        ownFile = checkerFactory("acme", argumentIsFile=True)
+        factories = [*strcred.findCheckerFactories(), ownFile, checkerFactory("vault")]
+        self.patch(strcred, "findCheckerFactories", lambda: factories)
+        for name, isFile in (
+            *((each, True) for each in ("htpasswd", "secrets", "tokens", "file", "acme")),
+            *((each, False) for each in ("memory", "vault", "nobody")),
+        ):
+            auth = AuthSettings(checkers=(f"{name}:a:b", f"{name}:/a:b"))
+            relative, absolute = auth.anchored(Path("/x")).checkers
+            self.assertEqual(relative, f"{name}:/x/a:b" if isFile else f"{name}:a:b")
+            self.assertEqual(absolute, f"{name}:/a:b")
 
 
 @attrs.frozen

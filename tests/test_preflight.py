@@ -208,6 +208,16 @@ class ExamineTests(SynchronousTestCase):
         [said] = self.said(listener=(listener,))
         self.assertIn("listener[0].proxy_protocol_from: cannot be with ssl:", said)
 
+    def test_passwordFile(self) -> None:
+        """A file of a back end that others can read is a warning; what is no file is none."""
+        file = Path(self.mktemp())
+        file.write_text("alice:wonderland\n")
+        for mode, warnings in ((0o640, 0), (0o644, 1)):
+            file.chmod(mode)
+            found = self.said(auth=AuthSettings(checkers=(f"file:{file}", "memory:a:b")))
+            self.assertEqual(len(found), warnings, found)
+            self.assertTrue(all("auth.checkers[0]" in each for each in found))
+
     def test_loginByProxy(self) -> None:
         """Where proxies vouch for everybody, no other checker is needed."""
         listener = ListenerSettings(

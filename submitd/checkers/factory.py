@@ -11,7 +11,12 @@ from collections.abc import Sequence
 
 import attrs
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
+from twisted.cred.strcred import (
+    ICheckerFactory,
+    InvalidAuthArgumentString,
+    InvalidAuthType,
+    findCheckerFactory,
+)
 from twisted.plugin import IPlugin
 from zope.interface import Interface, implementer
 
@@ -26,6 +31,8 @@ class CheckerFactory:
     :param argStringFormat: one line that says what that is.
     :param authHelp: what the back end does, for ``twistd submitd --help-auth-type``.
     :param credentialInterfaces: what it can check.
+    :param argumentIsFile: whether what follows the colon is the path of a file, as
+        :func:`takesFile` asks.
     """
 
     authType: str
@@ -33,6 +40,7 @@ class CheckerFactory:
     argStringFormat: str
     authHelp: str
     credentialInterfaces: Sequence[type[Interface]]
+    argumentIsFile: bool = False
 
     def generateChecker(self, argstring: str) -> ICredentialsChecker:
         """Make the checker.
@@ -46,3 +54,17 @@ class CheckerFactory:
         module, _, name = self.checker.partition(":")
         made: ICredentialsChecker = getattr(importlib.import_module(module), name)(argstring)
         return made
+
+
+def takesFile(authType: str) -> bool:
+    """Whether what follows the colon is the path of a file, for checkers of that name.
+
+    It is for those whose factory says so, be it ours or somebody's: by a true attribute
+    ``argumentIsFile``.
+    """
+    try:
+        factory = findCheckerFactory(authType)
+    except InvalidAuthType:
+        return False
+    # Twisted's own "file" has no such attribute.
+    return bool(getattr(factory, "argumentIsFile", authType == "file"))

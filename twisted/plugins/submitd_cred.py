@@ -13,6 +13,7 @@ htpasswd = CheckerFactory(
 A file of password hashes in the format of Apache's htpasswd, kept with submitd-passwd. Taken are
 argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2. It is read again when it changes.""",
     credentialInterfaces=(IUsernamePassword,),
+    argumentIsFile=True,
 )
 
 secrets = CheckerFactory(
@@ -23,6 +24,7 @@ secrets = CheckerFactory(
 A file of secrets in the clear, which CRAM-MD5 needs, kept with submitd-passwd --secrets. A secret
 may be written as {base64}...; the file must have mode 0600. It is read again when it changes.""",
     credentialInterfaces=(IUsernamePassword, IUsernameHashedPassword),
+    argumentIsFile=True,
 )
 
 tokens = CheckerFactory(
@@ -33,4 +35,5 @@ tokens = CheckerFactory(
 A file with the SHA-256 of bearer tokens for XOAUTH2, kept with submitd-passwd --tokens. It is read
 again when it changes.""",
     credentialInterfaces=(IBearerToken,),
+    argumentIsFile=True,
 )
