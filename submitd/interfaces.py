@@ -2,8 +2,9 @@
 
 A policy provides any subset of the stage interfaces.  A stage method returns ``None`` (no
 objection), raises :class:`submitd.wire.errors.Refused`, or returns a Deferred or coroutine of
-either.  Any other exception is logged with the session's id and becomes 451 4.3.0: it fails closed.
-Policies run in the order of the configuration; the first refusal wins.
+either.  Any other exception is logged with the session's id and becomes 451 4.3.0, or 454 4.7.0
+from an :class:`IIdentityPolicy`: it fails closed.  Policies run in the order of the configuration;
+the first refusal wins.
 """
 
 from __future__ import annotations

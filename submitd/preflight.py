@@ -1,10 +1,11 @@
 """Before a start: whether what the settings say can work.
 
 :func:`examine` looks at files, certificates and endpoint strings, and makes every mechanism,
-checker, policy and delivery once, to ask its ``check()`` (``IChecked``).  It opens no port and
-writes nothing; the objects it makes are thrown away.  :func:`portsInUse` is asked only when the
-service is about to start: it binds each address without listening and lets go of it again, so that
-one port in use is a clear message while all ports are still closed.
+checker, policy and delivery, to ask its ``check()`` (``IChecked``) and what it is.  It opens no
+port and writes nothing; the objects it makes, some of them several times, are thrown away.
+:func:`portsInUse` is asked only when the service is about to start: it binds each address without
+listening and lets go of it again, so that one port in use is a clear message while all ports are
+still closed.
 
 Nothing here raises for a wrong setting: everything comes back as findings.
 """

@@ -17,6 +17,7 @@ from twisted.mail.interfaces import IMessageDelivery
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 
+from submitd import events
 from submitd.checkers import LoginUnavailable
 from submitd.interfaces import (
     IBearerToken,
@@ -161,6 +162,33 @@ class MessageTests(SynchronousTestCase):
         clock.advance(60)
         self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
         self.flushLoggedErrors()
+
+    def test_whoHangs(self) -> None:
+        """The log names a policy that hangs; of a delivery it says at which command."""
+        logged: list[tuple[str, str]] = []
+
+        def emit(event: Any, **fields: Any) -> None:
+            if fields.get("origin"):
+                logged.append((event.name, fields["origin"]))
+
+        self.patch(events, "emit", emit)
+        for changes, expected in (
+            (
+                {"policies": [Policy(message=lambda message: Deferred())]},
+                ("refused", "Policy at message"),
+            ),
+            (
+                {"delivery": MemoryDelivery(onEnd=lambda message: Deferred())},
+                ("policy-failed", "DATA"),
+            ),
+        ):
+            clock = Clock()
+            talk = self.begin(clock=clock, **changes)
+            talk.say("DATA")
+            talk.say(".")
+            clock.advance(60)
+            self.assertEqual(logged.pop(), expected)
+            self.assertEqual(logged, [])
 
     def test_beginWaits(self) -> None:
         """A delivery may take its time to begin, and may refuse then or at once."""
@@ -601,6 +629,18 @@ class LoginTests(SynchronousTestCase):
             self.checkedBy(lambda _, error=error: fail(error), policies=[policy]).say(LOGIN)
             self.assertEqual([seen[0] for seen in policy.seen].count("failed"), count, error)
         self.flushLoggedErrors(OSError)
+
+    def test_identityBreaks(self) -> None:
+        """A policy that fails at another identity is 454, as a checker is: nobody is let in."""
+
+        @implementer(IIdentityPolicy)
+        class Breaks:
+            def identityRequested(self, session: Any, avatar: Any, identity: str) -> Any:
+                breaks()
+
+        talk = self.talk(policies=[Breaks()])
+        self.assertEqual(talk.say("AUTH PLAIN b2ZmaWNlAGFsaWNlAHdvbmRlcmxhbmQ=")[:9], "454 4.7.0")
+        self.flushLoggedErrors(ZeroDivisionError)
 
     def test_avatarDelivers(self) -> None:
         """An avatar that is a delivery takes its messages itself."""

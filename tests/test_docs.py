@@ -24,6 +24,7 @@ from twisted.cred.strcred import ICheckerFactory
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.interface import InterfaceClass
 from zope.interface.verify import verifyObject
 
 from submitd import deliveries, extensions, interfaces, policies, sasl, service
@@ -249,6 +250,16 @@ class ReferenceTests(SynchronousTestCase):
         for name in vars(interfaces):
             if name.endswith("Policy"):
                 self.assertIn(f"``{name}``", text)
+
+    def test_firstInterfaces(self) -> None:
+        """The page of the interfaces names the first and the last stage; the others are between."""
+        found = [each for each in vars(interfaces).values() if isinstance(each, InterfaceClass)]
+        own = [each for each in found if each.__module__ == interfaces.__name__]
+        stages = interfaces.STAGES
+        self.assertEqual(tuple(own[: len(stages)]), stages)
+        first, last = stages[0].__name__, stages[-1].__name__
+        text = " ".join(page("docs/interfaces.rst").split())
+        self.assertIn(f"which are the first, from ``{first}`` to ``{last}``.", text)
 
 
 def uncommented(text: str) -> dict[str, Any]:

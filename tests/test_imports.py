@@ -41,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "reverselookup",
             "steady",
             "threads",
+            "turns",
             "twistedmail",
             "typed",
         }
