@@ -52,7 +52,7 @@ EXPECTED: dict[str, tuple[str, int, dict[State, State]]] = {
     "RSET": ("RSET", 250, {G: G, R: R, M: R, T: R, C: R}),
     "NOOP": ("NOOP", 250, {each: each for each in (G, R, M, T, C)}),
     "HELP": ("HELP", 214, {each: each for each in (G, R, M, T, C)}),
-    "VRFY": ("VRFY a", 252, {each: each for each in (R, M, T, C)}),
+    "VRFY": ("VRFY a", 252, {each: each for each in (G, R, M, T, C)}),
     "QUIT": ("QUIT", 221, dict.fromkeys((G, R, M, T, C), State.CLOSED)),
     "AUTH": ("AUTH PLAIN", 334, {R: State.AUTH}),
     "STARTTLS": ("STARTTLS", 220, {R: State.TLS}),
