@@ -396,6 +396,16 @@ class IChecked(Interface):
         """
 
 
+class IWarns(Interface):
+    """An object of the configuration that can say beforehand what it will do without."""
+
+    def warnings() -> list[str]:
+        """Look as ``IChecked`` does, for what is unwise or left out; a start goes on all the same.
+
+        :return: a list of sentences; empty when there is nothing to say.
+        """
+
+
 class IRevised(Interface):
     """A checker that can tell whether an earlier answer of its may be wrong by now."""
 

@@ -1,8 +1,9 @@
 """Before a start: whether what the settings say can work.
 
 :func:`examine` looks at files, certificates and endpoint strings, and makes every mechanism,
-checker, policy and delivery, to ask its ``check()`` (``IChecked``) and what it is.  It opens no
-port and writes nothing; the objects it makes, some of them several times, are thrown away.
+checker, policy and delivery, to ask its ``check()`` (``IChecked``) and ``warnings()``
+(``IWarns``), and what it is.  It opens no port and writes nothing; the objects it makes, some of
+them several times, are thrown away.
 :func:`portsInUse` is asked only when the service is about to start: it binds each address without
 listening and lets go of it again, so that one port in use is a clear message while all ports are
 still closed.
@@ -45,6 +46,7 @@ from submitd.interfaces import (
     IMessagePolicy,
     IReverseResolver,
     ISigning,
+    IWarns,
 )
 from submitd.relay import routes
 from submitd.relay.routes import RelaySettings
@@ -367,16 +369,24 @@ def _checker(description: str, path: str) -> tuple[Any, list[Finding]]:
         # A checker's own parser may raise anything for an argument it does not understand.
         return None, [Finding(path, f'"{description}" is not usable: {error}')]
     findings = _ask(checker, path)
-    if takesFile(name) and not findings:
-        findings.extend(_othersCanRead(path, Path(argument)))
+    if not findings:
+        findings = _warnings(checker, path)
+        if takesFile(name):
+            findings.extend(_othersCanRead(path, Path(argument)))
     return checker, findings
 
 
 def _ask(made: Any, path: str) -> list[Finding]:
-    if not IChecked.providedBy(made):
-        return []
+    return _said(made.check, path) if IChecked.providedBy(made) else []
+
+
+def _warnings(made: Any, path: str) -> list[Finding]:
+    return _said(made.warnings, path, isWarning=True) if IWarns.providedBy(made) else []
+
+
+def _said(ask: Callable[[], list[str]], path: str, isWarning: bool = False) -> list[Finding]:
     try:
-        return [Finding(path, sentence) for sentence in made.check()]
+        return [Finding(path, sentence, isWarning) for sentence in ask()]
     except Exception as error:
         # One object's bug must not hide the mistakes of the others.
         return [Finding(path, f"cannot be checked: {type(error).__name__}: {error}")]
@@ -395,6 +405,7 @@ def _policies(settings: Settings) -> Iterator[Finding]:
         elif not findings:
             yield from _ownDelivery(made, f"{path}.delivery")
             yield from _ask(made, path)
+            yield from _warnings(made, path)
 
 
 def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:

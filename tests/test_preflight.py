@@ -140,6 +140,27 @@ class ExamineTests(SynchronousTestCase):
             [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
             self.assertEqual((finding.key, finding.isWarning), (key, True))
 
+    def test_brokenLines(self) -> None:
+        """A typo in a file that is read again keeps no service from starting, but is named."""
+        people, owners = Path(self.mktemp()), Path(self.mktemp())
+        people.write_text("alice:{SHA}x\n" + (DATA / "passwd").read_text())
+        people.chmod(0o600)
+        owners.write_text("info@example.com\nsales@example.com alice\n")
+        found = preflight.examine(
+            attrs.evolve(
+                GOOD,
+                auth=AuthSettings(checkers=(f"htpasswd:{people}",)),
+                policy=(Component("sender-owner", {"map": str(owners)}),),
+            )
+        )
+        self.assertEqual(
+            [(each.key, each.isWarning, each.sentence.split(": ")[0]) for each in found],
+            [
+                ("auth.checkers[0]", True, f"{people}:1"),
+                ("policy[0]", True, f"{owners}:1"),
+            ],
+        )
+
     def test_check(self) -> None:
         """What an object says of itself is said with its section."""
         self.assertEqual(

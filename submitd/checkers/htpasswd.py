@@ -29,7 +29,7 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.userfile import Account, BadLine, UserFile, grant
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked, IRevised, IWarns
 from submitd.threads import Run, deferToThread
 
 SCHEMES = (
@@ -148,7 +148,7 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
 THREADS = max(2, min(os.cpu_count() or 1, 6))
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised)
+@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
 class HtpasswdChecker:
     """Checks passwords against the hashes of a file, as the file is now.
 
@@ -181,6 +181,10 @@ class HtpasswdChecker:
     def check(self) -> list[str]:
         """What is wrong with the file."""
         return self._file.check()
+
+    def warnings(self) -> list[str]:
+        """The lines of the file that are left out."""
+        return self._file.warnings()
 
     def revision(self) -> int:
         """A number that changes with the file."""

@@ -25,7 +25,7 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.userfile import BadLine, UserFile, grant
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked, IRevised, IWarns
 
 _PREFIXED = re.compile(rb"\{([A-Za-z0-9._-]+)\}(.*)", re.DOTALL)
 _LOOKS_HASHED = re.compile(rb"\$[A-Za-z0-9-]+\$")
@@ -63,7 +63,7 @@ def _fromBase64(text: bytes) -> bytes:
     return secret
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised)
+@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
 class SecretsChecker:
     """Checks passwords and challenge digests against secrets that are kept as they are.
 
@@ -80,6 +80,10 @@ class SecretsChecker:
     def check(self) -> list[str]:
         """What is wrong with the file."""
         return self._file.check()
+
+    def warnings(self) -> list[str]:
+        """The lines of the file that are left out."""
+        return self._file.warnings()
 
     def revision(self) -> int:
         """A number that changes with the file."""

@@ -27,7 +27,7 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.userfile import BadLine, UserFile, grant
-from submitd.interfaces import IBearerToken, IChecked, IRevised
+from submitd.interfaces import IBearerToken, IChecked, IRevised, IWarns
 
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 
@@ -80,7 +80,7 @@ def parseExpiry(text: str) -> float:
         raise BadLine("the expiry is not an ISO 8601 date or time") from None
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised)
+@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
 class TokensChecker:
     """Checks bearer tokens against the digests of a file, as the file is now.
 
@@ -98,6 +98,10 @@ class TokensChecker:
     def check(self) -> list[str]:
         """What is wrong with the file."""
         return self._file.check()
+
+    def warnings(self) -> list[str]:
+        """The lines of the file that are left out."""
+        return self._file.warnings()
 
     def revision(self) -> int:
         """A number that changes with the file."""

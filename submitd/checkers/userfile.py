@@ -79,6 +79,7 @@ class UserFile(Generic[Entry]):
         self._content: bytes | None = None
         self._signature: tuple[int, ...] | None = None
         self._problem = ""
+        self._leftOut: list[tuple[int | None, str]] = []
         self._revision = 0
 
     def accounts(self) -> Mapping[bytes, Account[Entry]]:
@@ -102,6 +103,14 @@ class UserFile(Generic[Entry]):
         if self._problem:
             return [f"{self.path}: {self._problem}"]
         return [] if self._accounts else [f"{self.path}: no users"]
+
+    def warnings(self) -> list[str]:
+        """The lines that are left out, in sentences; for ``IWarns``."""
+        self._refresh()
+        return [
+            f"{self.path}: {told}" if number is None else f"{self.path}:{number}: {told}"
+            for number, told in self._leftOut
+        ]
 
     def _refresh(self) -> None:
         try:
@@ -137,14 +146,17 @@ class UserFile(Generic[Entry]):
         if content != self._content:
             accounts, problems = self._parseLines(content)
             if problems and not accounts:
-                number, problem = problems[0]
-                self._complain(f"no usable line; line {number}: {problem}")
+                at, reason = problems[0]
+                self._complain(f"no usable line; line {at}: {reason}")
                 return
             self._content = content
             self._accounts = accounts
             self._revision += 1
             events.emit(events.FILE_READ, file=self.path, entries=len(accounts))
-            self._name(problems)
+            self._leftOut = _named(problems)
+            for number, problem in self._leftOut:
+                line = {} if number is None else {"line": number}
+                events.emit(events.FILE_PROBLEM, file=self.path, **line, problem=problem)
             if mode & stat.S_IROTH:
                 told = f"everybody can read it (mode {stat.S_IMODE(mode):04o})"
                 events.emit(events.FILE_PROBLEM, file=self.path, problem=told)
@@ -181,14 +193,6 @@ class UserFile(Generic[Entry]):
         else:
             raise BadLine("the user has a line already; the first one counts")
 
-    def _name(self, problems: list[tuple[int, str]]) -> None:
-        for number, problem in problems[:MAX_NAMED_LINES]:
-            told = f"this line is left out: {problem}"
-            events.emit(events.FILE_PROBLEM, file=self.path, line=number, problem=told)
-        if len(problems) > MAX_NAMED_LINES:
-            more = f"{len(problems) - MAX_NAMED_LINES} more lines are left out"
-            events.emit(events.FILE_PROBLEM, file=self.path, problem=more)
-
     def _complain(self, problem: str) -> None:
         if problem == self._problem:
             return  # once, not at each login
@@ -223,6 +227,17 @@ def _signatureOf(status: os.stat_result) -> tuple[int, ...]:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+def _named(problems: list[tuple[int, str]]) -> list[tuple[int | None, str]]:
+    """What is said of lines that cannot be used, with the number of each."""
+    said: list[tuple[int | None, str]] = [
+        (number, f"this line is left out: {problem}")
+        for number, problem in problems[:MAX_NAMED_LINES]
+    ]
+    if len(problems) > MAX_NAMED_LINES:
+        said.append((None, f"{len(problems) - MAX_NAMED_LINES} more lines are left out"))
+    return said
 
 
 def _reason(error: _Unusable | OSError) -> str:

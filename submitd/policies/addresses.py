@@ -119,12 +119,24 @@ class WatchedFile(Generic[T]):
         return self._content
 
     def check(self) -> list[str]:
-        """What is wrong with the file, in sentences; for ``IChecked``."""
+        """What is wrong with the file as a whole, in sentences; for ``IChecked``."""
         try:
-            _, problems = self._read(self.path.read_bytes())
+            self.path.read_bytes()
         except OSError as error:
             return [f"{self.path}: cannot be read: {error.strerror}"]
-        return [f"{self.path}:{line}: {sentence}" for line, sentence in problems]
+        return []
+
+    def warnings(self) -> list[str]:
+        """The lines that are broken, in sentences; for ``IWarns``."""
+        try:
+            _, problems = self._read(self.path.read_bytes())
+        except OSError:
+            return []  # said by check()
+        named = [
+            f"{self.path}:{line}: this line is left out: {sentence}"
+            for line, sentence in problems[:MAX_NAMED_LINES]
+        ]
+        return named + [f"{self.path}: {more}" for more in _more(problems)]
 
     def _take(self, octets: bytes) -> None:
         self._problem = ""
@@ -135,8 +147,7 @@ class WatchedFile(Generic[T]):
         events.emit(events.FILE_READ, file=self.path, entries=len(self._content))
         for line, sentence in problems[:MAX_NAMED_LINES]:
             events.emit(events.FILE_PROBLEM, file=self.path, line=line, problem=sentence)
-        if len(problems) > MAX_NAMED_LINES:
-            more = f"{len(problems) - MAX_NAMED_LINES} more lines are broken"
+        for more in _more(problems):
             events.emit(events.FILE_PROBLEM, file=self.path, problem=more)
 
     def _read(self, octets: bytes) -> tuple[Addresses[T], list[Problem]]:
@@ -157,3 +168,9 @@ class WatchedFile(Generic[T]):
         if problem != self._problem:
             self._problem = problem
             events.emit(events.FILE_PROBLEM, file=self.path, problem=problem)
+
+
+def _more(problems: list[Problem]) -> list[str]:
+    """What is said in place of the lines that are too many to be named."""
+    more = len(problems) - MAX_NAMED_LINES
+    return [f"{more} more lines are broken"] if more > 0 else []

@@ -33,6 +33,7 @@ from submitd.interfaces import (
     IDelivery,
     IMayBlindCopy,
     IRunning,
+    IWarns,
 )
 from submitd.message.copied import Copy
 from submitd.policies.addresses import Addresses, Pattern, WatchedFile, readPattern
@@ -45,7 +46,7 @@ from submitd.wire.reply import LOCAL_ERROR
 _MEMBER = True
 
 
-@implementer(IDataPolicy, IBringsDelivery, IRunning, IChecked)
+@implementer(IDataPolicy, IBringsDelivery, IRunning, IChecked, IWarns)
 @attrs.define(eq=False, slots=False)
 class Archive:
     """Copies messages to an address or a delivery; for the parameters see their help.
@@ -109,6 +110,10 @@ class Archive:
         if IChecked.providedBy(sink):
             found += [f"delivery: {sentence}" for sentence in sink.check()]
         return found
+
+    def warnings(self) -> list[str]:
+        """See :meth:`submitd.interfaces.IWarns.warnings`."""
+        return [] if self._file is None else self._file.warnings()
 
     def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`; what its delivery has running."""

@@ -22,7 +22,7 @@ import attrs
 from zope.interface import implementer
 
 from submitd.envelope import Envelope, Recipient
-from submitd.interfaces import IChecked, IConnectionPolicy, IRecipientPolicy, ISenderPolicy
+from submitd.interfaces import IChecked, IConnectionPolicy, IRecipientPolicy, ISenderPolicy, IWarns
 from submitd.policies.addresses import Addresses, WatchedFile, readPattern
 from submitd.policies.senderowner import sameLogin
 from submitd.session import Session
@@ -38,7 +38,7 @@ NULL_REFUSED = Reply(553, "5.7.1", "Null sender not allowed")
 _MEMBER = True
 
 
-@implementer(IConnectionPolicy, ISenderPolicy, IRecipientPolicy, IChecked)
+@implementer(IConnectionPolicy, ISenderPolicy, IRecipientPolicy, IChecked, IWarns)
 @attrs.define(eq=False)
 class Recipients:
     """Refuses recipients; for the parameters see their help.
@@ -93,6 +93,11 @@ class Recipients:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         files = (self._allowed, self._refused)
         return [each for file in files if file is not None for each in file.check()]
+
+    def warnings(self) -> list[str]:
+        """See :meth:`submitd.interfaces.IWarns.warnings`."""
+        files = (self._allowed, self._refused)
+        return [each for file in files if file is not None for each in file.warnings()]
 
     def connectionMade(self, session: Session) -> None:
         """Lower the number of recipients, before EHLO tells it."""

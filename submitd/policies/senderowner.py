@@ -37,7 +37,7 @@ from zope.interface import implementer
 
 from submitd.envelope import Envelope
 from submitd.equality import sameDomain, sameLocalPart
-from submitd.interfaces import IChecked, IHeaderPolicy, ISenderPolicy, ISubmitter
+from submitd.interfaces import IChecked, IHeaderPolicy, ISenderPolicy, ISubmitter, IWarns
 from submitd.message.header import Header
 from submitd.message.mailboxes import readMailboxes
 from submitd.policies.addresses import Addresses, WatchedFile, readPattern
@@ -62,7 +62,7 @@ Owned = dict[str, Right]
 Rights = dict[Mailbox, Right]
 
 
-@implementer(ISenderPolicy, IHeaderPolicy, IChecked)
+@implementer(ISenderPolicy, IHeaderPolicy, IChecked, IWarns)
 @attrs.define(eq=False)
 class SenderOwner:
     """Refuses senders that do not belong to the login.
@@ -136,6 +136,10 @@ class SenderOwner:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         sources = (self._file, self._database)
         return [each for source in sources if source is not None for each in source.check()]
+
+    def warnings(self) -> list[str]:
+        """See :meth:`submitd.interfaces.IWarns.warnings`."""
+        return [] if self._file is None else self._file.warnings()
 
     def validateFrom(
         self, session: Session, envelope: Envelope

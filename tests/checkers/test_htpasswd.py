@@ -21,7 +21,7 @@ from submitd.checkers.htpasswd import (
     verify,
 )
 from submitd.checkers.userfile import BadLine
-from submitd.interfaces import IChecked, IRevised, ISubmitter
+from submitd.interfaces import IChecked, IRevised, ISubmitter, IWarns
 from submitd.realm import SubmissionRealm
 from submitd.sasl.credentials import UsernamePassword
 from tests.checkers.files import HASHES, FileTestCase
@@ -61,7 +61,7 @@ class HtpasswdCheckerTests(FileTestCase):
 
     def test_interfaces(self) -> None:
         """It provides what the Portal, the start and the cache ask for."""
-        for interface in (ICredentialsChecker, IChecked, IRevised):
+        for interface in (ICredentialsChecker, IChecked, IRevised, IWarns):
             verifyObject(interface, self.checker())
 
     def test_everyScheme(self) -> None:

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from submitd.checkers.secrets import SecretsChecker, parseSecret
 from submitd.checkers.userfile import BadLine
-from submitd.interfaces import IChecked, IRevised, ISubmitter
+from submitd.interfaces import IChecked, IRevised, ISubmitter, IWarns
 from submitd.realm import SubmissionRealm
 from submitd.sasl.credentials import UsernameDigest, UsernamePassword
 from tests.checkers.files import HASHES, FileTestCase
@@ -28,7 +28,7 @@ class SecretsCheckerTests(FileTestCase):
     def test_interfaces(self) -> None:
         """It provides what the Portal, the start and the cache ask for."""
         checker = SecretsChecker(self.path)
-        for interface in (ICredentialsChecker, IChecked, IRevised):
+        for interface in (ICredentialsChecker, IChecked, IRevised, IWarns):
             verifyObject(interface, checker)
 
     def test_login(self) -> None:

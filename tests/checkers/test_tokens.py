@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from submitd.checkers.tokens import TokensChecker, digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine
-from submitd.interfaces import IChecked, IRevised, ISubmitter
+from submitd.interfaces import IChecked, IRevised, ISubmitter, IWarns
 from submitd.realm import SubmissionRealm
 from submitd.sasl.credentials import BearerToken
 from tests.checkers.files import FileTestCase
@@ -33,7 +33,7 @@ class TokensCheckerTests(FileTestCase):
 
     def test_interfaces(self) -> None:
         """It provides what the Portal, the start and the cache ask for."""
-        for interface in (ICredentialsChecker, IChecked, IRevised):
+        for interface in (ICredentialsChecker, IChecked, IRevised, IWarns):
             verifyObject(interface, self.checker)
 
     def test_login(self) -> None:

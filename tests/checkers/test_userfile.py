@@ -63,11 +63,12 @@ class UserFileTests(FileTestCase):
         self.assertNotIn("s3cret", repr(told))
         self.assertIn("it is bad", told[4][1])
         self.assertEqual(file.check(), [])
+        self.assertEqual(file.warnings(), [f"{self.path}:{line}: {said}" for line, said in told])
 
     def test_manyBadLines(self) -> None:
         """A file of nothing but rubbish does not fill the log."""
         self.write("alice:1", *["rubbish"] * 1000)
-        self.open().accounts()
+        self.assertEqual(len(self.open().warnings()), MAX_NAMED_LINES + 1)
         told = self.problems()
         self.assertEqual(len(told), MAX_NAMED_LINES + 1)
         self.assertEqual(told[-1], (None, f"{1000 - MAX_NAMED_LINES} more lines are left out"))
