@@ -460,6 +460,21 @@ def _signing(settings: Settings) -> Iterator[Finding]:
             )
 
 
+def _delays(settings: Settings) -> Iterator[Finding]:
+    """A delay that a stage has no time for would make every delayed login a 451."""
+    stage = settings.limits.stage
+    for at, component in enumerate(settings.policy):
+        made, findings = component.make(policies.REGISTRY, "")
+        if findings or component.use != "login-throttle":
+            continue
+        if made.delay and 0 < stage <= made.max_delay:
+            yield Finding(
+                f"policy[{at}].max_delay",
+                f"is {made.max_delay:g} s, and limits.stage is {stage:g} s, in which the login"
+                " must be over: raise limits.stage above max_delay, or lower max_delay",
+            )
+
+
 def _delivery(settings: Settings) -> Iterator[Finding]:
     component = settings.delivery
     made, findings = component.make(deliveries.REGISTRY, "delivery")
@@ -524,6 +539,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"policy"}), _policies),
     (frozenset({"policy"}), _signing),
+    (frozenset({"policy", "limits"}), _delays),
     (frozenset({"delivery"}), _delivery),
     (frozenset({"policy", "delivery"}), _needs),
     (frozenset({"delivery", "relay", "route"}), _relay),

@@ -18,10 +18,12 @@ from submitd.settings import (
     AuthSettings,
     Component,
     DNSSettings,
+    LimitSettings,
     ListenerSettings,
     LogSettings,
     Settings,
 )
+from submitd.typed import Count, Seconds
 
 DATA = Path(__file__).with_name("data")
 
@@ -179,6 +181,27 @@ class ExamineTests(SynchronousTestCase):
         ):
             found = [each for each in self.said(policy=policies) if "must stand" in each]
             self.assertEqual(found, [f"{each}{mistake}" for each in expected])
+
+    def test_delays(self) -> None:
+        """A stage in which the longest delay of a login is not over would be 451 each time."""
+        throttle = Component("login-throttle", {})
+        short = Component("login-throttle", {"max_delay": "1 s"})
+        none = Component("login-throttle", {"delay": 0})
+        for stage, expected in ((2.0, [1]), (15.0, [1]), (16.0, []), (0.0, [])):
+            found = preflight.examine(
+                attrs.evolve(
+                    GOOD,
+                    policy=(short, throttle, none),
+                    limits=LimitSettings(stage=Seconds(stage), connections=Count(10)),
+                )
+            )
+            self.assertEqual(
+                [(each.key, each.isWarning) for each in found],
+                [(f"policy[{at}].max_delay", False) for at in expected],
+            )
+            for each in found:
+                said = f"is 15 s, and limits.stage is {stage:g} s, "
+                self.assertEqual(each.sentence[: len(said)], said)
 
     def test_checkFails(self) -> None:
         """An object whose check fails does not hide the others."""
