@@ -374,10 +374,14 @@ class WorkersService(MultiService):
         """A configuration is good: have it served, unless a port of it cannot be had."""
         about = template.about
         assert about is not None
-        new = [each for each in dict.fromkeys(about["endpoints"]) if each not in self._listeners]
+        new = {
+            endpoint: how
+            for endpoint, how in zip(about["endpoints"], about["tls"], strict=True)
+            if endpoint not in self._listeners
+        }
         try:
-            for endpoint in new:
-                handOver(self._listen(ListenerSettings(endpoint=endpoint)))
+            for endpoint, how in new.items():
+                handOver(self._listen(ListenerSettings(endpoint=endpoint, tls=how)))
         except CannotStart as error:
             for endpoint in new:
                 if endpoint in self._listeners:

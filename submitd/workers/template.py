@@ -164,6 +164,7 @@ def _serve(sock: socket.socket, source: dict[str, Any]) -> Beginning | None:
         {
             "workers": settings.workers,
             "endpoints": [listener.endpoint for listener in settings.listener],
+            "tls": [listener.tls for listener in settings.listener],
             "relay": service.hasRelay(settings),
             "drain": settings.limits.drain,
             "log": settings.log.json,

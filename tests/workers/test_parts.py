@@ -354,7 +354,13 @@ class ParentTests(SynchronousTestCase):
 
     def about(self, workers: int = 2, **changes: Any) -> dict[str, Any]:
         """What a template says of a good configuration."""
-        said = {"endpoints": [self.endpoint], "relay": False, "drain": 30, "log": ""}
+        said = {
+            "endpoints": [self.endpoint],
+            "tls": ["off"],
+            "relay": False,
+            "drain": 30,
+            "log": "",
+        }
         return {**said, "workers": workers, **changes}
 
     def tell(self, message: dict[str, Any], template: int = -1) -> None:
@@ -482,9 +488,22 @@ class ParentTests(SynchronousTestCase):
         self.begin()
         self.names()
         self.service.reload()
-        self.tell(self.about(endpoints=[self.endpoint, "unix:/nowhere/at/all"]))
+        self.tell(self.about(endpoints=[self.endpoint, "unix:/nowhere/at/all"], tls=["off"] * 2))
         self.assertEqual(self.names(), ["service-not-reloaded"])
         self.assertEqual(self.told("1"), [])
+
+    def test_newPorts(self) -> None:
+        """A port that is new is logged with the TLS that its listener has."""
+        self.begin()
+        self.said.clear()
+        self.service.reload()
+        new = [f"unix:{os.path.relpath(self.mktemp())}" for _ in range(2)]
+        kinds = ["off", "implicit", "starttls"]
+        self.tell(self.about(1, endpoints=[self.endpoint, *new], tls=kinds))
+        self.assertEqual(
+            [(fields["endpoint"], fields["tls"]) for _, fields in self.said],
+            list(zip(new, kinds[1:], strict=True)),
+        )
 
     def test_newFails(self) -> None:
         """While the new ones die, the old ones go on; a configuration that is better takes over."""
