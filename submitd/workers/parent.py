@@ -270,7 +270,7 @@ class WorkersService(MultiService):
         if self._candidate is not None:
             self._isAskedAgain = True
         else:
-            self._candidate = self._begin()
+            self._beginAgain()
 
     def _reopenLog(self) -> None:
         """Go on in a new file, where the old one has been taken away."""
@@ -293,6 +293,15 @@ class WorkersService(MultiService):
             self._replacing = [post for post in self._posts.values() if post.name != RELAY]
             self._before = None
             self._next()
+
+    def _beginAgain(self) -> None:
+        """Start a template while there are workers; where there can be none, they go on."""
+        try:
+            self._candidate = self._begin()
+        except OSError as error:
+            # Whom --uid names may have no right to run the Python that root began with.
+            said = f"cannot start {sys.executable}: {error.strerror}"
+            events.emit(events.SERVICE_NOT_RELOADED, problem=said)
 
     def _begin(self) -> Template:
         """Start a template."""
@@ -366,7 +375,9 @@ class WorkersService(MultiService):
         def begin() -> None:
             if self._candidate is None and self._stopped is None:
                 self._retry.started()
-                self._candidate = self._begin()
+                self._beginAgain()
+                if self._candidate is None:
+                    self._tryAgain()
 
         self._later = self._reactor.callLater(max(1.0, self._retry.ended()), begin)
 

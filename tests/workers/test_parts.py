@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
@@ -504,6 +506,33 @@ class ParentTests(SynchronousTestCase):
             [(fields["endpoint"], fields["tls"]) for _, fields in self.said],
             list(zip(new, kinds[1:], strict=True)),
         )
+
+    def test_noTemplate(self) -> None:
+        """Where Python cannot be started any more, the log says so, and the old ones go on."""
+        self.begin()
+        self.said.clear()
+        refused = PermissionError(errno.EACCES, "Permission denied")
+        with patch.object(self.reactor, "spawnProcess", side_effect=refused):
+            self.service.reload()
+        self.reactor.read()
+        problem = f"cannot start {sys.executable}: Permission denied"
+        self.assertEqual(self.said, [("service-not-reloaded", {"problem": problem})])
+        self.assertEqual(self.told("1") + self.told("2"), [])
+        self.service.reload()
+        self.assertEqual(len(self.reactor.spawned), 2)
+
+    def test_noTemplateLater(self) -> None:
+        """Another template is tried for until Python can be started again."""
+        self.begin()
+        refused = PermissionError(errno.EACCES, "Permission denied")
+        self.reactor.spawned[0].close()
+        with patch.object(self.reactor, "spawnProcess", side_effect=refused):
+            self.reactor.read()
+            self.said.clear()
+            self.reactor.advance(2)
+        self.assertEqual(self.names(), ["service-not-reloaded"])
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.spawned), 2)
 
     def test_newFails(self) -> None:
         """While the new ones die, the old ones go on; a configuration that is better takes over."""
