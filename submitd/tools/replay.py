@@ -14,6 +14,7 @@ import attrs
 from submitd.tools.rehearsal import Rehearsal, Step, Verdict
 
 _MARK = re.compile(r" \(id [A-Z2-7]{8}\)$")
+_MANY = re.compile(r"[0-9]{3}-\*")
 _QUEUED = re.compile(r"queued as \S+")
 
 
@@ -40,7 +41,8 @@ def readSession(text: str) -> list[Turn]:
     """Read a recorded session.
 
     Lines are ``C: TEXT`` for what the client said, ``C> OCTETS`` for octets with Python's escapes,
-    ``S: TEXT`` for what it heard, where ``*`` stands for anything, and ``TLS`` for a handshake.
+    ``S: TEXT`` for what it heard, where ``*`` stands for anything and ``250-*`` for any number of
+    such lines, and ``TLS`` for a handshake.
     Empty lines and those that begin with ``#`` are passed over.
 
     :raise ValueError: for any other line.
@@ -145,10 +147,14 @@ def _endsIn(heard: Sequence[str], code: str) -> bool:
 
 
 def _isAlike(recorded: Sequence[str], now: Sequence[str]) -> bool:
-    return len(recorded) == len(now) and all(
-        fnmatch.fnmatchcase(_plain(line), _plain(pattern).replace("[", "[[]"))
-        for pattern, line in zip(recorded, now, strict=True)
-    )
+    """Whether the lines match; ``250-*`` and its like stand for one line or several in a row."""
+    if not (recorded and now):
+        return not recorded and not now
+    if not fnmatch.fnmatchcase(_plain(now[0]), _plain(recorded[0]).replace("[", "[[]")):
+        return False
+    if _isAlike(recorded[1:], now[1:]):
+        return True
+    return _MANY.fullmatch(recorded[0]) is not None and _isAlike(recorded, now[1:])
 
 
 def _plain(line: str) -> str:

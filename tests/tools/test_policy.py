@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -66,6 +68,21 @@ private_key = "{DATA}/private_key.pem"
 
 [auth]
 checkers = ["htpasswd:{DATA}/passwd"]
+
+[delivery]
+path = "spool"
+"""
+# Where printers send from without a login.
+OPEN = """
+hostname = "mail.example.com"
+
+[[listener]]
+endpoint = "tcp:587"
+tls = "off"
+require_tls = false
+
+[auth]
+required = false
 
 [delivery]
 path = "spool"
@@ -516,6 +533,30 @@ class SessionTests(Case):
         self.assertIn("- S: 354 Start mail input; end with <CRLF>.<CRLF>\n+ S: 503 5.5.1", out)
         self.assertTrue(out.endswith("the rest makes no sense behind this, and was left out\n"))
         self.assertNotIn("Subject", out)
+
+    async def test_manualPage(self) -> None:
+        """The example of the manual page goes as it went, where clients need no login."""
+        page = (DATA.parents[1] / "docs" / "man" / "submitd-policy.1.rst").read_text()
+        example = re.search(r"and a comment::\n\n((?:    .*\n)+)", page)
+        assert example is not None
+        self.configure(text=OPEN)
+        status, out, _ = await self.replay(text=textwrap.dedent(example[1]))
+        self.assertEqual((status, out), (0, "the session goes as it went\n"))
+
+    async def test_manyLines(self) -> None:
+        """A code with "-*" is one line or several, and no more than the lines of that code."""
+        self.configure(text=OPEN)
+        for lines, expected in (
+            ("250-*\nS: 250 *", 0),
+            ("250-mail.example.com*\nS: 250-*\nS: 250-SIZE*\nS: 250-*\nS: 250 *", 0),
+            ("250-*\nS: 250-NOTHING\nS: 250 *", 1),
+            ("250-*", 1),
+            ("250 *", 1),
+            ("220-*\nS: 250 *", 1),
+            ("250-*\n" + "S: 250-*\n" * 40 + "S: 250 *", 1),
+        ):
+            status, _, _ = await self.replay(text=f"C: EHLO printer.example\nS: {lines}\n")
+            self.assertEqual(status, expected, lines)
 
     async def test_json(self) -> None:
         """The same for a program."""
