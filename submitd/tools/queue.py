@@ -48,7 +48,7 @@ commands:
   show ID        one message: envelope, header fields, history with each reply
   body ID        one message as it would be sent
   counts         how many recipients each domain has in each state
-  retry [ID...]  try now, whatever the schedule says
+  retry [ID...]  try now (within 30 s), whatever the schedule says
   hold [ID...]   try no more until it is released
   release [ID...]  let what is on hold go; with --login alone, a braked login too
   expire [ID...] give up now, and report that to the sender
