@@ -89,8 +89,10 @@ class Database:
     _isPrepared: bool = attrs.field(init=False, repr=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        if (self.path is None) is not bool(self.url):
-            raise ValueError("either path or url must be given")
+        if self.path is None and not self.url:
+            raise ValueError("needs path, a directory for the queue, or url, a data base")
+        if self.path is not None and self.url:
+            raise ValueError("path and url are both given, and the queue is in one place")
         self._engine = _postgres(self.url) if self.path is None else _sqlite(self.path / FILE)
 
     @property

@@ -335,7 +335,8 @@ class CommandLineTests(SynchronousTestCase):
         for text, said in (
             ('[delivery]\nuse = "spool"\npath = "q"\n', "there is no queue"),
             ('[delivery]\nuse = "discard"\n', 'delivery.use is "discard", which has no queue'),
-            ("[delivery]\n", "either path or url must be given"),
+            ("[delivery]\n", "needs path, a directory for the queue, or url, a data base"),
+            ('[delivery]\npath = "q"\nurl = "postgresql:///q"\n', "path and url are both given"),
             ("[", "is not TOML"),
         ):
             file.write_text(text)
