@@ -20,6 +20,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ commands:
   add USER      add a user; refused when the user is there already
   change USER   give a user a new password
   remove USER   remove a user
-  list          print the names of all users, one per line
+  list          print the names of all users that can log in, one per line
   verify USER   tell whether a password is the user's
 
 The password is asked for at the terminal, twice for a new one, or read with
@@ -90,6 +91,7 @@ class Kind:
     :param parse: what the service makes of a line's value; raises ``BadLine``.
     :param matches: whether a password is the one of such an entry.
     :param make: a line's value for a new password, from the password and the options.
+    :param hasExpired: whether nobody can log in with such an entry any more.
     :param several: whether a user may have several lines.
     :param makesItself: whether a new password is made here, in place of being asked for.
     :param mode: the permission bits that a file may have.
@@ -99,6 +101,7 @@ class Kind:
     parse: Callable[[bytes], Any]
     matches: Callable[[bytes, Any], bool]
     make: Callable[[bytes, argparse.Namespace], str]
+    hasExpired: Callable[[Any], bool] = lambda entry: False
     several: bool = False
     makesItself: bool = False
     mode: int = 0o777
@@ -129,6 +132,7 @@ TOKENS = Kind(
     parseToken,
     lambda token, entry: hmac.compare_digest(digestOf(token), entry.digest),
     _makeToken,
+    hasExpired=lambda entry: entry.goodUntil <= time.time(),
     several=True,
     makesItself=True,
 )
@@ -184,7 +188,8 @@ def listUsers(options: argparse.Namespace) -> int:
             name, colon, value = line.partition(b":")
             problem = nameProblem(name) if colon else "no colon"
             try:
-                options.kind.parse(value)
+                if options.kind.hasExpired(options.kind.parse(value)) and not problem:
+                    problem = f"the {options.kind.what} of {_shown(name)} has expired"
             except BadLine as error:
                 problem = problem or str(error)
             if problem:
@@ -441,9 +446,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if options.kind is not TOKENS:
             parser.error("--expires goes with --tokens")
         try:
-            parseExpiry(options.expires)
+            goodUntil = parseExpiry(options.expires)
         except BadLine as error:
             parser.error(str(error))
+        if goodUntil <= time.time():
+            parser.error(f"--expires {options.expires} is past: nobody could log in with the token")
     return options
 
 

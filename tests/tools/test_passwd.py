@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import getpass
 import io
 import os
 import stat
 import subprocess
 import sys
+import types
 import unittest.mock
 import warnings
 from typing import Any
@@ -32,6 +34,7 @@ class PasswdTestCase(SynchronousTestCase):
 
     :ivar path: the file of users.
     :ivar typed: what the person at the terminal types, one answer after the other.
+    :ivar now: the time of day.
     """
 
     def setUp(self) -> None:
@@ -41,6 +44,8 @@ class PasswdTestCase(SynchronousTestCase):
         self.typed: list[str] = []
         self.prompts: list[str] = []
         self.patch(getpass, "getpass", self.ask)
+        self.now = datetime.datetime(2026, 6, 15, 12, tzinfo=datetime.UTC).timestamp()
+        self.patch(passwd, "time", types.SimpleNamespace(time=lambda: self.now))
         cheap = {
             "argon2": {"memory_cost": 64, "time_cost": 1, "parallelism": 1},
             "bcrypt": {"rounds": 4},
@@ -304,6 +309,27 @@ class OtherFilesTests(PasswdTestCase):
         """The last day goes into the file as it was given."""
         self.do("--tokens", self.path, "add", "alice", "--expires", "2030-12-31")
         self.assertTrue(self.content()[0].endswith(":2030-12-31"))
+
+    def test_expired(self) -> None:
+        """Who has no token any more but expired ones cannot log in; each of them is named."""
+        self.do("--tokens", self.path, "add", "alice", "--expires", "2030-12-30")
+        self.do("--tokens", self.path, "add", "bob", "--expires", "2030-12-30")
+        self.do("--tokens", self.path, "add", "bob", "--expires", "2030-12-31")
+        self.now = datetime.datetime(2030, 12, 31, 12, tzinfo=datetime.UTC).timestamp()
+        status, said, error = self.run_("--tokens", self.path, "list")
+        self.assertEqual((status, said), (0, "bob\n"))
+        self.assertEqual(
+            [each.split(": ", 2)[2] for each in error.splitlines()],
+            ["line 1: the token of alice has expired", "line 2: the token of bob has expired"],
+        )
+
+    def test_past(self) -> None:
+        """A token that is expired before it is made is refused, and the file left alone."""
+        for date in ("2026-06-14", "2026-06-15T11:59"):
+            error = self.fails("--tokens", self.path, "add", "alice", "--expires", date, status=2)
+            self.assertIn(f"--expires {date} is past", error)
+        self.assertFalse(os.path.exists(self.path))
+        self.do("--tokens", self.path, "add", "alice", "--expires", "2026-06-15")
 
 
 class UsageTests(PasswdTestCase):
