@@ -278,6 +278,9 @@ def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -
     for other, where in seen.items():
         if address.overlaps(other):
             yield Finding(path, f"{listener.endpoint} is taken by {where} already")
+    if listener.lmtp and address.port == 25:
+        said = "LMTP must not be spoken on port 25 (RFC 2033 5), where others expect SMTP"
+        yield Finding(path, f"{said}; take another, such as 24, or lmtp = false")
     seen[address] = path
     if address.port is None and not Path(address.host).parent.is_dir():
         yield Finding(path, f"there is no directory {Path(address.host).parent}")

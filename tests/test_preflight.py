@@ -220,6 +220,22 @@ class ExamineTests(SynchronousTestCase):
         )
         self.assertEqual(self.said(listener=(listener, listener)), [])
 
+    def test_lmtp(self) -> None:
+        """LMTP is spoken anywhere but on port 25 (RFC 2033 5), and there only SMTP is."""
+        for endpoint, lmtp, count in (
+            ("tcp:25", True, 1),
+            ("tcp6:25:interface=\\:\\:1", True, 1),
+            ("tcp:25", False, 0),
+            ("tcp:24", True, 0),
+            (f"unix:{Path(self.mktemp()).absolute()}", True, 0),
+        ):
+            listener = ListenerSettings(endpoint=endpoint, tls="off", require_tls=False, lmtp=lmtp)
+            found = preflight.examine(attrs.evolve(GOOD, listener=(listener,)))
+            self.assertEqual(
+                [(each.key, each.isWarning) for each in found],
+                [("listener[0].endpoint", False)] * count,
+            )
+
     def test_proxies(self) -> None:
         """Peers are networks where there are addresses, and "unix" where there are none."""
 

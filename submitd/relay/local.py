@@ -28,6 +28,9 @@ from submitd.wire.reply import LOCAL_ERROR, Reply
 UNKNOWN = Reply(550, "5.1.1", "No such mailbox here")
 DELIVERED = Reply(250, "2.0.0", "Delivered to the mailbox")
 
+PLACEHOLDERS = ("{local}", "{domain}")
+"""What a recipient's address is put for in a path."""
+
 _PLAIN = re.compile(r"[a-z0-9_][a-z0-9._+-]*")
 
 

@@ -18,6 +18,7 @@ import attrs
 
 from submitd.equality import sameAddress, sameDomain, sameLocalPart
 from submitd.relay.connection import ClientTLS, TimeoutSettings
+from submitd.relay.local import PLACEHOLDERS
 from submitd.relay.login import MECHANISMS, Account
 from submitd.typed import Count, Finding, Seconds, Size
 from submitd.wire.address import Mailbox, ReversePath
@@ -384,6 +385,10 @@ def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
         return
     if settings.maildir and not settings.maildir.startswith("/"):
         yield Finding(f"{name}.maildir", "must be an absolute path")
+    for placeholder in re.findall(r"\{.*?\}", settings.maildir):
+        if placeholder not in PLACEHOLDERS:
+            known = " and ".join(PLACEHOLDERS)
+            yield Finding(f"{name}.maildir", f"has {placeholder}; known are {known}")
     yield from _loginMistakes(name, settings, _tls(kinds[0], port, settings.tls))
     if isinstance(settings, RouteSettings):
         for key in ("senders", "recipients", "logins"):

@@ -123,6 +123,10 @@ class TargetTests(SynchronousTestCase):
             ({"smarthost": "a b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", not "a b"'),
             ({"smarthost": "a:99999"}, 'relay.smarthost: must be "HOST" or "HOST:PORT"'),
             ({"maildir": "x"}, "relay.maildir: must be an absolute path"),
+            (
+                {"maildir": "/var/mail/{domain}/{local}/{user}"},
+                "relay.maildir: has {user}; known are {local} and {domain}",
+            ),
             ({"smarthost": "a", "user": "u"}, "relay: user and password_file go together"),
             ({"smarthost": "a", "mechanisms": ("X",)}, 'relay.mechanisms[0]: there is no "X"'),
             (
