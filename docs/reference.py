@@ -31,7 +31,7 @@ from zope.interface.interface import InterfaceClass, Method
 from submitd import deliveries, interfaces, policies, tap
 from submitd.settings import Component, Settings
 from submitd.tools import passwd
-from submitd.typed import SIZE_UNITS, Count, Rates, Seconds, Size, Table, Workers
+from submitd.typed import MAX_WORKERS, SIZE_UNITS, Count, Rates, Seconds, Size, Table, Workers
 
 COMPONENTS = {"policy": policies.REGISTRY, "delivery": deliveries.REGISTRY}
 
@@ -44,7 +44,7 @@ TYPES: dict[Any, str] = {
     Size: "size",
     Seconds: "time",
     Rates: "rates",
-    Workers: 'whole number, 1 or more, or ``"auto"``',
+    Workers: f'whole number, 1 to {MAX_WORKERS}, or ``"auto"``',
     Path: "path",
     Table: "table",
 }

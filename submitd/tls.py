@@ -109,7 +109,10 @@ class TLSSettings:
     )
     client_ca: Path | None = attrs.field(
         default=None,
-        metadata={"help": "PEM file: the authorities that client certificates are verified with."},
+        metadata={
+            "help": "PEM file: the authorities that client certificates are verified with. "
+            'Required where client_certificate is not "no".'
+        },
     )
     minimum_version: Version = attrs.field(
         default="TLSv1.2",
