@@ -40,14 +40,15 @@ class Field:
     """One header field; equal to another with the same octets.
 
     :param raw: its octets, CRLF at the end included.
-    :ivar name: its name in lower case, without white space at the end; empty where there is none.
+    :param name: its name in lower case, without white space at the end; empty where there is none;
+        read from the octets where it is not known.
     """
 
     __slots__ = ("name", "raw")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, name: bytes | None = None) -> None:
         self.raw = raw
-        self.name = _nameOf(raw)
+        self.name = _nameOf(raw) if name is None else name
 
     @property
     def value(self) -> bytes:
@@ -104,7 +105,8 @@ class Header:
         :param name: in lower case.
         """
         index = self._read() if self._index is None else self._index
-        return [Field(raw) for raw in index.get(name, ())]
+        found = index.get(name)
+        return [Field(raw, name) for raw in found] if found else []
 
     @property
     def isMalformed(self) -> bool:
