@@ -443,7 +443,7 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(talk.say(LOGIN), "")
         clock.advance(60)
         self.assertEqual(talk.transport.taken()[:9], b"454 4.7.0")
-        self.flushLoggedErrors()
+        self.assertEqual(self.flushLoggedErrors(), [], "a traceback for each would fill the log")
 
     def test_realmHangs(self) -> None:
         """So is a realm that hangs behind a checker that has answered at once."""

@@ -37,6 +37,20 @@ class _Known:
     until: float
 
 
+@attrs.define(eq=False)
+class _Verification:
+    """A question to the checker, and who waits for its answer."""
+
+    waiting: list[Deferred[AvatarId]] = attrs.field(factory=list)
+    verified: Deferred[Any] | None = None
+
+    def leave(self, answer: Deferred[AvatarId]) -> None:
+        """One does not wait any more; a question for nobody would be joined by all who come."""
+        self.waiting.remove(answer)
+        if not self.waiting and self.verified is not None:
+            self.verified.cancel()
+
+
 @implementer(ICredentialsChecker, IChecked, IRevised)
 class CachedChecker:
     """Remembers the good logins of a checker for a short time.
@@ -62,7 +76,7 @@ class CachedChecker:
         self._key = os.urandom(32)
         self._revision: object = None
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._waiting: dict[bytes, list[Deferred[AvatarId]]] = {}
+        self._waiting: dict[bytes, _Verification] = {}
 
     def check(self) -> list[str]:
         """What is wrong with the checker."""
@@ -99,16 +113,15 @@ class CachedChecker:
         return hashlib.blake2b(length + username + password, key=self._key).digest()
 
     def _verify(self, digest: bytes, credentials: Any) -> Deferred[AvatarId]:
-        answer: Deferred[AvatarId] = Deferred()
-        joined = self._waiting.get(digest)
-        if joined is not None:
-            joined.append(answer)
-            return answer
-        waiting, round_ = [answer], self._waiting
-        round_[digest] = waiting
-        verified = maybeDeferred(self._checker.requestAvatarId, credentials)
-        verified.addCallback(self._remember, digest, self._revision)
-        verified.addBoth(self._tell, digest, waiting, round_)
+        round_ = self._waiting
+        verification = round_.setdefault(digest, _Verification())
+        answer: Deferred[AvatarId] = Deferred(verification.leave)
+        verification.waiting.append(answer)
+        if len(verification.waiting) == 1:
+            verified = maybeDeferred(self._checker.requestAvatarId, credentials)
+            verified.addCallback(self._remember, digest, self._revision)
+            verified.addBoth(self._tell, digest, round_)
+            verification.verified = verified
         return answer
 
     def _remember(self, avatarId: AvatarId, digest: bytes, revision: object) -> AvatarId:
@@ -125,9 +138,7 @@ class CachedChecker:
         self,
         result: AvatarId | Failure,
         digest: bytes,
-        waiting: list[Deferred[AvatarId]],
-        round_: dict[bytes, list[Deferred[AvatarId]]],
+        round_: dict[bytes, _Verification],
     ) -> None:
-        del round_[digest]
-        for answer in waiting:
+        for answer in round_.pop(digest).waiting:
             answer.callback(result)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import TimeoutError, maybeDeferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.python.failure import Failure
 
@@ -136,6 +136,8 @@ class Login:
                 if self._isLast:
                     raise Refused(TOO_MANY_LOGIN_FAILURES, refused.cause) from None
             raise
+        except TimeoutError as late:  # of ours; nothing that a traceback would explain
+            raise Refused(LOGIN_UNAVAILABLE, f"the checker has not answered: {late}") from None
         except Exception:
             if dialogue.state is State.CLOSED:
                 raise  # the client went, which is what cancelled it: nothing to be logged

@@ -211,6 +211,16 @@ class CachedCheckerTests(FileTestCase):
         self.answer(b"alice")
         self.assertLogin(stays, b"alice")
 
+    def test_allCancelled(self) -> None:
+        """A question that nobody waits for is given up: who comes later is not to join it."""
+        for gone in [self.cache.requestAvatarId(ALICE) for _ in range(2)]:
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+        later = self.cache.requestAvatarId(ALICE)
+        self.assertAsked(2)
+        self.slow.asked[1].callback(b"alice")
+        self.assertLogin(later, b"alice")
+
     def test_otherCredentials(self) -> None:
         """A digest is never remembered: each is for a challenge of its own."""
         credentials = UsernameDigest(b"alice", b"<1@x>", b"0" * 32)
