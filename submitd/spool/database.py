@@ -11,6 +11,7 @@ use opens it again: so the service goes on when the disk has room again or the s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
@@ -50,8 +51,8 @@ CONNECT_TIMEOUT = 10
 SILENCE = 30
 """Seconds after which a connection to a PostgreSQL that acknowledges nothing is given up."""
 
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_FULL = 13
+_SQLITE_NOTADB = 26
 # PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
 _POSTGRES_FULL = "53100"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -146,8 +147,11 @@ class Database:
                 yield from _unsafe(connection)
         except schema.SchemaMistake as mistake:
             yield f"{self.name} {mistake}"
-        except sa.exc.SQLAlchemyError as error:
-            yield f"{self.name} cannot be opened: {cause(error)}"
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            if _code(error) == _SQLITE_NOTADB:
+                yield f"{self.name} is not a data base"
+            else:
+                yield f"{self.name} cannot be opened: {cause(error)}"
 
     def requireRoom(self, connection: sa.Connection, size: int) -> None:
         """Look whether there is room for more, where it is our own disk.
@@ -237,10 +241,19 @@ def _sizeOf(file: Path) -> int:
 
 
 def _makePrivate(directory: Path) -> None:
-    """Make the directory 0700 and the file 0600; its log files take the mode from it."""
+    """Make the directory 0700 and the file 0600; its log files take the mode from it.
+
+    A file that is there is not opened: closing any descriptor of it would drop the locks that
+    SQLite holds for this process (fcntl(2), advisory locks).  Whoever closed the data base next
+    would take himself for the last one, and remove the log that we go on writing to.
+    """
     directory.mkdir(mode=0o700, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    os.close(os.open(directory / FILE, flags, 0o600))
+    file = directory / FILE
+    if file.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
+    with contextlib.suppress(FileExistsError):
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(file, flags, 0o600))
 
 
 def writing(connection: sa.Connection) -> sa.RootTransaction:
@@ -321,10 +334,15 @@ def isFull(error: BaseException) -> bool:
     """Whether there was no room."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    origin = getattr(error, "orig", None)
-    # The primary code stands in the last octet of an extended one.
-    code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
-    return code == _SQLITE_FULL or getattr(origin, "sqlstate", None) == _POSTGRES_FULL
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return _code(error) == _SQLITE_FULL or sqlstate == _POSTGRES_FULL
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's primary code of an error, which stands in the last octet of an extended one."""
+    origin = getattr(error, "orig", None) or error
+    code: int = getattr(origin, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def asRefused(error: BaseException, name: str) -> Refused:
@@ -405,11 +423,7 @@ def _examineFile(database: Database, file: Path) -> Iterator[str]:
     yield from problems
     if problems:
         return
-    with open(file, "rb") as opened:
-        magic = opened.read(len(_SQLITE_MAGIC))
-    if magic and magic != _SQLITE_MAGIC:
-        yield f"{file} is not a data base"
-    elif magic:
+    if file.stat().st_size:  # an empty one is made into ours; read by SQLite alone, see above
         yield from database.examine()
 
 

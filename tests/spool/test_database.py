@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +120,7 @@ class CheckTests(SpoolCase):
         self.assertEqual(self.check(path), [f"{path / FILE} is not a data base"])
         (path / FILE).write_bytes(b"SQLite format 3\0" + b"x" * 5000)
         [sentence] = self.check(path)
-        self.assertIn("cannot be opened: file is not a database", sentence)
+        self.assertIn("is not a data base", sentence)
 
     def test_newer(self) -> None:
         """A newer schema is refused, and the service refuses it as well."""
@@ -223,6 +225,25 @@ class TroubleTests(SpoolCase):
         gate.open()
         self.assertEqual(self.failureResultOf(results.pop(2)).value.reply.code, 452)
         self.assertEqual([self.successResultOf(each) for each in results], ["A-0", "A-1", "A-3"])
+
+    def test_lockStays(self) -> None:
+        """Whoever comes and goes behind a failure does not take our log for nobody's."""
+        self.send("A-1")
+        self.successResultOf(self.queue.messages(Filter()))  # the reader is open, too
+        self.queue.database.doubt()
+        self.queue._links[0].close()  # as a failure does
+        self.send("B-1")
+        count = "SELECT count(*) FROM message"
+        program = f"import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute({count!r}))"
+
+        def look() -> str:
+            given = [sys.executable, "-c", program, str(self.path / FILE)]
+            return subprocess.run(given, capture_output=True, text=True, check=True).stdout
+
+        self.assertEqual(look(), "(2,)\n")
+        self.assertTrue((self.path / f"{FILE}-wal").exists())
+        self.send("C-1")
+        self.assertEqual(look(), "(3,)\n")
 
     def test_locked(self) -> None:
         """Another process that holds the lock for too long is 451 4.3.0."""
