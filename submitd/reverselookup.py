@@ -10,6 +10,9 @@ slow name server never holds up the logins that are checked in threads; it does 
 or the system's other sources of names, for which one's own resolver can be given.
 """
 
+# mypy: allow-untyped-calls
+# Twisted's resolver is not annotated.
+
 from __future__ import annotations
 
 import ipaddress
@@ -20,6 +23,7 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.names import dns
 from twisted.names.client import Resolver
 from twisted.names.error import DNSNameError
@@ -95,6 +99,18 @@ def parseServer(text: str) -> Server:
     return host, port
 
 
+class _Asking(Resolver):
+    """Twisted's resolver, in which a question that cannot even be sent fails.
+
+    One that raises (there is no descriptor left) it would keep for one that is on its way, and who
+    asks the same later would wait for its answer for ever.
+    """
+
+    def queryUDP(self, queries: Any, timeout: Any = None) -> Deferred[Any]:
+        """See ``twisted.names.client.Resolver.queryUDP``."""
+        return maybeDeferred(super().queryUDP, queries, timeout)
+
+
 @implementer(IReverseResolver)
 class DNS:
     """Asks name servers.
@@ -120,7 +136,7 @@ class DNS:
 
     def _asking(self, servers: list[Server]) -> Resolver:
         # resolv.conf(5): without a name server, the one on this machine is asked.
-        return Resolver(
+        return _Asking(
             servers=servers or [("127.0.0.1", DNS_PORT)],
             timeout=self._timeouts,
             reactor=self._reactor,

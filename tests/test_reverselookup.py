@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import twisted.names.client
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.names import dns
@@ -188,6 +190,21 @@ class GreetingTests(SynchronousTestCase):
         self.assertTrue(waiting.called)
         self.assertEqual((self.witness.names, self.failures()), ([], []))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class SendingTests(SynchronousTestCase):
+    """Questions that cannot be sent."""
+
+    def test_noDescriptor(self) -> None:
+        """Each one fails: none waits for the answer to one that was never asked."""
+
+        def full(*arguments: Any) -> Any:
+            raise CannotListenError("127.0.0.1", 0, OSError(24, "Too many open files"))
+
+        resolver = DNS(Clock(), [("127.0.0.1", 53)]).current()
+        self.patch(twisted.names.client.Resolver, "queryUDP", full)
+        for _ in range(2):
+            self.failureResultOf(resolver.lookupAddress("a.example"), CannotListenError)
 
 
 class ServerTests(SynchronousTestCase):

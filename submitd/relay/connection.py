@@ -17,7 +17,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.internet.error import ConnectingCancelledError, ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -208,8 +208,8 @@ async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -
     connection = Connection(host, clock, timeouts)
     try:
         await host.endpoint.connect(Factory.forProtocol(lambda: connection))
-    except CancelledError:
-        raise
+    except (CancelledError, ConnectingCancelledError):
+        raise CancelledError from None
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
         said = str(getattr(error, "osError", None) or error) or type(error).__name__
@@ -246,6 +246,7 @@ class Connection(Protocol):
         self._seen: tuple[int, State] = (0, State.NEW)
         self._body: IBody | None = None
         self._delivering: Deferred[tuple[Outcome, ...]] | None = None
+        self._outcomes: tuple[Outcome, ...] | None = None
         self._producing = False
         self._paused = False
         self._wanted = False
@@ -267,10 +268,17 @@ class Connection(Protocol):
         self._client.send(message)
         self.messages += 1
         self._body = body
-        delivering: Deferred[tuple[Outcome, ...]] = Deferred(lambda _: self.abort())
+        self._outcomes = None
+        delivering: Deferred[tuple[Outcome, ...]] = Deferred(self._breakOff)
         self._delivering = delivering
         self._go()
         return delivering
+
+    def _breakOff(self, delivering: Deferred[tuple[Outcome, ...]]) -> None:
+        if self._outcomes is not None:
+            delivering.callback(self._outcomes)  # it is over: what came of it must not get lost
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """End at once; a message on its way gets its outcomes all the same."""
@@ -364,7 +372,8 @@ class Connection(Protocol):
             self._done(event.outcomes)
         elif isinstance(event, Ended):
             self._ended(event)
-        elif isinstance(event, Ready) and not self.opened.called:
+        elif isinstance(event, Ready) and not self.opened.called and self.isReady:
+            # It may have left us within the same segment; then what follows says so.
             self.opened.callback(None)
 
     def _done(self, outcomes: tuple[Outcome, ...]) -> None:
@@ -374,7 +383,14 @@ class Connection(Protocol):
         delivering, self._delivering = self._delivering, None
         if delivering is not None:
             # Not from here: who waits may send the next message at once.
-            self._clock.callLater(0, delivering.callback, outcomes)
+            self._outcomes = outcomes
+            self._clock.callLater(0, self._tell, delivering, outcomes)
+
+    def _tell(
+        self, delivering: Deferred[tuple[Outcome, ...]], outcomes: tuple[Outcome, ...]
+    ) -> None:
+        if not delivering.called:  # it may have been broken off meanwhile
+            delivering.callback(outcomes)
 
     def _ended(self, event: Ended) -> None:
         self.endedIn = event.state

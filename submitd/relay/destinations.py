@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import attrs
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -113,8 +114,8 @@ class Destinations:
 
     async def close(self) -> None:
         """End all connections."""
-        for hop in list(self._hops.values()):
-            await hop.close()
+        # All at once: one that does not answer to QUIT has its own time, and not the next one's.
+        await gatherResults([Deferred.fromCoroutine(hop.close()) for hop in self._hops.values()])
 
 
 class Destination:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+from twisted.internet.defer import CancelledError
 from twisted.names import dns
 from twisted.names.error import DNSNameError
 
@@ -131,6 +132,8 @@ class MailExchangers:
     async def _records(self, lookup: Callable[[str], Any], name: str, of: int) -> Sequence[Any]:
         try:
             answers, _, _ = await lookup(name)
+        except CancelledError:
+            raise
         except DNSNameError:
             raise NoHosts(NO_SUCH_DOMAIN) from None
         except Exception as error:

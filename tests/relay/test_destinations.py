@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from submitd.relay.connection import ClientTLS
+from submitd.relay.destinations import Destinations
 from submitd.relay.mx import Exchanger, NoHosts
 from submitd.relay.outgoing import Outcome
 from submitd.relay.routes import Password, Route
@@ -26,6 +28,10 @@ def result(outcomes: tuple[Outcome, ...]) -> tuple[str, int, str]:
     """Verdict, code and status of the only recipient."""
     [outcome] = outcomes
     return outcome.result.value, outcome.reply.code, outcome.reply.status
+
+
+async def _awaited(waiting: Deferred[None]) -> None:
+    await waiting
 
 
 class DeliveryTests(HopCase):
@@ -159,6 +165,63 @@ class DeliveryTests(HopCase):
             await deferLater(clock, 0.05, lambda: None)
         raise AssertionError("it did not happen")
 
+    async def test_cancelledAtTheEnd(self) -> None:
+        """The same while the reply to the end of the message is waited for; it is no error."""
+        ended: list[str] = []
+
+        def silent(protocol: Scripted, line: str) -> Any:
+            return ended.append(line) or () if line == "(end)" else None
+
+        self.server.answer = silent
+        await self.breakOff(lambda: bool(ended))
+        await deferLater(clock, 0, lambda: None)
+
+    async def test_cancelledWhenOver(self) -> None:
+        """What came of a message is told, although it is broken off when that is known."""
+        hop = self.destination()
+        await send(hop, outgoing())
+        [connection] = hop._free
+        delivering = connection.deliver(outgoing(), Body(TEXT))
+        done = connection._done
+
+        def doneAndOver(outcomes: Any) -> None:
+            done(outcomes)
+            delivering.cancel()
+
+        self.patch(connection, "_done", doneAndOver)
+        self.assertEqual(result(await delivering), ("delivered", 250, "2.0.0"))
+
+    async def test_cancelledWhileConnecting(self) -> None:
+        """The same before there is a connection, whatever an endpoint calls that."""
+
+        class Never:
+            def connect(self, factory: Any) -> Deferred[Any]:
+                return Deferred(lambda waiting: waiting.errback(ConnectingCancelledError(None)))
+
+        hop = self.destination()
+        self.patch(hop, "_endpoint", lambda host, port: Never())
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        sending.cancel()
+        await self.assertFailure(sending, CancelledError)
+
+    async def test_closedTogether(self) -> None:
+        """At the end no next hop waits for another one to answer to QUIT."""
+        closing: list[Deferred[None]] = []
+
+        class Slow:
+            def close(self) -> Any:
+                closing.append(Deferred())
+                return _awaited(closing[-1])
+
+        destinations = Destinations(self.destination()._means)
+        hops: Any = {("a", "", False): Slow(), ("b", "", False): Slow()}
+        self.patch(destinations, "_hops", hops)
+        closed = Deferred.fromCoroutine(destinations.close())
+        self.assertEqual(len(closing), 2)
+        for each in closing:
+            each.callback(None)
+        await closed
+
     async def test_cancelledEarly(self) -> None:
         """The same while the connection is being opened."""
         self.server.greeting = "220-wait"
@@ -175,6 +238,16 @@ class TroubleTests(HopCase):
         outcomes = await send(hop, outgoing())
         self.assertEqual(result(outcomes), ("delayed", 451, "4.4.1"))
         self.assertFalse(outcomes[0].isRemote)
+
+    async def test_leavesAtOnce(self) -> None:
+        """A host that says 421 right behind its extensions is one that has not taken us."""
+
+        def leave(protocol: Scripted, line: str) -> Any:
+            return ("250 hop.example", "421 4.3.2 too busy") if line.startswith("EHLO") else None
+
+        self.server.answer = leave
+        hop = self.destination(backoff=Seconds(60.0))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 421, "4.3.2"))
 
     async def test_nobodyForMany(self) -> None:
         """Hundreds that wait for a next hop that is not there all hear of it."""
