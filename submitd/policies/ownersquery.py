@@ -8,6 +8,9 @@ right.  The address is asked as equality.py writes it, in lower case and with A-
 Each question runs in another thread, on a connection of its own, and its answer is remembered for a
 short time.  A row that makes no sense gives no right, and the log says so.  When the data base does
 not answer, that is 451 4.3.0, and the next message asks again.
+
+Only a few are asked at once, and the data base itself has a limit for each: one that hangs leaves
+threads to others, and lets the service end.  What nobody waits for any more is not asked.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.equality import sameAddress
 from submitd.policies.addresses import Addresses, readPattern
 from submitd.policies.rights import RIGHTS, Right, best, give
 from submitd.threads import Run, deferToThread
+from submitd.turns import Turns
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
@@ -39,6 +45,25 @@ MAX_REMEMBERED = 10_000
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for PostgreSQL to take a connection."""
+
+ANSWER_TIMEOUT = 10
+"""Seconds for an answer: PostgreSQL ends the statement then, and SQLite waits so long for a lock.
+
+PostgreSQL that does not even acknowledge what it is sent is given up after the same time.
+"""
+
+MAX_THREADS = 4
+"""Questions that may be in threads at one time: the reactor's are for other things too."""
+
+# By the driver.  Without keepalives a host that dies while it has the question is waited for.
+_LIMITS = {
+    "postgresql+psycopg": {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "keepalives_idle": ANSWER_TIMEOUT,
+        "tcp_user_timeout": ANSWER_TIMEOUT * 1000,
+    },
+    "sqlite": {"timeout": ANSWER_TIMEOUT},
+}
 
 Asked = tuple[tuple[str, str], ...]
 
@@ -73,6 +98,7 @@ class OwnersQuery:
         self._keep = keep
         self._run = run
         self._seconds = seconds
+        self._turns = Turns(MAX_THREADS)
         self._known: OrderedDict[Asked, tuple[float, Addresses[Right]]] = OrderedDict()
 
     @property
@@ -102,11 +128,28 @@ class OwnersQuery:
         return best(answer.find(mailbox))
 
     async def _ask(self, asked: Asked) -> Addresses[Right]:
+        # A Deferred of its own: cancelling it must not give the turn away while the thread of this
+        # question is still busy.
+        answer: Deferred[Sequence[Sequence[Any]]] = Deferred()
+        Deferred.fromCoroutine(self._inTurn(asked, answer))
         try:
-            rows = await self._run(self._rows, dict(asked))
+            rows = await answer
         except sa.exc.SQLAlchemyError as error:
             raise Refused(LOCAL_ERROR, f"{self.name}: {_cause(error)}") from None
-        answer = self._read(rows)
+        return self._remember(asked, self._read(rows))
+
+    async def _inTurn(self, asked: Asked, answer: Deferred[Sequence[Sequence[Any]]]) -> None:
+        await self._turns.acquire()
+        try:
+            # For an asker that has gone meanwhile there is no thread.
+            rows: Any = None if answer.called else await self._run(self._rows, dict(asked))
+        except Exception:
+            rows = Failure()
+        self._turns.release()
+        if not answer.called:
+            answer.callback(rows)
+
+    def _remember(self, asked: Asked, answer: Addresses[Right]) -> Addresses[Right]:
         self._known[asked] = (self._seconds() + self._keep, answer)
         self._known.move_to_end(asked)
         while len(self._known) > MAX_REMEMBERED:
@@ -116,6 +159,11 @@ class OwnersQuery:
     def _rows(self, values: dict[str, str]) -> Sequence[Sequence[Any]]:
         """In another thread."""
         with self._engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                # In the transaction, and not by the options of the connection, which PgBouncer
+                # would refuse.
+                limit = f"SET LOCAL statement_timeout = {ANSWER_TIMEOUT * 1000:.0f}"
+                connection.exec_driver_sql(limit)
             return connection.execute(self._statement, values).fetchmany(MAX_ROWS)
 
     def _read(self, rows: Sequence[Sequence[Any]]) -> Addresses[Right]:
@@ -136,13 +184,12 @@ class OwnersQuery:
 def _engine(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
-        timeout = {}
         if parsed.drivername in ("postgresql", "postgres"):
-            parsed, timeout = (
-                parsed.set(drivername="postgresql+psycopg"),
-                {"connect_timeout": CONNECT_TIMEOUT},
-            )
-        return sa.create_engine(parsed, poolclass=NullPool, connect_args=timeout)
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        limits = _LIMITS.get(parsed.drivername, {})
+        # What stands in the URL is the operator's will.
+        limits = {name: value for name, value in limits.items() if name not in parsed.query}
+        return sa.create_engine(parsed, poolclass=NullPool, connect_args=limits)
     except sa.exc.ArgumentError:
         raise ValueError('url must be such as "postgresql://user@host/mail"') from None
     except ImportError as error:
