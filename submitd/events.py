@@ -208,6 +208,7 @@ BRAKE_APPLIED = Event(
     LogLevel.error,
 )
 BRAKE_PROBLEM = Event("brake-problem", "brake problem", ("problem",), LogLevel.error)
+BRAKE_BACK = Event("brake-back", "brake can use its file again", ("file",))
 FILTER_FAILED = Event(
     "filter-failed",
     "filter failed",

@@ -7,6 +7,7 @@ brake and its release are written at once.
 
 The functions of :class:`HistoryFile` block and may raise ``sqlalchemy.exc.SQLAlchemyError`` or
 ``OSError``; they are called in a thread, and any number of processes may call them on one file.
+Who waits for another thread that then fails has failed with it, and does not wait once more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +98,20 @@ class HistoryFile:
         )
         self._isReady = False
         self._lock = threading.Lock()
+        self._failures = 0
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        before = self._failures
+        with self._lock:
+            if self._failures != before:
+                raise OSError("cannot be used, as another thread has just found")
+            try:
+                with self._begin() as connection:
+                    yield connection
+            except (sa.exc.SQLAlchemyError, OSError):
+                self._failures += 1
+                raise
 
     def _begin(self) -> Any:
         if not self._isReady:
@@ -112,7 +127,7 @@ class HistoryFile:
 
     def read(self, login: str) -> Usual:
         """What is known of a login; what cannot be read in its row is as if it was not there."""
-        with self._lock, self._begin() as connection:
+        with self._transaction() as connection:
             return self._find(connection, login)
 
     def change(self, login: str, change: Callable[[Usual], T]) -> T:
@@ -121,7 +136,7 @@ class HistoryFile:
         :param change: is given what is known, changes it, and says what came of it.
         :return: that.
         """
-        with self._lock, self._begin() as connection:
+        with self._transaction() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             usual = self._find(connection, login)
             braked = usual.braked
@@ -154,13 +169,13 @@ class HistoryFile:
 
         :param rows: login, and what :func:`packed` makes of it.
         """
-        with self._lock, self._begin() as connection:
+        with self._transaction() as connection:
             for login, recipients, days in rows:
                 self._put(connection, login, recipients=recipients, days=days)
 
     def brake(self, login: str, until: float, reason: str) -> None:
         """Brake a login."""
-        with self._lock, self._begin() as connection:
+        with self._transaction() as connection:
             self._put(connection, login, braked=until, reason=reason)
 
     def letGo(self, login: str, until: float) -> bool:
@@ -168,7 +183,7 @@ class HistoryFile:
 
         :return: whether it was braked.
         """
-        with self._lock, self._begin() as connection:
+        with self._transaction() as connection:
             found = connection.execute(
                 sa.update(_usual)
                 .where(_usual.c.login == login, _usual.c.braked > 0)

@@ -15,7 +15,9 @@ arguments of anybody else; ``SUBMITD_LOGIN``, ``SUBMITD_REASON``, ``SUBMITD_ADDR
 
 What is learned is in the SQLite file ``path``.  When that cannot be read or written an event says
 so once, and mail goes on as if the login was new: a broken disk here must not hold everybody's
-mail.  Needs a delivery that holds; without a login nothing is braked.
+mail.  For a few seconds nobody waits for the file then; after them one message tries again, and
+another event says that it can be used.  Needs a delivery that holds; without a login nothing is
+braked.
 """
 
 from __future__ import annotations
@@ -58,12 +60,17 @@ from submitd.policies.webhook import HookFailed, makeHook, mistake
 from submitd.session import Session
 from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
+from submitd.turns import Turns
 from submitd.typed import Count, Rates, Seconds
 
 # Logins whose history is in memory.
 MAX_LOGINS = 2000
 # Seconds between writes of what was learned.
 WRITE_EVERY = 10.0
+# Seconds in which nobody uses a file that could not be used.
+PAUSE = 5.0
+# Uses of the file that may be in threads at one time: the reactor's are for other things too.
+MAX_THREADS = 2
 # A command may take so long, in seconds, and so many may run.
 COMMAND_TIME = 60.0
 MAX_COMMANDS = 10
@@ -134,7 +141,9 @@ class Brake:
     _run: Run = attrs.field(init=False, repr=False, default=None)
     _writing: LoopingCall = attrs.field(init=False, repr=False)
     _commands: int = attrs.field(init=False, repr=False, default=0)
+    _turns: Turns = attrs.field(init=False, repr=False, factory=lambda: Turns(MAX_THREADS))
     _isBroken: bool = attrs.field(init=False, repr=False, default=False)
+    _askAgain: float = attrs.field(init=False, repr=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._windows = parseWindows(self.first_time)
@@ -188,7 +197,7 @@ class Brake:
         """Write what was learned, and close the file."""
         if self._writing.running:
             self._writing.stop()
-        return self._flush().addBoth(lambda _: self._file.close())
+        return self._write(self._changed(), True).addBoth(lambda _: self._file.close())
 
     def letGo(self, login: str, until: float) -> bool:
         """Let a login go; blocks, and works from any process, whether the service runs or not.
@@ -208,14 +217,12 @@ class Brake:
         login = session.user.avatarId
         if self._isShared:
             # The file is the one truth: what another worker has learned or braked stands there.
-            deciding = self._run(self._file.change, login, self._decision(envelope, login))
-            deciding.addErrback(self._broken)
+            deciding = self._use(self._file.change, login, self._decision(envelope, login))
             return deciding.addCallback(self._decided, session, envelope, login)
         usual = self._logins.get(login)
         if usual is None or usual.braked > self._now():
             # Whether a braked login has been let go stands in the file.
-            reading: Deferred[Any] = self._run(self._file.read, login)
-            reading.addErrback(self._broken)
+            reading = self._use(self._file.read, login)
             return reading.addCallback(self._consider, session, envelope, login)
         self._logins.move_to_end(login)
         self._decide(usual, session, envelope, login)
@@ -234,7 +241,6 @@ class Brake:
         self, decision: Decision | None, session: Session, envelope: Envelope, login: str
     ) -> None:
         if decision is not None:
-            self._isBroken = False
             self._act(decision, session, envelope, login)
 
     def _consider(
@@ -253,8 +259,7 @@ class Brake:
     def _decide(self, usual: Usual, session: Session, envelope: Envelope, login: str) -> None:
         decision = self._judge(usual, _recipients(envelope), login, self._now())
         if decision.isNew:
-            braking = self._run(self._file.brake, login, usual.braked, decision.reason)
-            braking.addErrback(self._broken)
+            self._use(self._file.brake, login, usual.braked, decision.reason)
         self._act(decision, session, envelope, login)
 
     def _judge(self, usual: Usual, recipients: list[bytes], login: str, now: float) -> Decision:
@@ -311,19 +316,17 @@ class Brake:
     # The file.
 
     def _flush(self) -> Deferred[Any]:
+        # What is not written in a pause stays changed.
+        return succeed(None) if self._isPausing() else self._write(self._changed())
+
+    def _changed(self) -> list[tuple[str, bytes, str]]:
         changed = {login: usual for login, usual in self._logins.items() if usual.changed}
-        rows = [(login, *packed(usual)) for login, usual in changed.items()]
         for usual in changed.values():
             usual.changed = False
-        return self._write(rows)
+        return [(login, *packed(usual)) for login, usual in changed.items()]
 
-    def _write(self, rows: list[tuple[str, bytes, str]]) -> Deferred[Any]:
-        if not rows:
-            return succeed(None)
-        return self._run(self._file.write, rows).addCallbacks(self._written, self._broken)
-
-    def _written(self, result: Any) -> None:
-        self._isBroken = False
+    def _write(self, rows: list[tuple[str, bytes, str]], isLast: bool = False) -> Deferred[Any]:
+        return self._use(self._file.write, rows, isLast=isLast) if rows else succeed(None)
 
     def _shrink(self) -> None:
         while len(self._logins) > MAX_LOGINS:
@@ -331,7 +334,52 @@ class Brake:
             if usual.changed:
                 self._write([(login, *packed(usual))])
 
+    def _use(
+        self, call: Callable[..., Any], *arguments: Any, isLast: bool = False
+    ) -> Deferred[Any]:
+        """Use the file in a thread.
+
+        :param isLast: do it in a pause, too.
+        :return: fires with the result; ``None`` when the file cannot be used.
+        """
+        # A Deferred of its own: cancelling it must not give the turn away while the thread is busy.
+        answer: Deferred[Any] = Deferred()
+        if self._isPausing() and not isLast:
+            answer.callback(None)
+        else:
+            Deferred.fromCoroutine(self._inTurn(answer, isLast, call, arguments))
+        return answer
+
+    async def _inTurn(
+        self, answer: Deferred[Any], isLast: bool, call: Callable[..., Any], arguments: Any
+    ) -> None:
+        await self._turns.acquire()
+        result = None
+        # While it waited for its turn, another one may have failed, or the asker have gone.
+        if isLast or not (answer.called or self._isPausing()):
+            result = await self._tried(call, arguments)
+        self._turns.release()
+        if not answer.called:
+            answer.callback(result)
+
+    async def _tried(self, call: Callable[..., Any], arguments: Any) -> Any:
+        # Once it is broken, the others go on without the file while this one tries.
+        self._askAgain = self._reactor.seconds() + PAUSE
+        try:
+            result = await self._run(call, *arguments)
+        except Exception:
+            self._broken(Failure())
+            return None
+        if self._isBroken:
+            self._isBroken = False
+            events.emit(events.BRAKE_BACK, file=str(self.path))
+        return result
+
+    def _isPausing(self) -> bool:
+        return self._isBroken and self._reactor.seconds() < self._askAgain
+
     def _broken(self, failure: Failure) -> None:
+        self._askAgain = self._reactor.seconds() + PAUSE
         if not self._isBroken:
             self._isBroken = True
             said = f"{self.path}: {type(failure.value).__name__}: {failure.value}"

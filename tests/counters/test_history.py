@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -73,6 +75,33 @@ class FileTests(SynchronousTestCase):
         file = HistoryFile(self.path)
         self.addCleanup(file.close)
         return file
+
+    def test_lockedTogether(self) -> None:
+        """Who waited for another thread that failed does not wait for SQLite once more."""
+        file = HistoryFile(Path(self.mktemp()))
+        tries = []
+
+        def begin() -> Any:
+            tries.append(None)
+            raise OSError("locked")
+
+        class Lock:
+            """Waits while another thread tries."""
+
+            def __enter__(self) -> None:
+                file._lock = threading.Lock()
+                with contextlib.suppress(OSError):
+                    file.read("bob")
+
+            def __exit__(self, *error: object) -> None:
+                pass
+
+        self.patch(file, "_begin", begin)
+        self.patch(file, "_lock", Lock())
+        self.assertRaises(OSError, file.read, "alice")
+        self.assertEqual(len(tries), 1)
+        self.assertRaises(OSError, file.read, "alice")
+        self.assertEqual(len(tries), 2)
 
     def test_private(self) -> None:
         """Only its owner can read who writes to whom; it is made with the first question."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import Logger
@@ -23,7 +23,14 @@ from submitd.counters.history import HistoryFile
 from submitd.counters.shared import SharedCounts
 from submitd.interfaces import IChecked, IDataPolicy, IMayHold, IRunning, IShared
 from submitd.policies import brake as module
-from submitd.policies.brake import COMMAND_TIME, MAX_COMMANDS, WRITE_EVERY, Brake
+from submitd.policies.brake import (
+    COMMAND_TIME,
+    MAX_COMMANDS,
+    MAX_THREADS,
+    PAUSE,
+    WRITE_EVERY,
+    Brake,
+)
 from submitd.spool.records import Action, Filter, State
 from submitd.typed import Count, Rates
 from tests.fixtures import Conversation, makeSubmission
@@ -277,6 +284,68 @@ class FileTests(BrakeCase):
         self.assertIsNotNone(self.held(policy, *self.strangers(2)))
         self.assertIsNotNone(self.held(policy, "bob@example.net"))
         self.assertEqual(self.names().count("brake-problem"), 1)
+
+    def locked(self) -> tuple[Brake, list[Deferred[Any]]]:
+        """A policy, and what it does with its file, none of which has ended."""
+        running: list[Deferred[Any]] = []
+
+        def run(call: Any, *arguments: Any) -> Deferred[Any]:
+            running.append(Deferred())
+            return running[-1]
+
+        policy = Brake(path=self.file)
+        policy.start(self.clock, run)
+        return policy, running
+
+    def send(self, policy: Brake, login: str) -> Deferred[Any]:
+        """A message that waits for the file."""
+        waiting: Deferred[Any] = policy.dataRequested(makeSession(login), makeEnvelope("A-1"))
+        return waiting
+
+    def test_pause(self) -> None:
+        """Who waits goes on when one fails, and so do all in the pause; then one tries again."""
+        policy, running = self.locked()
+        waiting = [self.send(policy, f"login{number}") for number in range(MAX_THREADS + 3)]
+        self.assertEqual(len(running), MAX_THREADS)
+        for each in list(running):
+            each.errback(OSError("locked"))
+        self.assertEqual([self.successResultOf(each) for each in waiting], [None] * len(waiting))
+        self.clock.advance(PAUSE - 1)
+        self.successResultOf(self.send(policy, "bob"))
+        self.assertEqual(len(running), MAX_THREADS)
+        self.clock.advance(1)
+        tries = self.send(policy, "carol")
+        self.successResultOf(self.send(policy, "dave"))
+        self.assertEqual(len(running), MAX_THREADS + 1)
+        self.assertEqual(self.names(), ["brake-problem"])
+        running[-1].callback(None)
+        self.successResultOf(tries)
+        self.send(policy, "eve")
+        self.assertEqual(len(running), MAX_THREADS + 2)
+        self.assertEqual(self.names(), ["brake-problem", "brake-back"])
+
+    def test_gone(self) -> None:
+        """Who goes gives no turn away, and the file is not used for it later."""
+        policy, running = self.locked()
+        waiting = [self.send(policy, f"login{number}") for number in range(MAX_THREADS + 2)]
+        for gone in (waiting[0], waiting[MAX_THREADS]):
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+        self.assertEqual(len(running), MAX_THREADS)
+        running[0].callback(None)
+        self.assertEqual(len(running), MAX_THREADS + 1)
+        running[-1].callback(None)
+        self.successResultOf(waiting[-1])
+
+    def test_learnedInPause(self) -> None:
+        """What is learned in the pause is written after it, or when the service stops."""
+        policy = self.brake()
+        self.held(policy, "bob@example.net")
+        policy._isBroken, policy._askAgain = True, self.clock.seconds() + 2 * WRITE_EVERY
+        self.clock.advance(WRITE_EVERY)
+        self.assertEqual(list(policy._file.read("alice").recipients), [])
+        self.successResultOf(policy.stop())
+        self.assertEqual(len(HistoryFile(self.file).read("alice").recipients), 1)
 
     def test_bounded(self) -> None:
         """So many logins are in memory; one that leaves it is written, and read again."""
