@@ -115,8 +115,11 @@ class HistoryFile:
 
     def _begin(self) -> Any:
         if not self._isReady:
-            # It says who writes to whom.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            # It says who writes to whom.  One that is there is not opened: closing it again would
+            # drop the locks that SQLite holds for this process.
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+                os.close(os.open(self._path, flags, 0o600))
             with self._engine.connect() as connection:
                 # Readers and the one writer do not wait for each other, in any process.
                 connection.execute(sa.text("PRAGMA journal_mode=WAL"))

@@ -2,8 +2,9 @@
 
 It is woken by the spool and by the time of the next attempt, and looks now and then by itself, for
 what other processes have added.  Recipients of one message at one next hop go in one transaction;
-as many messages are on their way at one time as the settings allow, and a next hop that is slow
-cannot take all of these places.
+as many messages are on their way at one time as the settings allow.  A next hop that is slow takes
+no further places once it has half of them and there are others; what it took before, while it was
+the only one, it keeps until that ends.
 
 An outcome and the report about it are committed together.  A crash between a delivery and that
 commit repeats the delivery when the lease has ended, and the log has a line of that.  While the
