@@ -20,6 +20,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from submitd.policies.connecting import connected
 from submitd.wire import milter
 from submitd.wire.milter import (
     ALL_STEPS,
@@ -229,7 +230,8 @@ async def connectTo(
     :raise FilterFailed: when it cannot be had.
     """
     try:
-        connecting: Any = endpoint.connect(Factory.forProtocol(lambda: FilterConnection(clock)))
+        factory = Factory.forProtocol(lambda: FilterConnection(clock))
+        connecting = Deferred.fromCoroutine(connected(endpoint, factory))
         connection: FilterConnection = await connecting.addTimeout(seconds, clock)
     except TimeoutError:
         raise FilterFailed(f"not connected within {seconds:g} s") from None

@@ -25,6 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
+from submitd.policies.connecting import connected
 from submitd.turns import Turns
 from submitd.wire.policyrequest import Action, AnswerError, AnswerReader
 
@@ -115,14 +116,13 @@ class PolicyServer:
         if self._clock.seconds() < self._notBefore:
             raise Unavailable("not tried again yet")
         try:
-            line: Any = await self._endpoint.connect(_Lines(self._lost))
+            line: Line = await connected(self._endpoint, _Lines(self._lost))
         except CancelledError:
             raise
         except Exception as error:
             self._notBefore = self._clock.seconds() + PAUSE
             raise Unavailable(f"cannot connect: {error}") from error
-        connected: Line = line
-        return connected
+        return line
 
     async def _over(self, line: Line, request: bytes) -> Action:
         try:

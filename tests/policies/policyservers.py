@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from submitd.policies.delegation import Delegation
 from submitd.wire.policyrequest import Action
+from tests.policies.endpoints import hanging
 
 
 class Transport(StringTransport):
@@ -47,7 +48,7 @@ class Endpoint:
             return fail(ConnectionRefusedError())
         line = factory.buildProtocol(None)
         if self.isSlow:
-            waiting: Deferred[Any] = Deferred()
+            waiting = hanging()
             self.opening.append(waiting)
             return waiting
         line.makeConnection(Transport(line))

@@ -27,6 +27,7 @@ from submitd.wire.milter import ALL_ACTIONS, Action, Step
 from submitd.wire.network import Networks
 from tests.fixtures import Conversation, MemoryDelivery, MemoryMessage, makeSubmission
 from tests.policies import filters
+from tests.policies.endpoints import hanging
 from tests.policies.filters import (
     ACCEPT,
     COMMANDS,
@@ -757,7 +758,7 @@ class FailureTests(MilterCase):
 
     def test_notConnected(self) -> None:
         """A connection that is never made is given up in time."""
-        self.patch(Script, "connect", lambda *_: Deferred())
+        self.patch(Script, "connect", lambda *_: hanging())
         talk = self.make(Script())
         self.assertEqual(talk.transport.taken(), b"")
         self.clock.advance(5)
@@ -859,9 +860,13 @@ class ClientTests(MilterCase):
             self.assertEqual(event["cause"], "it did not negotiate")
 
     def test_givenUpConnecting(self) -> None:
-        """A client that goes while the filter is connected to fails nobody."""
-        self.patch(Script, "connect", lambda *_: Deferred())
+        """A client that goes while the filter is connected to fails nobody, also not the next."""
+        patched = self.patch(Script, "connect", lambda *_: hanging())
         self.make(Script()).lose()
+        patched.restore()
+        talk = self.again()
+        self.greet(talk)
+        self.assertEqual(self.send(talk)[-1][:3], "250")
         self.assertEqual(self.named("filter-failed"), [])
         self.assertEqual(self.named("policy-failed"), [])
 

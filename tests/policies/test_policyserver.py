@@ -153,11 +153,13 @@ class PolicyServerTests(SynchronousTestCase):
         self.good()
 
     def test_connectsTooLong(self) -> None:
-        """Connecting counts."""
+        """Connecting counts; that there was too little time for it stops nobody else."""
         self.endpoint.isSlow = True
         asking = self.ask()
         self.clock.advance(10)
         self.failureResultOf(asking, Overdue)
+        self.endpoint.isSlow = False
+        self.good()
 
     def test_away(self) -> None:
         """Nobody there: said at once, and for a while nobody tries."""
