@@ -231,7 +231,7 @@ async def connectTo(
     """
     try:
         factory = Factory.forProtocol(lambda: FilterConnection(clock))
-        connecting = Deferred.fromCoroutine(connected(endpoint, factory))
+        connecting = Deferred.fromCoroutine(connected(endpoint, factory, clock, seconds))
         connection: FilterConnection = await connecting.addTimeout(seconds, clock)
     except TimeoutError:
         raise FilterFailed(f"not connected within {seconds:g} s") from None

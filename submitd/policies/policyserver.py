@@ -116,7 +116,8 @@ class PolicyServer:
         if self._clock.seconds() < self._notBefore:
             raise Unavailable("not tried again yet")
         try:
-            line: Line = await connected(self._endpoint, _Lines(self._lost))
+            factory = _Lines(self._lost)
+            line: Line = await connected(self._endpoint, factory, self._clock, self._timeout)
         except CancelledError:
             raise
         except Exception as error:

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from submitd.policies.delegation import Delegation
 from submitd.wire.policyrequest import Action
-from tests.policies.endpoints import hanging
+from tests.policies.endpoints import crowded, hanging
 
 
 class Transport(StringTransport):
@@ -34,18 +34,22 @@ class Endpoint:
 
     :ivar lines: the connections, in the order in which they came.
     :ivar isAway: whether nobody is there.
+    :ivar isCrowded: whether its queue of new connections is full.
     :ivar isSlow: whether a connection waits for ``opening`` to fire.
     """
 
     def __init__(self) -> None:
         self.lines: list[Any] = []
         self.isAway = False
+        self.isCrowded = False
         self.isSlow = False
         self.opening: list[Deferred[Any]] = []
 
     def connect(self, factory: Any) -> Deferred[Any]:
         if self.isAway:
             return fail(ConnectionRefusedError())
+        if self.isCrowded:
+            return crowded()
         line = factory.buildProtocol(None)
         if self.isSlow:
             waiting = hanging()

@@ -27,7 +27,7 @@ from submitd.wire.milter import ALL_ACTIONS, Action, Step
 from submitd.wire.network import Networks
 from tests.fixtures import Conversation, MemoryDelivery, MemoryMessage, makeSubmission
 from tests.policies import filters
-from tests.policies.endpoints import hanging
+from tests.policies.endpoints import crowded, hanging
 from tests.policies.filters import (
     ACCEPT,
     COMMANDS,
@@ -765,6 +765,28 @@ class FailureTests(MilterCase):
         self.assertIn(b"220", talk.transport.taken())
         [event] = self.named("filter-failed")
         self.assertEqual(event["cause"], "not connected within 5 s")
+
+    def test_crowded(self) -> None:
+        """One whose queue of new connections is full is tried again, and misses nothing."""
+        patched = self.patch(Script, "connect", lambda *_: crowded())
+        talk = self.make(Script())
+        self.clock.pump([0.01, 0.03])
+        patched.restore()
+        self.clock.advance(0.1)
+        self.greet(talk)
+        self.assertEqual(self.send(talk)[-1][:3], "250")
+        self.assertEqual(self.named("filter-failed"), [])
+
+    def test_alwaysCrowded(self) -> None:
+        """For as long as connecting may take; then it is away."""
+        self.patch(Script, "connect", lambda *_: crowded())
+        talk = self.make(Script())
+        self.assertEqual(talk.transport.taken(), b"")
+        self.clock.pump([0.01] * 500)
+        self.assertIn(b"220", talk.transport.taken())
+        [event] = self.named("filter-failed")
+        said = "cannot be connected to: its queue of new connections is full"
+        self.assertEqual(event["cause"], said)
 
     def test_notStarted(self) -> None:
         """A policy that no service has started is a filter that is away."""

@@ -170,6 +170,40 @@ class PolicyServerTests(SynchronousTestCase):
         self.clock.advance(PAUSE)
         self.good()
 
+    def test_crowded(self) -> None:
+        """Who has a full queue is not away: it is tried again, for all that ask, in a moment."""
+        self.endpoint.isCrowded = True
+        asking = [self.ask(), self.ask()]
+        self.clock.pump([0.01, 0.03, 0.1])
+        self.endpoint.isCrowded = False
+        self.assertEqual(self.endpoint.lines, [])
+        self.clock.advance(0.3)
+        for at in range(2):
+            self.endpoint.answer(DUNNO, at)
+            self.assertEqual(self.successResultOf(asking[at]).name, "DUNNO")
+
+    def test_alwaysCrowded(self) -> None:
+        """One whose queue is full for the whole time of a question is away."""
+        self.endpoint.isCrowded = True
+        asking = self.ask()
+        self.clock.pump([0.01] * 900)
+        self.assertNoResult(asking)
+        self.clock.pump([0.01] * 100)
+        failure = self.failureResultOf(asking, Unavailable)
+        said = "cannot connect: its queue of new connections is full"
+        self.assertEqual(failure.getErrorMessage(), said)
+        self.failureResultOf(self.ask(), Unavailable)
+
+    def test_goneWhileCrowded(self) -> None:
+        """A client that goes meanwhile leaves nothing behind."""
+        self.endpoint.isCrowded = True
+        asking = self.ask()
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.endpoint.isCrowded = False
+        self.good()
+
     def test_nonsense(self) -> None:
         """What is no answer fails, and ends the connection; the next question has a new one."""
         for octets in (b"\x00\xff\n\n", b"action=ok\n\naction=ok\n\n", b"x" * 9000):
