@@ -229,8 +229,9 @@ async def connectTo(
     :param seconds: how long each of the two may take.
     :raise FilterFailed: when it cannot be had.
     """
+    factory = Factory.forProtocol(lambda: FilterConnection(clock))
+    factory.noisy = False
     try:
-        factory = Factory.forProtocol(lambda: FilterConnection(clock))
         connecting = Deferred.fromCoroutine(connected(endpoint, factory, clock, seconds))
         connection: FilterConnection = await connecting.addTimeout(seconds, clock)
     except TimeoutError:

@@ -206,8 +206,10 @@ async def connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) ->
 
 async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> Connection:
     connection = Connection(host, clock, timeouts)
+    factory = Factory.forProtocol(lambda: connection)
+    factory.noisy = False
     try:
-        await host.endpoint.connect(Factory.forProtocol(lambda: connection))
+        await host.endpoint.connect(factory)
     except (CancelledError, ConnectingCancelledError):
         raise CancelledError from None
     except Exception as error:

@@ -141,6 +141,7 @@ class Script:
         """As an endpoint: connect in memory."""
         if self.refuses:
             return fail(ConnectionRefusedError("nobody listens"))
+        factory.doStart()
         client: Any = factory.buildProtocol(None)
         server = FakeFilter(self)
         one, other = Pipe(server), Pipe(client)

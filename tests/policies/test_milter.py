@@ -892,6 +892,11 @@ class ClientTests(MilterCase):
         self.assertEqual(self.named("filter-failed"), [])
         self.assertEqual(self.named("policy-failed"), [])
 
+    def test_quiet(self) -> None:
+        """Twisted's own lines for each connection are not in the log."""
+        self.greet(self.make(Script()))
+        self.assertEqual([event for event in self.events if "factory" in event], [])
+
     def test_slowly(self) -> None:
         """An answer may come octet by octet; what comes behind a failure is dropped."""
         script = Script({b"R": HANG})

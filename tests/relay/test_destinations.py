@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from submitd.relay.connection import ClientTLS
@@ -43,6 +44,14 @@ class DeliveryTests(HopCase):
         self.assertEqual(result(outcomes), ("delivered", 250, "2.0.0"))
         self.assertEqual(outcomes[0].host, "localhost")
         self.assertEqual(self.server.text, TEXT.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+
+    async def test_quiet(self) -> None:
+        """Twisted's own lines for each connection are not in the log."""
+        events: list[dict[str, Any]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        await send(self.destination(), outgoing())
+        self.assertEqual([event for event in events if "factory" in event], [])
 
     async def test_reused(self) -> None:
         """The next message goes over the same connection."""
