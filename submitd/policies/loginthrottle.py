@@ -125,6 +125,7 @@ class LoginThrottle:
     _wrong: Storage = attrs.field(init=False, repr=False, factory=Memory)
     _key: bytes = attrs.field(init=False, repr=False, factory=lambda: os.urandom(32))
     _waiting: int = attrs.field(init=False, repr=False, default=0)
+    _note: str = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._windows = {
@@ -137,6 +138,7 @@ class LoginThrottle:
             _prefix(scope, windows[0]) for scope, windows in self._windows.items() if windows
         )
         self._known = Window(1, int(self.remember), "")
+        self._note = f"{self.name} {id(self)}"  # there may be several of these
         self._counters = Counters(
             self.storage, self.on_failure, self.timeout, self.name, LOGIN_UNAVAILABLE
         )
@@ -195,7 +197,7 @@ class LoginThrottle:
         :raise Refused: 421 4.7.0.
         """
         attempt = Attempt(_loginOf(credentials), _whence(session))
-        session.notes[self.name] = attempt
+        session.notes[self._note] = attempt
         own, others = self._wants(attempt.own), self._wants(attempt.others)
         rooms = self._counters.rooms([self._isKnown(attempt.pair), *own, *others])
         return then(rooms, self._consider, attempt, own, others)
@@ -243,7 +245,7 @@ class LoginThrottle:
 
     def loginSucceeded(self, session: Session, avatar: ISubmitter) -> Any:
         """Remember that this login is at home at this address."""
-        attempt = session.notes.pop(self.name, None)
+        attempt = session.notes.pop(self._note, None)
         if attempt is None or not session.remoteAddress:
             return None
         wants = [self._isKnown(attempt.pair), self._isKnown(attempt.whence["address"])]
@@ -251,7 +253,7 @@ class LoginThrottle:
 
     def loginFailed(self, session: Session, credentials: Any, failure: Failure) -> Any:
         """Count a failure, unless it has been counted before."""
-        attempt = session.notes.pop(self.name, None)
+        attempt = session.notes.pop(self._note, None)
         if attempt is None:
             return None
         scopes = attempt.own if attempt.isKnown else attempt.others

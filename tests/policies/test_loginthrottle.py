@@ -173,6 +173,19 @@ class BlockTests(ThrottleTestCase):
         self.policy = self.make(per_address=Rates(""))
         self.fail("alice", CAFE, 50)
 
+    def test_several(self) -> None:
+        """Of several in one service each counts for itself."""
+        session = Session(remoteAddress=CAFE)
+        several = [self.policy, self.make()]
+        for number in range(3):
+            credentials = UsernamePassword(b"alice", str(number).encode())
+            for each in several:
+                each.loginRequested(session, credentials)
+            for each in several:
+                each.loginFailed(session, credentials, Failure(UnauthorizedLogin()))
+        for each in several:
+            self.assertRaises(Refused, each.connectionMade, Session(remoteAddress=CAFE))
+
 
 class RepeatTests(ThrottleTestCase):
     """The same wrong password again."""
