@@ -306,7 +306,7 @@ class Dialogue:
         self._logOut()
         if self.incoming is not None:
             self.incoming.abort()
-        self.pipeline.close.tell(self.session, reason, failed=self._failedToHear)
+        self.pipeline.close.tell(self.session, reason, failed=self.failedToHear)
 
     def _logOut(self) -> None:
         logout, self.logout = self.logout, None
@@ -318,9 +318,10 @@ class Dialogue:
         try:
             call()
         except Exception:
-            self._failedToHear(origin)
+            self.failedToHear(origin)
 
-    def _failedToHear(self, origin: str) -> None:
+    def failedToHear(self, origin: str) -> None:
+        """Log the exception of an observer that was told something."""
         events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=Failure())
 
     # Commands.

@@ -108,6 +108,16 @@ class IIdentityPolicy(Interface):
         """
 
 
+class ILoginObserver(Interface):
+    """Is told that a login is over."""
+
+    def loginEnded(session: Session) -> None:
+        """Once for each login of which ``loginRequested`` was asked, however it ended.
+
+        Also where the checker could not tell, a policy objected, or the client is gone.
+        """
+
+
 class ISenderPolicy(Interface):
     """May refuse a reverse-path."""
 
@@ -169,6 +179,7 @@ STAGES = (
     ISecurePolicy,
     ILoginPolicy,
     IIdentityPolicy,
+    ILoginObserver,
     ISenderPolicy,
     IRecipientPolicy,
     IDataPolicy,

@@ -26,6 +26,7 @@ from submitd.interfaces import (
     IHeaderPolicy,
     IHelloPolicy,
     IIdentityPolicy,
+    ILoginObserver,
     ILoginPolicy,
     IMessagePolicy,
     IRecipientPolicy,
@@ -226,6 +227,7 @@ class Pipeline:
         self.loginSucceeded = stage("login", ILoginPolicy, "loginSucceeded")
         self.loginFailed = stage("login", ILoginPolicy, "loginFailed")
         self.identity = stage("identity", IIdentityPolicy, "identityRequested")
+        self.loginEnded = stage("login", ILoginObserver, "loginEnded")
         self.sender = stage("sender", ISenderPolicy, "validateFrom")
         self.recipient = stage("recipient", IRecipientPolicy, "validateTo")
         self.data = stage("data", IDataPolicy, "dataRequested")

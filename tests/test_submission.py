@@ -39,7 +39,8 @@ class SubmissionTests(SynchronousTestCase):
     def test_everyStage(self) -> None:
         """A policy of any single stage is one."""
         stages = {each for name, each in vars(interfaces).items() if name.endswith("Policy")}
-        self.assertEqual(set(interfaces.STAGES), stages | {interfaces.IDisconnectObserver})
+        observers = {interfaces.ILoginObserver, interfaces.IDisconnectObserver}
+        self.assertEqual(set(interfaces.STAGES), stages | observers)
 
     def test_policy(self) -> None:
         """An object of a class that names its stage is taken."""

@@ -122,6 +122,13 @@ class Login:
         :return: 235, or one more challenge before a refusal.
         :raise Refused: for whatever is in the way.
         """
+        dialogue, pipeline = self.dialogue, self.dialogue.pipeline
+        try:
+            return await self._finish(credentials)
+        finally:  # CancelledError too: a policy that has begun something ends it, whatever came
+            pipeline.loginEnded.tell(dialogue.session, failed=dialogue.failedToHear)
+
+    async def _finish(self, credentials: Any) -> Reply:
         dialogue, session = self.dialogue, self.dialogue.session
         requested = dialogue.pipeline.loginRequested.run(session, credentials)
         if requested is not None:

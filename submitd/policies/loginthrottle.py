@@ -13,6 +13,10 @@ under the name that was tried, whether there is such a user or not, so nothing t
   for itself, as the address is, and whatever others have done, from there or to that login, does
   not keep it out: the owner still gets in where he has been before.
 
+A login that is under way may fail, so it takes up room until it is over: who tries many passwords
+at one moment tries no more than one after the other.  Where only such logins are in the way, the
+next one waits for one of them to end.  They are counted in this process alone.
+
 Only so many sessions wait at one time; beyond that, those that would have to wait get 421.  Counts
 are kept in memory, or in a Redis that several nodes share.
 """
@@ -21,7 +25,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +45,7 @@ from submitd.counters.windows import Room, Storage, Taken, Want, Window, parseWi
 from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
+    ILoginObserver,
     ILoginPolicy,
     IRehearsed,
     IRunning,
@@ -55,7 +61,9 @@ Scopes = dict[str, str]
 """Scope -> who is counted there."""
 
 
-@implementer(IConnectionPolicy, ILoginPolicy, IRunning, IShared, IRehearsed, IChecked)
+@implementer(
+    IConnectionPolicy, ILoginPolicy, ILoginObserver, IRunning, IShared, IRehearsed, IChecked
+)
 @attrs.define(eq=False)
 class LoginThrottle:
     """Slows down and blocks those who guess passwords.
@@ -125,6 +133,9 @@ class LoginThrottle:
     _wrong: Storage = attrs.field(init=False, repr=False, factory=Memory)
     _key: bytes = attrs.field(init=False, repr=False, factory=lambda: os.urandom(32))
     _waiting: int = attrs.field(init=False, repr=False, default=0)
+    # Logins under way, and those that wait for one of them to end, by the keys of the counts.
+    _underWay: dict[str, int] = attrs.field(init=False, repr=False, factory=dict)
+    _queues: dict[str, deque[Deferred[None]]] = attrs.field(init=False, repr=False, factory=dict)
     _note: str = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -196,28 +207,35 @@ class LoginThrottle:
 
         :raise Refused: 421 4.7.0.
         """
+        self.loginEnded(session)
         attempt = Attempt(_loginOf(credentials), _whence(session))
         session.notes[self._note] = attempt
-        own, others = self._wants(attempt.own), self._wants(attempt.others)
-        rooms = self._counters.rooms([self._isKnown(attempt.pair), *own, *others])
-        return then(rooms, self._consider, attempt, own, others)
+        return then(self._rooms(attempt), self._consider, attempt)
 
-    def _consider(
-        self, rooms: list[Room] | None, attempt: Attempt, own: list[Want], others: list[Want]
-    ) -> Deferred[None] | None:
+    def _rooms(self, attempt: Attempt) -> Any:
+        own, others = self._wants(attempt.own), self._wants(attempt.others)
+        return self._counters.rooms([self._isKnown(attempt.pair), *own, *others])
+
+    def _consider(self, rooms: list[Room] | None, attempt: Attempt) -> Deferred[None] | None:
         if rooms is None:
             return None
-        attempt.isKnown = rooms[0].used > 0
-        split = 1 + len(own)
-        wants = own if attempt.isKnown else others
-        rooms = rooms[1:split] if attempt.isKnown else rooms[split:]
+        rooms, wants = self._concerning(rooms, attempt)
         self._refuseFull(rooms, wants)
         ofLate = [
             room.used
             for room, want in zip(rooms, wants, strict=True)
             if want.key.startswith(self._shortest)
         ]
-        return self._wait(max(ofLate, default=0))
+        seconds = self._delayAfter(max(ofLate, default=0))
+        full = "" if seconds else self._begin(attempt, rooms, wants)
+        return self._wait(attempt, seconds, full) if seconds or full else None
+
+    def _concerning(self, rooms: list[Room], attempt: Attempt) -> tuple[list[Room], list[Want]]:
+        """The windows in which this one is counted if it fails."""
+        own, others = self._wants(attempt.own), self._wants(attempt.others)
+        attempt.isKnown = rooms[0].used > 0
+        split = 1 + len(own)
+        return (rooms[1:split], own) if attempt.isKnown else (rooms[split:], others)
 
     def _refuseFull(self, rooms: list[Room], wants: list[Want]) -> None:
         full = [
@@ -229,15 +247,77 @@ class LoginThrottle:
             scope = want.key.split("/")[1]
             raise Refused(Reply(421, "4.7.0", said), f"blocked by {scope}: {want.window.text}")
 
-    def _wait(self, failures: int) -> Deferred[None] | None:
+    def _delayAfter(self, failures: int) -> float:
         over = failures - self.free
-        if over < 0 or not self.delay:
-            return None
+        return 0.0 if over < 0 else min(self.delay * 2.0 ** min(over, 30), self.max_delay)
+
+    def _wait(self, attempt: Attempt, seconds: float, full: str) -> Deferred[None]:
         if self._waiting >= self.max_waiting:
             raise Refused(TOO_MANY_LOGIN_FAILURES, f"{self._waiting} sessions wait already")
-        seconds = min(self.delay * 2.0 ** min(over, 30), self.max_delay)
         self._waiting += 1
-        return _after(self._counters.clock, seconds).addBoth(self._waited)
+        waiting = Deferred.fromCoroutine(self._waitFor(attempt, seconds, full))
+        return waiting.addBoth(self._waited)
+
+    async def _waitFor(self, attempt: Attempt, seconds: float, full: str) -> None:
+        """Wait for the delay, and then until there is room beside those that are under way."""
+        if seconds:
+            await _after(self._counters.clock, seconds)
+            full = await self._lookAgain(attempt)
+        while full:
+            await self._turn(full)
+            before, full = full, ""
+            try:
+                full = await self._lookAgain(attempt)
+            finally:
+                if full != before and before not in attempt.underWay:
+                    self._callNext(before)  # the room that it was called for is left to others
+
+    async def _lookAgain(self, attempt: Attempt) -> str:
+        rooms = self._rooms(attempt)
+        if isinstance(rooms, Deferred):
+            rooms = await rooms
+        if rooms is None:
+            return ""
+        rooms, wants = self._concerning(rooms, attempt)
+        self._refuseFull(rooms, wants)
+        return self._begin(attempt, rooms, wants)
+
+    def _begin(self, attempt: Attempt, rooms: list[Room], wants: list[Want]) -> str:
+        """Let it go on, if there is room should all that are under way fail.
+
+        :return: the key of a window where there is none; else empty.
+        """
+        for room, want in zip(rooms, wants, strict=True):
+            if room.left <= self._underWay.get(want.key, 0):
+                return want.key
+        attempt.underWay = tuple(want.key for want in wants)
+        for key in attempt.underWay:
+            self._underWay[key] = self._underWay.get(key, 0) + 1
+        return ""
+
+    def _turn(self, key: str) -> Deferred[None]:
+        """Fires when one has ended there, and this is the next."""
+        queue = self._queues.setdefault(key, deque())
+        turn: Deferred[None] = Deferred(lambda _: self._leave(key, turn))
+        queue.append(turn)
+        return turn
+
+    def _leave(self, key: str, turn: Deferred[None]) -> None:
+        queue = self._queues[key]
+        queue.remove(turn)
+        if not queue:
+            del self._queues[key]
+
+    def _callNext(self, key: str) -> None:
+        # Later, for one that finds no room calls the next: a long queue would be a deep stack.
+        if key in self._queues:
+            self._counters.clock.callLater(0, self._call, key)
+
+    def _call(self, key: str) -> None:
+        if key in self._queues:
+            turn = self._queues[key][0]
+            self._leave(key, turn)
+            turn.callback(None)
 
     def _waited(self, result: Any) -> Any:
         self._waiting -= 1
@@ -245,7 +325,7 @@ class LoginThrottle:
 
     def loginSucceeded(self, session: Session, avatar: ISubmitter) -> Any:
         """Remember that this login is at home at this address."""
-        attempt = session.notes.pop(self._note, None)
+        attempt = session.notes.get(self._note)
         if attempt is None or not session.remoteAddress:
             return None
         wants = [self._isKnown(attempt.pair), self._isKnown(attempt.whence["address"])]
@@ -253,7 +333,7 @@ class LoginThrottle:
 
     def loginFailed(self, session: Session, credentials: Any, failure: Failure) -> Any:
         """Count a failure, unless it has been counted before."""
-        attempt = session.notes.pop(self._note, None)
+        attempt = session.notes.get(self._note)
         if attempt is None:
             return None
         scopes = attempt.own if attempt.isKnown else attempt.others
@@ -266,6 +346,17 @@ class LoginThrottle:
             }
         wants = self._wants(scopes)
         return self._count(wants, self._counted, wants, session, credentials)
+
+    def loginEnded(self, session: Session) -> None:
+        """It takes up no more room than its failure, if that was counted."""
+        attempt = session.notes.pop(self._note, None)
+        if attempt is None:
+            return
+        for key in attempt.underWay:
+            self._underWay[key] -= 1
+            if not self._underWay[key]:
+                del self._underWay[key]
+            self._callNext(key)
 
     def _count(self, wants: list[Want], call: Callable[..., None], *arguments: Any) -> Any:
         """Count each; a storage that is away changes nothing about the answer to a login."""
@@ -323,11 +414,13 @@ class Attempt:
         where the credentials have none, which are all not one login.
     :param whence: the address and the network it comes from.
     :ivar isKnown: whether this login is known at this address.
+    :ivar underWay: the keys under which it takes up room.
     """
 
     login: str
     whence: Scopes
     isKnown: bool = False
+    underWay: Sequence[str] = ()
 
     @property
     def pair(self) -> str:

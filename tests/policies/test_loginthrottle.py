@@ -7,22 +7,32 @@ from typing import Any
 
 from twisted.cred.credentials import CramMD5Credentials, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from submitd import events, policies
-from submitd.interfaces import IChecked, IConnectionPolicy, ILoginPolicy, IRunning
-from submitd.policies.loginthrottle import LoginThrottle
+from submitd.checkers import LoginUnavailable
+from submitd.counters.windows import Room
+from submitd.interfaces import (
+    IChecked,
+    IConnectionPolicy,
+    ILoginObserver,
+    ILoginPolicy,
+    IRunning,
+)
+from submitd.policies.loginthrottle import Attempt, LoginThrottle, _loginOf, _whence
 from submitd.realm import Submitter
 from submitd.session import Session
 from submitd.settings import Component
 from submitd.typed import Count, Rates, Seconds
 from submitd.wire.errors import Refused
-from tests.fixtures import Conversation, makeSubmission
+from submitd.wire.reply import LOCAL_ERROR
+from tests.fixtures import Conversation, makePortal, makeSubmission, waitingFor
 
 HOME, CAFE, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
 
@@ -65,16 +75,21 @@ class ThrottleTestCase(SynchronousTestCase):
         self.secrets += 1
         credentials = UsernamePassword(login.encode(), (password or str(self.secrets)).encode())
         try:
-            self.policy.loginRequested(session, credentials)
+            self.assertIsNone(self.policy.loginRequested(session, credentials))
         except Refused as refused:
             self.assertEqual(refused.reply.code, 421)
             return "login"
-        if good:
+        self.end(session, credentials, login if good else "")
+        return "in" if good else "no"
+
+    def end(self, session: Session, credentials: Any, login: str = "") -> None:
+        """What has been asked for succeeds, for this login, or fails."""
+        if login:
             self.assertIsNone(self.policy.loginSucceeded(session, Submitter(login)))
-            return "in"
-        failed = Failure(UnauthorizedLogin())
-        self.assertIsNone(self.policy.loginFailed(session, credentials, failed))
-        return "no"
+        else:
+            failed = Failure(UnauthorizedLogin())
+            self.assertIsNone(self.policy.loginFailed(session, credentials, failed))
+        self.policy.loginEnded(session)
 
     def fail(self, login: str, address: str, count: int) -> None:  # type: ignore[override]
         """Fail so many times."""
@@ -95,7 +110,7 @@ class BlockTests(ThrottleTestCase):
 
     def test_interfaces(self) -> None:
         """It takes part in connections and logins, runs, and can be checked."""
-        for interface in (IConnectionPolicy, ILoginPolicy, IRunning, IChecked):
+        for interface in (IConnectionPolicy, ILoginPolicy, ILoginObserver, IRunning, IChecked):
             self.assertTrue(verifyObject(interface, self.policy))
         self.assertEqual(self.policy.check(), [])
         self.successResultOf(self.policy.stop())
@@ -155,8 +170,8 @@ class BlockTests(ThrottleTestCase):
         self.policy = self.make(per_login=Rates("2/hour"))
         for _ in range(3):
             session = Session(remoteAddress=CAFE)
-            self.policy.loginRequested(session, object())
-            self.policy.loginFailed(session, object(), Failure(UnauthorizedLogin()))
+            self.assertIsNone(self.policy.loginRequested(session, object()))
+            self.end(session, object())
         self.assertEqual(self.blocked(), [("address", CAFE, "")])
         self.assertRaises(Refused, self.policy.loginRequested, Session(CAFE), object())
         self.assertIsNone(self.policy.loginRequested(Session(OTHER), object()))
@@ -217,8 +232,8 @@ class RepeatTests(ThrottleTestCase):
             session = Session(remoteAddress=CAFE)
             credentials = CramMD5Credentials(b"host")
             credentials.setResponse(b"alice " + b"0" * 32)
-            self.policy.loginRequested(session, credentials)
-            self.policy.loginFailed(session, credentials, Failure(UnauthorizedLogin()))
+            self.assertIsNone(self.policy.loginRequested(session, credentials))
+            self.end(session, credentials)
         self.assertEqual(self.attempt("alice", CAFE), "connection")
 
     def test_notKept(self) -> None:
@@ -311,7 +326,7 @@ class DelayTests(ThrottleTestCase):
             credentials = UsernamePassword(b"x", str(self.secrets).encode())
             self.policy.loginRequested(session, credentials)
             self.clock.advance(5)
-            self.policy.loginFailed(session, credentials, Failure(UnauthorizedLogin()))
+            self.end(session, credentials)
 
     def test_growing(self) -> None:
         """The first ones are free, then each waits twice as long, up to the longest."""
@@ -336,7 +351,7 @@ class DelayTests(ThrottleTestCase):
         """Who is known here does not wait for what others did."""
         session = Session(remoteAddress=CAFE)
         self.policy.loginRequested(session, UsernamePassword(b"alice", b"x"))
-        self.policy.loginSucceeded(session, Submitter("alice"))
+        self.end(session, None, "alice")
         self.failed(5)
         self.assertIsNone(self.request())
 
@@ -356,8 +371,180 @@ class DelayTests(ThrottleTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class AtOnceTests(ThrottleTestCase):
+    """Many logins at one moment, where there is room for three failures."""
+
+    def begin(self, count: int, address: str = CAFE) -> list[tuple[Session, Any, Any]]:
+        """Ask for so many logins, each of somebody else with another password."""
+        begun = []
+        for _ in range(count):
+            self.secrets += 1
+            session = Session(remoteAddress=address)
+            credentials = UsernamePassword(*[str(self.secrets).encode()] * 2)
+            asked = self.policy.loginRequested(session, credentials)
+            begun.append((session, credentials, asked))
+        return begun
+
+    def test_guesses(self) -> None:
+        """No more are tried than may fail; the others wait, and are refused when these have."""
+        begun = self.begin(50)
+        self.assertEqual([asked for _, _, asked in begun[:3]], [None] * 3)
+        for _, _, asked in begun[3:]:
+            self.assertNoResult(asked)
+        for session, credentials, _ in begun[:3]:
+            self.end(session, credentials)
+        for _ in begun:
+            self.clock.advance(0)
+        for session, _, asked in begun[3:]:
+            self.assertEqual(self.failureResultOf(asked, Refused).value.reply.code, 421)
+            self.policy.loginEnded(session)
+        self.assertNothing()
+
+    def assertNothing(self) -> None:
+        """Nobody is under way or waits."""
+        policy = self.policy
+        self.assertEqual((policy._underWay, policy._queues, policy._waiting), ({}, {}, 0))
+
+    def test_right(self) -> None:
+        """People with right passwords get in, each as soon as another is over."""
+        begun = self.begin(10)
+        for at, (session, credentials, asked) in enumerate(begun):
+            self.clock.advance(0)
+            if at >= 3:
+                self.assertIsNone(self.successResultOf(asked))
+            for _, _, later in begun[max(at + 3, 3) :]:
+                self.assertNoResult(later)
+            self.end(session, None, credentials.username.decode())
+        self.assertNothing()
+
+    def test_known(self) -> None:
+        """Who becomes known while he waits leaves the others their turn."""
+        begun = self.begin(5)
+        session = Session(remoteAddress=CAFE)
+        session.notes[self.policy._note] = Attempt(_loginOf(begun[3][1]), _whence(session))
+        self.end(session, None, "4")
+        self.policy.loginEnded(begun[0][0])
+        for _ in range(2):
+            self.clock.advance(0)
+        for _, _, asked in begun[3:]:
+            self.assertIsNone(self.successResultOf(asked))
+
+    def test_elsewhere(self) -> None:
+        """Those from another address are not in the way."""
+        self.begin(3)
+        self.assertIsNone(self.begin(1, OTHER)[0][2])
+
+    def test_delayed(self) -> None:
+        """Those that have waited for their delay find out then how much room there is."""
+        self.policy = self.make(free=Count(2), delay=Seconds(1.0))
+        self.fail("bob", CAFE, 2)
+        first, *others = self.begin(5)
+        self.clock.advance(1)
+        self.assertIsNone(self.successResultOf(first[2]))
+        for _, _, asked in others:
+            self.assertNoResult(asked)
+        self.end(first[0], first[1])
+        for _ in others:
+            self.clock.advance(0)
+            self.clock.advance(0)
+        for _, _, asked in others:
+            self.failureResultOf(asked, Refused)
+        self.assertNothing()
+
+    def test_gone(self) -> None:
+        """Who no longer waits is in nobody's way."""
+        begun = self.begin(5)
+        begun[3][2].cancel()
+        self.failureResultOf(begun[3][2], CancelledError)
+        self.policy.loginEnded(begun[0][0])
+        self.clock.advance(0)
+        self.assertIsNone(self.successResultOf(begun[4][2]))
+
+    def test_again(self) -> None:
+        """A session has one login under way at most."""
+        session = Session(remoteAddress=CAFE)
+        for _ in range(5):
+            asked = self.policy.loginRequested(session, UsernamePassword(b"alice", b"x"))
+            self.assertIsNone(asked)
+        self.policy.loginEnded(session)
+        self.assertNothing()
+
+    def test_slowStorage(self) -> None:
+        """So it is where the storage answers later; one who leaves before that calls the next."""
+        asked: list[Deferred[Any]] = []
+        self.policy = self.make(storage="redis://127.0.0.1:1/0", timeout=Seconds(9.0))
+        self.policy._counters.start(self.clock, waitingFor(asked))
+        free = [Room(1, 0, 0.0), Room(3, 0, 0.0), Room(1, 2, 9.0)]
+        begun = self.begin(3)
+        for answer in list(asked):
+            answer.callback(free)
+        self.assertIsNone(self.successResultOf(begun[0][2]))
+        self.policy.loginEnded(begun[0][0])
+        self.clock.advance(0)
+        begun[1][2].cancel()
+        self.failureResultOf(begun[1][2], CancelledError)
+        self.clock.advance(0)
+        asked[-1].callback(free)
+        self.assertIsNone(self.successResultOf(begun[2][2]))
+        self.policy.loginEnded(begun[2][0])
+        self.assertNothing()
+
+
+@implementer(ILoginPolicy)
+class Answering:
+    """Another policy at the same stage."""
+
+    def __init__(self, answer: Any) -> None:
+        self.loginRequested = answer
+
+    def loginSucceeded(self, session: Session, avatar: Any) -> None:
+        raise Refused(LOCAL_ERROR)
+
+    def loginFailed(self, session: Session, credentials: Any, failure: Failure) -> None:
+        raise Refused(LOCAL_ERROR)
+
+
 class DialogueTests(ThrottleTestCase):
     """Within a conversation."""
+
+    def talk(self, **changes: Any) -> Conversation:
+        """A client that may log in."""
+        submission = makeSubmission(self.clock, requireTLS=False, insecureLogin=True, **changes)
+        talk = Conversation(submission)
+        talk.say("EHLO client.example")
+        return talk
+
+    def test_over(self) -> None:
+        """Whatever becomes of a login, it takes up room no longer than it lasts."""
+        wrong, right = (
+            "AUTH PLAIN " + base64.b64encode(b"\0alice\0" + word).decode()
+            for word in (b"x", b"wonderland")
+        )
+        policies: list[Any] = [self.policy]
+        for line, code in ((right, "235"), (wrong, "535"), ("AUTH PLAIN\r\n*", "334")):
+            self.assertEqual(self.talk(policies=policies).say(line)[:3], code)
+            self.assertEqual(self.policy._underWay, {}, line)
+        policies = [self.policy, Answering(lambda *arguments: None)]
+        for line in (right, wrong):
+            self.assertEqual(self.talk(policies=policies).say(line)[:3], "451")
+            self.assertEqual(self.policy._underWay, {}, line)
+        portal = makePortal()
+        portal.login = lambda *arguments: fail(LoginUnavailable())
+        self.assertEqual(self.talk(policies=[self.policy], portal=portal).say(right)[:3], "454")
+        self.assertEqual(self.policy._underWay, {})
+
+    def test_left(self) -> None:
+        """Nor any longer than the connection lasts."""
+        portal = makePortal()
+        portal.login = lambda *arguments: Deferred()
+        policies = [self.policy, Answering(lambda *arguments: Deferred())]
+        login = "AUTH PLAIN " + base64.b64encode(b"\0alice\0x").decode()
+        for changes in ({"policies": [self.policy], "portal": portal}, {"policies": policies}):
+            talk = self.talk(**changes)
+            self.assertEqual(talk.say(login), "")
+            self.assertEqual(len(self.policy._underWay), 1)
+            talk.lose()
+            self.assertEqual(self.policy._underWay, {})
 
     def test_waits(self) -> None:
         """The password is not even looked at before the delay; who leaves takes it along."""
