@@ -207,16 +207,20 @@ class SenderTests(AdaptTestCase):
         self.mail()
         self.assertEqual(self.avatar.asked[0][2], "")
 
-    def test_deferred(self) -> None:
-        """The avatar may take its time."""
-        waiting: Deferred[Any] = Deferred()
-        self.avatar.sender = lambda origin: waiting
+    def waits(self, waiting: Deferred[Any], sender: Any) -> None:
+        """The avatar's answer to MAIL is that of a Deferred, when it has fired."""
+        self.avatar.sender = sender
         result = self.mail()
         self.assertNoResult(result)
         waiting.callback(smtp.Address(b"other@example.com"))
         self.assertIsNone(self.successResultOf(result))
         self.rcpt(BOB)
         self.assertEqual(self.avatar.asked[1][2], "other@example.com")
+
+    def test_deferred(self) -> None:
+        """The avatar may take its time."""
+        waiting: Deferred[Any] = Deferred()
+        self.waits(waiting, lambda origin: waiting)
 
     def test_coroutine(self) -> None:
         """So may one that is written with async."""
@@ -225,13 +229,7 @@ class SenderTests(AdaptTestCase):
         async def sender(origin: smtp.Address) -> Any:
             return await waiting
 
-        self.avatar.sender = sender
-        result = self.mail()
-        self.assertNoResult(result)
-        waiting.callback(smtp.Address(b"other@example.com"))
-        self.assertIsNone(self.successResultOf(result))
-        self.rcpt(BOB)
-        self.assertEqual(self.avatar.asked[1][2], "other@example.com")
+        self.waits(waiting, sender)
 
     def test_refused(self) -> None:
         """SMTPBadSender is a refusal with its code and text, in whatever way it is said."""
