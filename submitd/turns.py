@@ -1,4 +1,4 @@
-"""Turns: so many at once, and the others wait in their order.
+"""Turns: so many at once, and the others wait in their order, the urgent ones first.
 
 ``DeferredSemaphore`` does the same, but begins with the next one while the one before it gives its
 turn back.  Where each ends at once, since a server is known to be away, a hundred that wait lie a
@@ -20,18 +20,25 @@ class Turns:
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count
-        self._waiting: deque[Deferred[None]] = deque()
+        self._count = self._free = count
+        self._waiting: dict[int, deque[Deferred[None]]] = {}
         self._isGiving = False
 
-    def acquire(self) -> Deferred[None]:
+    @property
+    def isIdle(self) -> bool:
+        """Whether nobody has one."""
+        return self._free == self._count
+
+    def acquire(self, priority: int = 0) -> Deferred[None]:
         """Wait for a turn.
 
+        :param priority: the higher, the earlier.
         :return: fires when it has come, at once where there is a free one; then :meth:`release` is
             due.  Cancelled before, it leaves the queue.
         """
-        turn: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(turn)
+        waiting = self._waiting.setdefault(priority, deque())
+        turn: Deferred[None] = Deferred(waiting.remove)
+        waiting.append(turn)
         self._give()
         return turn
 
@@ -44,7 +51,15 @@ class Turns:
         if self._isGiving:
             return
         self._isGiving = True
-        while self._free and self._waiting:
+        while self._free and (turn := self._next()) is not None:
             self._free -= 1
-            self._waiting.popleft().callback(None)  # which raises nothing
+            turn.callback(None)  # which raises nothing
         self._isGiving = False
+
+    def _next(self) -> Deferred[None] | None:
+        while self._waiting:
+            highest = max(self._waiting)
+            if waiting := self._waiting[highest]:
+                return waiting.popleft()
+            del self._waiting[highest]
+        return None

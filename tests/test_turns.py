@@ -35,6 +35,21 @@ class TurnsTests(SynchronousTestCase):
         self.wait(5)
         self.assertEqual(self.had, [1, 2, 3, 4, 5])
 
+    def test_priority(self) -> None:
+        """The urgent come first, each in the order in which they came."""
+        self.wait(1, 2, 3)
+        for number in (4, 5):
+            self.turns.acquire(priority=1).addCallback(
+                lambda _, number=number: self.had.append(number)
+            )
+        for _ in range(3):
+            self.turns.release()
+        self.assertEqual(self.had, [1, 2, 4, 5, 3])
+        for _ in range(2):
+            self.assertFalse(self.turns.isIdle)
+            self.turns.release()
+        self.assertTrue(self.turns.isIdle)
+
     def test_cancelled(self) -> None:
         """Who does not wait any more is passed over."""
         _, _, third, _ = self.wait(1, 2, 3, 4)

@@ -45,7 +45,12 @@ MAX_IDLE = 1000
 
 
 class Hop(Protocol):
-    """Where messages can be delivered to."""
+    """Where messages can be delivered to.
+
+    :ivar turns: one is to be had for each delivery.
+    """
+
+    turns: Turns
 
     async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         """Deliver a message.
@@ -104,7 +109,7 @@ class Destinations:
 
     def _make(self, route: Route, domain: str, requireTLS: bool) -> Hop:
         if route.kind == "maildir":
-            return LocalHop(route.host)
+            return LocalHop(route.host, Turns(max(1, self._means.settings.connections)))
         return Destination(route, domain, requireTLS, self._means)
 
     def _forget(self) -> None:
@@ -132,9 +137,8 @@ class Destination:
         self._domain = domain
         self._requireTLS = requireTLS
         self._means = means
-        self._turns = Turns(max(1, means.settings.connections))
+        self.turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
-        self._busy = 0
         self._deadUntil = 0.0
         self._deadReply = LOCAL_ERROR
         self._closing = False
@@ -142,21 +146,10 @@ class Destination:
     @property
     def isIdle(self) -> bool:
         """Whether nothing would be lost with it."""
-        return not self._busy and not any(each.isReady for each in self._free)
+        return self.turns.isIdle and not any(each.isReady for each in self._free)
 
     async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         """See :meth:`Hop.deliver`."""
-        self._busy += 1
-        try:
-            await self._turns.acquire()
-            try:
-                return await self._deliver(message, read)
-            finally:
-                self._turns.release()
-        finally:
-            self._busy -= 1
-
-    async def _deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         connection = self._taken()
         if connection is not None:
             outcomes = await connection.deliver(message, read())

@@ -21,6 +21,7 @@ from submitd.interfaces import IBody
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.session import Session
 from submitd.threads import deferToThread
+from submitd.turns import Turns
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
@@ -48,10 +49,12 @@ class LocalHop:
     """Delivers into Maildirs.
 
     :param pattern: the path.
+    :param turns: one is to be had for each message.
     :param run: runs a function in a thread and gives a Deferred.
     """
 
     pattern: str
+    turns: Turns
     run: Callable[..., Any] = deferToThread
     _maildirs: dict[Path, Maildir] = attrs.field(factory=dict, init=False)
 

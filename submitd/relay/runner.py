@@ -2,9 +2,9 @@
 
 It is woken by the spool and by the time of the next attempt, and looks now and then by itself, for
 what other processes have added.  Recipients of one message at one next hop go in one transaction;
-as many messages are on their way at one time as the settings allow.  A next hop that is slow takes
-no further places once it has half of them and there are others; what it took before, while it was
-the only one, it keeps until that ends.
+as many messages are on their way at one time as the settings allow.  More are taken, and
+wait for a connection to their next hop and then for a place (:mod:`submitd.relay.lines`): so a slow
+next hop has as many places as it may have connections, and no more.
 
 An outcome and the report about it are committed together.  A crash between a delivery and that
 commit repeats the delivery when the lease has ended, and the log has a line of that.  While the
@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
@@ -33,6 +33,7 @@ from submitd.extensions.deliverby import DeliverBy
 from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
 from submitd.interfaces import IBody, ISpool
 from submitd.relay.destinations import Destinations, Hop
+from submitd.relay.lines import Lines
 from submitd.relay.outgoing import Outcome, Outgoing, Result
 from submitd.relay.reports import Reporter
 from submitd.relay.routes import RelaySettings, Route, Routes
@@ -47,6 +48,7 @@ from submitd.spool.records import (
     State,
     Work,
 )
+from submitd.turns import Turns
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -54,7 +56,7 @@ POLL = 30.0
 """Seconds after which the spool is asked anyway: other processes add to it too."""
 
 PATIENCE = 5.0
-"""Seconds between two attempts to reach the data base, and for which work for a full hop waits."""
+"""Seconds between two attempts to reach the data base, and between two looks at full lines."""
 
 STEP = 1.0
 """By how many seconds the clock must have been set; what is less does no lease any harm."""
@@ -85,6 +87,7 @@ class Part:
     :param key: of the next hop.
     :param hop: the next hop; ``None`` when there is no route.
     :param recipients: with the lease of each.
+    :ivar hasPlace: whether it is one of those that may be on their way.
     :ivar isBegun: whether the message has begun to go out.
     :ivar isStopped: whether it was told to end.
     """
@@ -92,6 +95,7 @@ class Part:
     key: Key
     hop: Hop | None
     recipients: list[tuple[Lease, QueuedRecipient]]
+    hasPlace: bool = False
     isBegun: bool = False
     isStopped: bool = False
     running: Deferred[None] | None = None
@@ -176,8 +180,9 @@ class Runner:
         self._clock = clock
         self._now = now
         self._parts: dict[Part, None] = {}
-        self._perHop: dict[Key, int] = {}
-        self._waiting: dict[Key, int] = {}
+        deliveries = max(1, settings.deliveries)
+        self._places = Turns(deliveries)
+        self._lines = Lines(deliveries, clock.seconds)
         self._leases: dict[Lease, None] = {}
         self._timer: IDelayedCall | None = None
         self._filling = False
@@ -279,12 +284,11 @@ class Runner:
     async def _take(self) -> float | None:
         """Take what is due, as much as there is room for.
 
-        :return: when there will be more; ``None`` for when something ends.
+        :return: when there will be more; ``None`` when nobody knows.
         """
         self._isMore = True
         await self._lookAtClock()
-        while self._isRunning() and self._room > 0:
-            room = self._room
+        while self._isRunning() and (room := self._lines.room) > 0:
             works = await self._spool.lease(room, self._settings.lease)
             if not self._isRunning():
                 for work in works:
@@ -295,7 +299,7 @@ class Runner:
             if sum(len(work.recipients) for work in works) < room:
                 self._isMore = False
                 return await self._spool.nextDue()
-        return None
+        return self._now() + PATIENCE
 
     async def _lookAtClock(self) -> None:
         """Where somebody has set the time of day forward, what is on its way is leased by the old.
@@ -309,10 +313,6 @@ class Runner:
 
     def _isRunning(self) -> bool:
         return self._running
-
-    @property
-    def _room(self) -> int:
-        return max(1, self._settings.deliveries) - len(self._parts)
 
     def _parted(self, works: Iterable[Work]) -> Iterator[Part]:
         """Works become parts: by message, then by next hop, none with too many recipients."""
@@ -343,7 +343,7 @@ class Runner:
 
     def _begin(self, part: Part) -> None:
         self._parts[part] = None
-        self._perHop[part.key] = self._perHop.get(part.key, 0) + 1
+        self._lines.join(part.key, part)
         for lease in part.leases:
             lease.open += 1
             self._leases[lease] = None
@@ -375,10 +375,9 @@ class Runner:
             events.emit(events.RELAY_PROBLEM, problem=str(refused))
         finally:
             self._parts.pop(part, None)
-            self._perHop[part.key] -= 1
-            if not self._perHop[part.key]:
-                del self._perHop[part.key]
-                self._waiting.pop(part.key, None)
+            self._lines.leave(part.key, part)
+            if part.hasPlace:
+                self._places.release()
             self._wakeAfter()
 
     def _wakeAfter(self) -> None:
@@ -386,21 +385,21 @@ class Runner:
         if (
             self._isMore
             and self._running
-            and self._room >= min(10, max(1, self._settings.deliveries // 2))
+            and self._lines.room >= min(10, max(1, self._settings.deliveries // 2))
         ):
             self._wakeAt(self._now())
 
     async def _extend(self) -> None:
-        for lease in list(self._leases):
-            try:
-                lease.work = await self._spool.extend(lease.work, self._settings.lease)
-            except LeaseLost:
-                self._leases.pop(lease, None)
-            except Refused as refused:
-                events.emit(events.RELAY_PROBLEM, problem=str(refused))
-            except Exception:
-                # Or nothing would be extended any more, and all of it delivered twice.
-                self._unexpected(Failure())
+        # All at once: they are one commit.
+        await gatherResults([self._spawn(self._extendOne(lease)) for lease in list(self._leases)])
+
+    async def _extendOne(self, lease: Lease) -> None:
+        try:
+            lease.work = await self._spool.extend(lease.work, self._settings.lease)
+        except LeaseLost:
+            self._leases.pop(lease, None)
+        except Refused as refused:
+            events.emit(events.RELAY_PROBLEM, problem=str(refused))
 
     # One part.
 
@@ -427,40 +426,34 @@ class Runner:
             )
             if verdicts[at] is None:
                 live.append(at)
-        if live and self._isCrowded(part):
-            due = now + self._turn(part)
+        if live and self._lines.isCrowded(part.key):
+            due = self._lines.sendBack(part.key, part, now)
             for at in live:
                 verdicts[at] = self._judge.postponed(part.recipients[at][1], due)
         elif live:
-            self._waiting.pop(part.key, None)
             recipients = [part.recipients[at][1] for at in live]
-            outcomes = await self._deliver(part, recipients)
+            outcomes = await self._inTurn(part, recipients)
             for at, outcome in zip(live, outcomes, strict=False):
                 verdicts[at] = self._judge.judge(
                     part.message, part.recipients[at][1], outcome, self._now()
                 )
         return verdicts
 
-    def _isCrowded(self, part: Part) -> bool:
-        """Whether a next hop has taken so many places that others would have none."""
-        return len(self._perHop) > 1 and self._perHop[part.key] > self._places
-
-    @property
-    def _places(self) -> int:
-        """How many messages may be on their way to one next hop while there are others."""
-        return max(self._settings.connections, self._settings.deliveries // 2)
-
-    def _turn(self, part: Part) -> float:
-        """In how many seconds a part may have its turn at its next hop.
-
-        The more wait behind those that are there, the longer: a long queue for a slow next hop is
-        not to be looked through again and again.
-        """
-        waiting = self._waiting[part.key] = self._waiting.get(part.key, 0) + 1
-        return min(PATIENCE * (1 + waiting // self._places), max(PATIENCE, self._settings.retry[0]))
+    async def _inTurn(self, part: Part, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        assert part.hop is not None, "there is a route"
+        priority, turns = part.message.priority, part.hop.turns
+        await turns.acquire(priority)
+        try:
+            # Not before: a place is for what can go out.
+            await self._places.acquire(priority)
+            part.hasPlace = True  # until it is settled
+            self._lines.begin(part.key, part)
+            return await self._deliver(part, part.hop, recipients)
+        finally:
+            turns.release()
 
     async def _deliver(
-        self, part: Part, recipients: Sequence[QueuedRecipient]
+        self, part: Part, hop: Hop, recipients: Sequence[QueuedRecipient]
     ) -> Sequence[Outcome]:
         message = part.message
         body = self._spool.read(message.id)
@@ -479,10 +472,9 @@ class Runner:
             part.isBegun = True
             return peeked.pop() if peeked else self._spool.read(message.id)
 
-        assert part.hop is not None, "there is a route"
         begun = self._clock.seconds()
         try:
-            outcomes = await part.hop.deliver(self._outgoing(message, recipients), read)
+            outcomes = await hop.deliver(self._outgoing(message, recipients), read)
         except CancelledError:
             raise
         except Exception:

@@ -232,8 +232,12 @@ class HopCase(TestCase):
 
 
 async def send(destination: Destination, message: Outgoing, *chunks: bytes) -> tuple[Outcome, ...]:
-    """Deliver a message."""
-    return await destination.deliver(message, lambda: Body(*(chunks or (TEXT,))))
+    """Deliver a message when its turn has come, as the runner does."""
+    await destination.turns.acquire()
+    try:
+        return await destination.deliver(message, lambda: Body(*(chunks or (TEXT,))))
+    finally:
+        destination.turns.release()
 
 
 class Misbehaving:

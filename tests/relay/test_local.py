@@ -12,6 +12,7 @@ from submitd.deliveries.maildir import Maildir
 from submitd.relay.destinations import Destinations, Means
 from submitd.relay.local import LocalHop, maildirOf
 from submitd.relay.routes import Route
+from submitd.turns import Turns
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import STORAGE_FULL
@@ -34,7 +35,7 @@ class LocalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.root = Path(self.mktemp()).absolute()
         (self.root / "example.net" / "you").mkdir(parents=True)
-        self.hop = LocalHop(f"{self.root}/{{domain}}/{{local}}/Maildir", maybeDeferred)
+        self.hop = LocalHop(f"{self.root}/{{domain}}/{{local}}/Maildir", Turns(1), maybeDeferred)
 
     def deliver(self, *addresses: str) -> list[tuple[str, int]]:
         """Deliver a message; verdicts and codes."""

@@ -17,6 +17,7 @@ from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.routes import RelaySettings, Route, Routes
 from submitd.relay.runner import Runner
 from submitd.spool.records import Action, Filter
+from submitd.turns import Turns
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 from tests.spool.support import NOW, SpoolCase
@@ -34,7 +35,8 @@ class FakeHop:
     :ivar held: deliveries that wait for :meth:`release`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int) -> None:
+        self.turns = Turns(connections)
         self.said: dict[str, Reply] = {}
         self.seen: list[tuple[Outgoing, bytes]] = []
         self.dsn = False
@@ -87,12 +89,13 @@ class FakeHop:
 class FakeDestinations:
     """One next hop for each route, and those of a domain apart where it is an mx."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int) -> None:
         self.hops: dict[Any, FakeHop] = {}
+        self.connections = connections
 
     def find(self, route: Route, domain: str, requireTLS: bool) -> Any:
         key = (route.name, domain if route.kind == "mx" else "", requireTLS)
-        return key, self.hops.setdefault(key, FakeHop())
+        return key, self.hops.setdefault(key, FakeHop(self.connections))
 
     async def close(self) -> None:
         for hop in self.hops.values():
@@ -108,7 +111,6 @@ class RunnerCase(SpoolCase):
         self.clock.rightNow = NOW
         self.time.now = NOW
         self.queue.now = self.timeOfDay
-        self.destinations = FakeDestinations()
         self.make()
 
     ahead = 0.0
@@ -120,6 +122,7 @@ class RunnerCase(SpoolCase):
     def make(self, *routes: Route, **changes: Any) -> Runner:
         """A runner with these settings; the route is one smarthost."""
         settings = attrs.evolve(RelaySettings(jitter=0.0), **changes)
+        self.destinations = FakeDestinations(settings.connections)
         self.routes = Routes(routes or (Route(name="relay", kind="smarthost", host="hop"),))
         destinations: Any = self.destinations
         self.runner = Runner(
@@ -495,9 +498,9 @@ class ReportTests(RunnerCase):
         self.assertIn("Subject: x", report.as_string())
         self.assertNotIn("hello", report.as_string())
         self.stop()
-        self.hop.seen.clear()
         for limit, has in ((1000, True), (10, False)):
             self.make(report_size=limit)
+            self.hop.said = {"bob@example.net": NO}
             message = self.begin(f"M{limit}")
             message._envelope.ret = "FULL"
             message.dataReceived(b"Subject: x\r\n\r\nhello\r\n")
@@ -505,7 +508,6 @@ class ReportTests(RunnerCase):
             self.run_()
             [(_, report)] = self.reports
             self.assertEqual("hello" in report.as_string(), has)
-            self.hop.seen.clear()
             self.stop()
 
     def test_longHeader(self) -> None:
@@ -533,47 +535,47 @@ class QueueTests(RunnerCase):
             self.run_()
         self.assertEqual(len(self.hop.seen), 7)
 
-    def test_crowded(self) -> None:
-        """A next hop that is slow does not keep the others from theirs."""
+    def slowAndFast(self, **changes: Any) -> tuple[FakeHop, FakeHop]:
+        """Two next hops; the first one holds what it gets."""
         slow = Route(name="route[0]", kind="smarthost", recipients=("slow.example",))
         fast = Route(name="relay", kind="smarthost")
-        self.make(slow, fast, deliveries=4, connections=1)
+        self.make(slow, fast, **changes)
         self.hop.holding = True
-        self.send("F0", "a@fast.example")
-        for n in range(8):
-            self.send(f"S{n}", "a@slow.example")
-        fastHop = self.destinations.find(fast, "", False)[1]
-        fastHop.holding = True
-        self.run_()
-        self.assertEqual((len(self.hop.held), len(fastHop.held)), (2, 1))
-        fastHop.holding = False
-        fastHop.release()
-        self.send("F1", "a@fast.example")
-        self.run_()
-        for _ in range(20):
-            self.run_(5.0)
-        self.assertEqual(len(fastHop.seen), 2)
-        waited = [each for n in range(8) for each in self.states(f"S{n}") if each[0] != "leased"]
-        turn = ("delayed", 0, "451 4.3.2 Waits for its turn at the next hop")
-        self.assertEqual(set(waited), {turn})
-        self.assertEqual(self.sql("SELECT count(*) FROM history"), [(0,)])
-        self.hop.holding = False
-        self.hop.release()
-        for _ in range(20):
-            self.run_(5.0)
-        self.assertEqual(len(self.hop.seen), 8)
+        return self.hop, self.destinations.find(fast, "", False)[1]
 
-    def test_crowdedForLong(self) -> None:
-        """A long queue for a slow next hop is not looked through again and again."""
-        slow = Route(name="route[0]", kind="smarthost", recipients=("slow.example",))
-        fast = Route(name="relay", kind="smarthost")
-        self.make(slow, fast, deliveries=4, connections=1)
-        fastHop = self.destinations.find(fast, "", False)[1]
-        self.hop.holding = fastHop.holding = True
-        self.send("F0", "a@fast.example")
+    def test_slowAlone(self) -> None:
+        """A next hop that is slow keeps nobody else waiting for long, even where it was alone."""
+        slow, fast = self.slowAndFast(deliveries=4, connections=2)
         for n in range(40):
             self.send(f"S{n}", "a@slow.example")
         self.run_()
+        self.run_(60.0)
+        self.assertEqual(len(slow.held), 2)
+        self.send("F0", "a@fast.example")
+        self.run_()
+        self.run_(5.0)
+        self.assertEqual(len(fast.seen), 1)
+        self.send("F1", "a@fast.example")
+        self.run_()
+        self.assertEqual(len(fast.seen), 2)
+        waited = [each for n in range(40) for each in self.states(f"S{n}") if each[0] != "leased"]
+        turn = ("delayed", 0, "451 4.3.2 Waits for its turn at the next hop")
+        self.assertEqual(set(waited), {turn})
+        self.assertEqual(self.sql("SELECT count(*) FROM history"), [(0,)])
+        slow.holding = False
+        slow.release()
+        for _ in range(20):
+            self.run_(5.0)
+        self.assertEqual(len(slow.seen), 40)
+
+    def test_slowLong(self) -> None:
+        """A long queue for a slow next hop is not looked through again and again."""
+        slow, _ = self.slowAndFast(deliveries=4, connections=1)
+        for n in range(200):
+            self.send(f"S{n}", "a@slow.example")
+        self.run_()
+        for _ in range(10):
+            self.run_(5.0)
         settle, settled = self.queue.settle, []
 
         def counted(*arguments: Any) -> Deferred[Any]:
@@ -583,13 +585,77 @@ class QueueTests(RunnerCase):
         self.patch(self.queue, "settle", counted)
         for _ in range(60):
             self.run_(5.0)
+        # Four each five seconds.
         self.assertLess(len(settled), 60 * 5)
-        self.hop.holding = fastHop.holding = False
-        self.hop.release()
-        fastHop.release()
+        slow.holding = False
+        slow.release()
         for _ in range(60):
             self.run_(5.0)
-        self.assertEqual((len(self.hop.seen), len(fastHop.seen)), (40, 1))
+        self.assertEqual(len(slow.seen), 200)
+
+    def test_quickLong(self) -> None:
+        """Nothing goes back of a long queue for a next hop that takes it."""
+        self.make(deliveries=4, connections=1)
+        self.hop.holding = True
+        for n in range(40):
+            self.send(f"M{n}")
+        self.run_()
+        for n in range(40):
+            self.assertEqual((len(self.hop.held), len(self.hop.seen)), (1, n))
+            self.hop.release()
+            self.run_(1.0)
+        self.assertEqual(self.sql("SELECT count(*) FROM recipient WHERE reply <> ''"), [(0,)])
+
+    def test_manySlow(self) -> None:
+        """Some next hops that are slow leave room for one more."""
+        self.make(Route(name="relay", kind="mx"), deliveries=20, connections=1)
+        hops = {}
+        for n in range(8):
+            key = ("relay", f"slow{n}.example", False)
+            hops[n] = self.destinations.hops[key] = FakeHop(1)
+            hops[n].holding = True
+            for m in range(20):
+                self.send(f"S{n}-{m}", f"a@slow{n}.example")
+        for _ in range(10):
+            self.run_(5.0)
+        self.assertEqual([len(each.held) for each in hops.values()], [1] * 8)
+        self.send("F", "a@fast.example")
+        self.run_()
+        self.run_(5.0)
+        fast = self.destinations.hops["relay", "fast.example", False]
+        self.assertEqual(len(fast.seen), 1)
+
+    def test_manyDomains(self) -> None:
+        """A message for many next hops is on its way to no more at one time than may be."""
+        self.make(Route(name="relay", kind="mx"), deliveries=4)
+        domains = [f"d{n}.example" for n in range(30)]
+        hops = [FakeHop(1) for _ in domains]
+        for domain, hop in zip(domains, hops, strict=True):
+            hop.holding = True
+            self.destinations.hops["relay", domain, False] = hop
+        self.send("M1", *(f"a@{domain}" for domain in domains))
+        self.run_()
+        for _ in range(8):
+            self.assertLessEqual(sum(len(hop.held) for hop in hops), 4)
+            for hop in hops:
+                hop.release()
+            self.run_()
+        self.assertEqual([len(hop.seen) for hop in hops], [1] * 30)
+        self.assertEqual(self.states("M1"), [])
+
+    def test_urgentInLine(self) -> None:
+        """Who waits for a next hop waits behind the urgent ones (RFC 6710)."""
+        self.make(connections=1)
+        self.hop.holding = True
+        for n in range(3):
+            self.send(f"M{n}")
+        self.run_()
+        self.send("U", **{"MT-PRIORITY": 4})
+        self.run_()
+        for _ in range(4):
+            self.hop.release()
+            self.run_()
+        self.assertEqual([message.id for message, _ in self.hop.seen], ["M0", "U", "M1", "M2"])
 
     def test_extends(self) -> None:
         """A lease is extended while its delivery takes long; nobody else gets the work."""
@@ -738,7 +804,7 @@ class QueueTests(RunnerCase):
         self.hop.holding = True
         self.send("M1")
         self.run_()
-        queued = FakeHop()
+        queued = FakeHop(10)
         queued.queueing = True
         self.destinations.hops["relay", "", True] = queued
         message = self.begin("M2")

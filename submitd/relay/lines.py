@@ -1,0 +1,134 @@
+"""Lines: what has been taken from the spool and waits for its next hop, and how much may be taken.
+
+More is taken than can be on its way, so that a next hop that is slow, or is full, keeps nobody else
+waiting.  A line may be half as long as there is room left: the first one gets a third of all, and
+there is some for the next one.  With a line that is as long, the rest of the spool waits for a
+moment.  When it moves, it is filled up again.  When it does not, its next hop is slow, and what
+else is found for it goes back to the spool for a while, so that what is behind it is found.  That
+comes again at a bounded pace: a long queue for a slow next hop is not looked through all the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+
+import attrs
+
+PATIENCE = 5.0
+"""Seconds for which a long line may stand still, and for which what has no room goes back."""
+
+LOOK = 10
+"""How many are taken at once where there is no more room: those whose next hop has none go back."""
+
+
+@attrs.define(eq=False)
+class Line:
+    """What has been taken for one next hop.
+
+    :ivar waiting: what has not begun, and since when it waits.
+    :ivar begun: the others.
+    :ivar look: when what goes back now is looked at again, counted in ``PATIENCE``.
+    :ivar looked: how many come again then.
+    """
+
+    waiting: dict[Hashable, float] = attrs.field(factory=dict)
+    begun: set[Hashable] = attrs.field(factory=set)
+    look: int = 0
+    looked: int = 0
+
+    def __len__(self) -> int:
+        return len(self.begun) + len(self.waiting)
+
+    def isSlow(self, now: float) -> bool:
+        """Whether some wait, and the first one of them has done so for long.
+
+        :param now: by the clock that tells since when.
+        """
+        return bool(self.waiting) and now - next(iter(self.waiting.values())) >= PATIENCE
+
+    def isMoving(self, now: float) -> bool:
+        """Whether some wait, and none of them has done so for long."""
+        return bool(self.waiting) and not self.isSlow(now)
+
+
+class Lines:
+    """All lines.
+
+    :param places: how many may be on their way; there is room for three times as many.
+    :param seconds: a clock that nobody sets.
+    """
+
+    def __init__(self, places: int, seconds: Callable[[], float]) -> None:
+        self._places = places
+        self._seconds = seconds
+        self._taken = self._begun = 0
+        self._lines: dict[Hashable, Line] = {}
+
+    def join(self, key: Hashable, one: Hashable) -> None:
+        """One has been taken.
+
+        :param key: of its next hop.
+        """
+        self._taken += 1
+        self._lines.setdefault(key, Line()).waiting[one] = self._seconds()
+
+    def begin(self, key: Hashable, one: Hashable) -> None:
+        """Its turn has come."""
+        line = self._lines[key]
+        del line.waiting[one]
+        line.begun.add(one)
+        self._begun += 1
+
+    def leave(self, key: Hashable, one: Hashable) -> None:
+        """It is over, if it was not sent back."""
+        line = self._lines.get(key, Line())
+        if one in line.begun:
+            line.begun.remove(one)
+            self._begun -= 1
+        elif line.waiting.pop(one, None) is None:
+            return
+        self._taken -= 1
+        if not line:
+            del self._lines[key]
+
+    @property
+    def room(self) -> int:
+        """How many may be taken; all of them may be for the next hop with the longest line."""
+        left = self._left
+        if left <= 0:
+            # There may be something for a next hop that has no line.
+            return min(LOOK, self._places - self._begun)
+        now = self._seconds()
+        moving = (len(line) for line in self._lines.values() if line.isMoving(now))
+        # Each of them makes a line longer, and what is left shorter.
+        return math.ceil((left - 2 * max(moving, default=0)) / 3)
+
+    def isCrowded(self, key: Hashable) -> bool:
+        """Whether one that has joined is to go back."""
+        line = self._lines[key]
+        if self._left < 0:
+            return len(line.waiting) > 1
+        return 2 * len(line) > self._left and line.isSlow(self._seconds())
+
+    @property
+    def _left(self) -> int:
+        return 3 * self._places - self._taken
+
+    def sendBack(self, key: Hashable, one: Hashable, now: float) -> float:
+        """One has no room, and leaves.
+
+        :param now: the time of day.
+        :return: the time of day at which it comes again.  It is the same for as many as there are
+            places, and then the next, since each is one of looking into the spool.
+        """
+        line, seconds = self._lines[key], self._seconds()
+        self.leave(key, one)
+        next = math.floor(seconds / PATIENCE) + 1
+        if line.look < next:
+            line.look, line.looked = next, 0
+        elif line.looked >= self._places:
+            line.look, line.looked = line.look + 1, 0
+        line.looked += 1
+        due = now + line.look * PATIENCE - seconds
+        return math.ceil(due / PATIENCE) * PATIENCE
