@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "collector",
+            "connecting",
             "counters",
             "jsonlog",
             "refusals",

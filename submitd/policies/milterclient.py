@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from submitd.policies.connecting import connected
+from submitd.connecting import connected
 from submitd.wire import milter
 from submitd.wire.milter import (
     ALL_STEPS,

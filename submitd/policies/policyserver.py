@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
-from submitd.policies.connecting import connected
+from submitd.connecting import connected
 from submitd.turns import Turns
 from submitd.wire.policyrequest import Action, AnswerError, AnswerReader
 

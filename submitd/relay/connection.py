@@ -17,7 +17,7 @@ from cryptography import x509
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectingCancelledError, ConnectionClosed, ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -37,6 +37,7 @@ from twisted.internet.ssl import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from submitd.connecting import connected
 from submitd.interfaces import IBody
 from submitd.relay.client import INJECTED, Client, Profile
 from submitd.relay.outgoing import Outcome, Outgoing
@@ -209,9 +210,9 @@ async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
     try:
-        await host.endpoint.connect(factory)
-    except (CancelledError, ConnectingCancelledError):
-        raise CancelledError from None
+        await connected(host.endpoint, factory, clock, timeouts.connect)
+    except CancelledError:
+        raise
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
         said = str(getattr(error, "osError", None) or error) or type(error).__name__

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
@@ -134,6 +135,26 @@ class DeliveryTests(HopCase):
         outcomes = await send(hop, outgoing("a@b.example", "c@d.example"))
         self.assertEqual([each.reply.code for each in outcomes], [250, 452])
         self.assertTrue(self.server.heard[0].startswith("LHLO"))
+
+    async def test_unixFull(self) -> None:
+        """A unix socket whose queue is full for a moment is not one that nobody listens at."""
+        path = f"/tmp/_submitd_{self.server.port}_full.sock"
+        self.addCleanup(Path(path).unlink, missing_ok=True)
+        listening, waiting = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        self.addCleanup(waiting.close)
+        listening.bind(path)
+        listening.setblocking(False)
+        listening.listen(0)
+        waiting.connect(path)
+        hop = self.destination(kind="lmtp", host=path, port=0, backoff=Seconds(60.0))
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await deferLater(clock, 0.0, lambda: None)
+        self.assertFalse(sending.called)
+        with listening:
+            taken = clock.adoptStreamPort(listening.fileno(), socket.AF_UNIX, self.server)
+        await sending
+        await maybeDeferred(taken.stopListening)
+        self.assertIn("LHLO relay.example", self.server.heard)
 
     async def test_bodyBroken(self) -> None:
         """A message that cannot be read to its end is never taken for a whole one."""

@@ -1,4 +1,4 @@
-"""Connections to the programs that policies ask: policy servers and filters.
+"""Connections to other programs: policy servers, filters, next hops.
 
 Who listens on a unix socket and has as many waiting as its queue takes refuses the next one at
 once, with EAGAIN; over TCP that one would wait.  Twisted goes on as if it were being connected, and

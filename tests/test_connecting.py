@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from submitd.policies.connecting import Crowded, connected
+from submitd.connecting import Crowded, connected
 
 
 class QueueTests(TestCase):
