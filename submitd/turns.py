@@ -42,6 +42,10 @@ class Turns:
         self._give()
         return turn
 
+    def take(self) -> None:
+        """Take one without waiting, even where there is none: then :meth:`release` is due, too."""
+        self._free -= 1
+
     def release(self) -> None:
         """Give a turn back."""
         self._free += 1
@@ -51,7 +55,7 @@ class Turns:
         if self._isGiving:
             return
         self._isGiving = True
-        while self._free and (turn := self._next()) is not None:
+        while self._free > 0 and (turn := self._next()) is not None:
             self._free -= 1
             turn.callback(None)  # which raises nothing
         self._isGiving = False

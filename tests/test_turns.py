@@ -50,6 +50,15 @@ class TurnsTests(SynchronousTestCase):
             self.turns.release()
         self.assertTrue(self.turns.isIdle)
 
+    def test_take(self) -> None:
+        """One that did not wait has its turn besides the others, and the next one waits for it."""
+        self.wait(1, 2, 3)
+        self.turns.take()
+        self.turns.release()
+        self.assertEqual(self.had, [1, 2])
+        self.turns.release()
+        self.assertEqual(self.had, [1, 2, 3])
+
     def test_cancelled(self) -> None:
         """Who does not wait any more is passed over."""
         _, _, third, _ = self.wait(1, 2, 3, 4)

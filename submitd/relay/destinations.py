@@ -208,7 +208,9 @@ class Destination:
     def _keep(self, connection: Connection) -> None:
         most = self._means.settings.messages_per_connection
         if self._closing or (most and connection.messages >= most):
-            connection.quit()
+            # It is open until the answer to QUIT, and the next hop counts it.
+            self.turns.take()
+            connection.quit().addCallback(lambda _: self.turns.release())
         elif connection.isReady:
             self._free = [each for each in self._free if each.isReady]
             self._free.append(connection)

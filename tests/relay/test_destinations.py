@@ -70,6 +70,24 @@ class DeliveryTests(HopCase):
             await send(hop, outgoing())
         self.assertEqual(len(self.server.connections), 2)
 
+    async def test_quitCounts(self) -> None:
+        """A connection counts until it is gone: the next hop has no more of them at one time."""
+        hop = self.destination(connections=Count(1), messages_per_connection=Count(1))
+        opened: list[int] = []
+
+        def count(protocol: Scripted, line: str) -> Any:
+            if line.startswith("EHLO"):
+                opened.append(sum(not each.lost for each in self.server.connections))
+            if line == "QUIT":
+                clock.callLater(0.02, protocol.transport.loseConnection)
+                return ()
+            return None
+
+        self.server.answer = count
+        sending = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(4)]
+        await gatherResults(sending)
+        self.assertEqual(opened, [1] * 4)
+
     async def test_idle(self) -> None:
         """A connection that nobody needs is closed."""
         hop = self.destination(timeouts={"idle": Seconds(0.05)})
