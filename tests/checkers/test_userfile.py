@@ -65,6 +65,22 @@ class UserFileTests(FileTestCase):
         self.assertEqual(file.check(), [])
         self.assertEqual(file.warnings(), [f"{self.path}:{line}: {said}" for line, said in told])
 
+    def test_parsedOnce(self) -> None:
+        """What stays as it was when the file changes is not looked at again, as it takes long."""
+        parsed: list[bytes] = []
+
+        def slowly(value: bytes) -> bytes:
+            parsed.append(value)
+            return value
+
+        self.write("alice:1", "bob:2")
+        file = UserFile(self.path, slowly)
+        self.entries(file)
+        for lines in (("alice:1", "bob:3"), ("alice:1", "carol:1"), ("alice:2",)):
+            self.write(*lines)
+            self.assertEqual(len(self.entries(file)), len(lines))
+        self.assertEqual(parsed, [b"1", b"2", b"3", b"2"])
+
     def test_manyBadLines(self) -> None:
         """A file of nothing but rubbish does not fill the log."""
         self.write("alice:1", *["rubbish"] * 1000)
