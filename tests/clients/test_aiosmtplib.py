@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest import SkipTest
 
-from tests.clients import messages
+from tests.clients import mechanisms, messages
 from tests.clients.case import (
     RECIPIENT,
     SENDER,
@@ -17,7 +17,6 @@ from tests.clients.case import (
     UTF8_RECIPIENT,
     UTF8_SENDER,
     WRONG,
-    ClientTestCase,
 )
 from tests.clients.running import HOST
 
@@ -34,7 +33,7 @@ LOGINS = {
 }
 
 
-class AiosmtplibTests(ClientTestCase):
+class AiosmtplibTests(mechanisms.Tokens):
     """A message by each mechanism, over both kinds of TLS."""
 
     def setUp(self) -> None:
@@ -64,8 +63,8 @@ class AiosmtplibTests(ClientTestCase):
 
         return asyncio.run(connected())
 
-    def _submit(self, mechanism: str, implicit: bool = False, message: bytes = b"") -> None:
-        message = message or messages.small()
+    def submit(self, mechanism: str, message: bytes, implicit: bool = False) -> None:
+        """See :meth:`mechanisms.Passwords.submit`."""
         user = USERS[mechanism]
 
         async def submit(client: Any) -> None:
@@ -74,26 +73,6 @@ class AiosmtplibTests(ClientTestCase):
 
         self._connect(submit, implicit)
         self.assertKept(message, mechanism)
-
-    def test_starttls(self) -> None:
-        """A message with everything arrives over STARTTLS as it was sent."""
-        self._submit("PLAIN", message=messages.full())
-
-    def test_implicit(self) -> None:
-        """A message with everything arrives over implicit TLS as it was sent."""
-        self._submit("PLAIN", implicit=True, message=messages.full())
-
-    def test_login(self) -> None:
-        """LOGIN logs in."""
-        self._submit("LOGIN")
-
-    def test_cramMD5(self) -> None:
-        """CRAM-MD5 logs in."""
-        self._submit("CRAM-MD5", implicit=True)
-
-    def test_xoauth2(self) -> None:
-        """XOAUTH2 logs in."""
-        self._submit("XOAUTH2")
 
     def test_utf8(self) -> None:
         """A message with UTF-8 in addresses and header arrives under SMTPUTF8."""

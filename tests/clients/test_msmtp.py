@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.clients import messages
-from tests.clients.case import RECIPIENT, SENDER, USERS, WRONG, ClientTestCase
+from tests.clients import mechanisms
+from tests.clients.case import RECIPIENT, SENDER, USERS
 
 CONFIG = """\
 account default
@@ -24,19 +24,21 @@ timeout 30
 """
 
 
-class MsmtpTests(ClientTestCase):
+class MsmtpTests(mechanisms.Tokens, mechanisms.Program):
     """A message by each mechanism, over both kinds of TLS."""
 
     program = "msmtp"
 
-    def _msmtp(
+    def send(
         self,
         mechanism: str,
         message: bytes,
+        *,
         secret: str = "",
         implicit: bool = False,
         authority: str = "",
     ) -> subprocess.CompletedProcess[bytes]:
+        """See :meth:`mechanisms.Program.send`."""
         user = USERS[mechanism]
         kept = self.directory / "msmtp.secret"
         kept.write_text(f"{secret or user.secret}\n")
@@ -56,41 +58,3 @@ class MsmtpTests(ClientTestCase):
         # On standard input lines end as the system ends them.
         text = message.replace(b"\r\n", b"\n")
         return self.runProgram("msmtp", "-d", "-C", str(config), "--", RECIPIENT, stdin=text)
-
-    def _submit(self, mechanism: str, implicit: bool = False, message: bytes = b"") -> None:
-        message = message or messages.small()
-        self.assertSent(self._msmtp(mechanism, message, implicit=implicit))
-        self.assertKept(message, mechanism)
-
-    def test_starttls(self) -> None:
-        """A message with everything arrives over STARTTLS as it was sent."""
-        self._submit("PLAIN", message=messages.full())
-
-    def test_implicit(self) -> None:
-        """A message with everything arrives over implicit TLS as it was sent."""
-        self._submit("PLAIN", implicit=True, message=messages.full())
-
-    def test_login(self) -> None:
-        """LOGIN logs in."""
-        self._submit("LOGIN")
-
-    def test_cramMD5(self) -> None:
-        """CRAM-MD5 logs in."""
-        self._submit("CRAM-MD5", implicit=True)
-
-    def test_xoauth2(self) -> None:
-        """XOAUTH2 logs in."""
-        self._submit("XOAUTH2")
-
-    def test_wrong(self) -> None:
-        """A wrong password, secret or token is 535, by each mechanism."""
-        for mechanism in USERS:
-            self.assertRefusedLogin(self._msmtp(mechanism, messages.small(), WRONG))
-            self.assertIn(f"mechanism={mechanism}", self.logged)
-
-    def test_stranger(self) -> None:
-        """A certificate of another authority is not believed."""
-        for implicit in (False, True):
-            self.assertDistrusted(
-                self._msmtp("PLAIN", messages.small(), "", implicit, self.stranger)
-            )

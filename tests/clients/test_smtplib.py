@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 
-from tests.clients import messages
+from tests.clients import mechanisms, messages
 from tests.clients.case import (
     RECIPIENT,
     SENDER,
@@ -13,7 +13,6 @@ from tests.clients.case import (
     UTF8_RECIPIENT,
     UTF8_SENDER,
     WRONG,
-    ClientTestCase,
 )
 from tests.clients.running import HOST
 
@@ -47,11 +46,11 @@ def login(client: smtplib.SMTP, mechanism: str, name: str, secret: str) -> None:
     client.auth(mechanism, getattr(client, "auth_" + mechanism.lower().replace("-", "_")))
 
 
-class SmtplibTests(ClientTestCase):
+class SmtplibTests(mechanisms.Tokens):
     """A message by each mechanism, over both kinds of TLS."""
 
-    def _submit(self, mechanism: str, implicit: bool = False, message: bytes = b"") -> None:
-        message = message or messages.small()
+    def submit(self, mechanism: str, message: bytes, implicit: bool = False) -> None:
+        """See :meth:`mechanisms.Passwords.submit`."""
         user = USERS[mechanism]
         with self._connected(implicit) as client:
             login(client, mechanism, user.name, user.secret)
@@ -61,26 +60,6 @@ class SmtplibTests(ClientTestCase):
     def _connected(self, implicit: bool = False, authority: str = "") -> smtplib.SMTP:
         port = self.service.ports["implicit" if implicit else "starttls"]
         return connect(port, authority or self.authority, implicit)
-
-    def test_starttls(self) -> None:
-        """A message with everything arrives over STARTTLS as it was sent."""
-        self._submit("PLAIN", message=messages.full())
-
-    def test_implicit(self) -> None:
-        """A message with everything arrives over implicit TLS as it was sent."""
-        self._submit("PLAIN", implicit=True, message=messages.full())
-
-    def test_login(self) -> None:
-        """LOGIN logs in."""
-        self._submit("LOGIN")
-
-    def test_cramMD5(self) -> None:
-        """CRAM-MD5 logs in."""
-        self._submit("CRAM-MD5", implicit=True)
-
-    def test_xoauth2(self) -> None:
-        """XOAUTH2 logs in."""
-        self._submit("XOAUTH2")
 
     def test_itsOwnChoice(self) -> None:
         """The mechanism that smtplib itself prefers, and falls back to, logs in."""
