@@ -104,6 +104,10 @@ class Lines:
         # Each of them makes a line longer, and what is left shorter.
         return math.ceil((left - 2 * max(moving, default=0)) / 3)
 
+    def hasRoom(self, count: int) -> bool:
+        """Whether so many may be taken.  This is asked often, and looks at no line in vain."""
+        return not 0 < self._left <= 3 * (count - 1) and self.room >= count
+
     def isCrowded(self, key: Hashable) -> bool:
         """Whether one that has joined is to go back."""
         line = self._lines[key]

@@ -385,7 +385,7 @@ class Runner:
         if (
             self._isMore
             and self._running
-            and self._lines.room >= min(10, max(1, self._settings.deliveries // 2))
+            and self._lines.hasRoom(min(10, max(1, self._settings.deliveries // 2)))
         ):
             self._wakeAt(self._now())
 

@@ -30,9 +30,12 @@ class LinesTests(SynchronousTestCase):
         self.lines.begin("a", ("a", 1))
         self.join("a", 5, 6)
         self.assertEqual(self.lines.room, 0)
+        for count in range(1, 9):
+            self.assertFalse(self.lines.hasRoom(count))
         self.lines.leave("a", ("a", 1))
         self.lines.leave("a", ("a", 2))
         self.assertEqual(self.lines.room, 2)
+        self.assertEqual([self.lines.hasRoom(count) for count in (1, 2, 3)], [True, True, False])
 
     def test_quick(self) -> None:
         """A long line that moves is not crowded, however long it is."""
