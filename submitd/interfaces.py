@@ -417,6 +417,16 @@ class IWarns(Interface):
         """
 
 
+class IDelays(Interface):
+    """A policy that has somebody wait on purpose."""
+
+    def delays() -> dict[str, float]:
+        """How long at most, so that a stage can be found to have no time for it before a start.
+
+        :return: key of its section that says so -> seconds; empty where nobody waits.
+        """
+
+
 class IRevised(Interface):
     """A checker that can tell whether an earlier answer of its may be wrong by now."""
 

@@ -39,6 +39,7 @@ from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
     IChecked,
+    IDelays,
     IDelivery,
     IHoldingDelivery,
     IMayBlindCopy,
@@ -391,8 +392,12 @@ def _said(ask: Callable[[], list[str]], path: str, isWarning: bool = False) -> l
     try:
         return [Finding(path, sentence, isWarning) for sentence in ask()]
     except Exception as error:
-        # One object's bug must not hide the mistakes of the others.
-        return [Finding(path, f"cannot be checked: {type(error).__name__}: {error}")]
+        return [_unasked(error, path)]
+
+
+def _unasked(error: Exception, path: str) -> Finding:
+    """One object's bug must not hide the mistakes of the others."""
+    return Finding(path, f"cannot be checked: {type(error).__name__}: {error}")
 
 
 def _policies(settings: Settings) -> Iterator[Finding]:
@@ -464,17 +469,27 @@ def _signing(settings: Settings) -> Iterator[Finding]:
 
 
 def _delays(settings: Settings) -> Iterator[Finding]:
-    """A delay that a stage has no time for would make every delayed login a 451."""
+    """A delay that a stage has no time for would make every delayed command a 451."""
     stage = settings.limits.stage
     for at, component in enumerate(settings.policy):
         made, findings = component.make(policies.REGISTRY, "")
-        if findings or component.use != "login-throttle":
+        if findings or not IDelays.providedBy(made):
             continue
-        if made.delay and 0 < stage <= made.max_delay:
+        try:
+            delays = made.delays()
+        except Exception as error:
+            yield _unasked(error, f"policy[{at}]")
+            continue
+        yield from _tooLong(delays, stage, f"policy[{at}]")
+
+
+def _tooLong(delays: dict[str, float], stage: float, path: str) -> Iterator[Finding]:
+    for key, delay in delays.items():
+        if 0 < stage <= delay:
             yield Finding(
-                f"policy[{at}].max_delay",
-                f"is {made.max_delay:g} s, and limits.stage is {stage:g} s, in which the login"
-                " must be over: raise limits.stage above max_delay, or lower max_delay",
+                f"{path}.{key}",
+                f"is {delay:g} s, and limits.stage is {stage:g} s, in which all must be over:"
+                f" raise limits.stage above {key}, or lower {key}",
             )
 
 

@@ -12,7 +12,14 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
 from submitd import preflight
-from submitd.interfaces import IChecked, IDelivery, IHelloPolicy, IMessagePolicy, IReverseResolver
+from submitd.interfaces import (
+    IChecked,
+    IDelays,
+    IDelivery,
+    IHelloPolicy,
+    IMessagePolicy,
+    IReverseResolver,
+)
 from submitd.preflight import Address
 from submitd.settings import (
     AuthSettings,
@@ -54,6 +61,23 @@ class Changes:
 
     def messageReceived(self, session: Any, envelope: Any, message: Any) -> None:
         """Never called."""
+
+
+@implementer(IHelloPolicy, IDelays)
+@attrs.frozen
+class Slow:
+    """A policy of somebody else's that has clients wait, or that cannot say for how long."""
+
+    tarpit: float = 0.0
+
+    def helloReceived(self, session: Any, domain: str) -> None:
+        """Never called."""
+
+    def delays(self) -> dict[str, float]:
+        """How long at most."""
+        if not self.tarpit:
+            raise RuntimeError("who knows")
+        return {"tarpit": self.tarpit}
 
 
 @implementer(IReverseResolver)
@@ -202,6 +226,19 @@ class ExamineTests(SynchronousTestCase):
             for each in found:
                 said = f"is 15 s, and limits.stage is {stage:g} s, "
                 self.assertEqual(each.sentence[: len(said)], said)
+
+    def test_ownDelays(self) -> None:
+        """A policy of somebody else's says itself how long it has clients wait."""
+        slow, vague = (Component(f"{__name__}:Slow", {"tarpit": each}) for each in (61.0, 0.0))
+        found = [each for each in self.said(policy=(slow, vague)) if each.startswith("policy")]
+        self.assertEqual(
+            found,
+            [
+                "policy[0].tarpit: is 61 s, and limits.stage is 60 s, in which all must be over:"
+                " raise limits.stage above tarpit, or lower tarpit",
+                "policy[1]: cannot be checked: RuntimeError: who knows",
+            ],
+        )
 
     def test_checkFails(self) -> None:
         """An object whose check fails does not hide the others."""

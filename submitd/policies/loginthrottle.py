@@ -45,6 +45,7 @@ from submitd.counters.windows import Room, Storage, Taken, Want, Window, parseWi
 from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
+    IDelays,
     ILoginObserver,
     ILoginPolicy,
     IRehearsed,
@@ -62,7 +63,14 @@ Scopes = dict[str, str]
 
 
 @implementer(
-    IConnectionPolicy, ILoginPolicy, ILoginObserver, IRunning, IShared, IRehearsed, IChecked
+    IConnectionPolicy,
+    ILoginPolicy,
+    ILoginObserver,
+    IRunning,
+    IShared,
+    IRehearsed,
+    IChecked,
+    IDelays,
 )
 @attrs.define(eq=False)
 class LoginThrottle:
@@ -157,6 +165,10 @@ class LoginThrottle:
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         return self._counters.check()
+
+    def delays(self) -> dict[str, float]:
+        """See :meth:`submitd.interfaces.IDelays.delays`."""
+        return {"max_delay": self.max_delay} if self.delay else {}
 
     def share(self, storage: SharedCounts) -> None:
         """See :meth:`submitd.interfaces.IShared.share`."""

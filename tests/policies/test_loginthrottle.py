@@ -21,6 +21,7 @@ from submitd.counters.windows import Room
 from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
+    IDelays,
     ILoginObserver,
     ILoginPolicy,
     IRunning,
@@ -110,7 +111,14 @@ class BlockTests(ThrottleTestCase):
 
     def test_interfaces(self) -> None:
         """It takes part in connections and logins, runs, and can be checked."""
-        for interface in (IConnectionPolicy, ILoginPolicy, ILoginObserver, IRunning, IChecked):
+        for interface in (
+            IConnectionPolicy,
+            ILoginPolicy,
+            ILoginObserver,
+            IRunning,
+            IChecked,
+            IDelays,
+        ):
             self.assertTrue(verifyObject(interface, self.policy))
         self.assertEqual(self.policy.check(), [])
         self.successResultOf(self.policy.stop())
