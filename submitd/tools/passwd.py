@@ -46,7 +46,7 @@ commands:
   change USER   give a user a new password
   remove USER   remove a user
   list          print the names of all users that can log in, one per line
-  verify USER   tell whether a password is the user's
+  verify USER   tell whether a password is the user's, and has not expired
 
 The password is asked for at the terminal, twice for a new one, or read with
 --stdin from the first line of standard input. It cannot be given on the
@@ -68,7 +68,8 @@ files:
 
 exit status:
   0  done, or the password is the user's
-  1  not done, or the password is not the user's; standard error says why
+  1  not done, or the password is not the user's or has expired; standard error
+     says why
   2  wrong usage
 
 examples:
@@ -205,16 +206,21 @@ def verifyUser(options: argparse.Namespace) -> int:
     """Tell whether a password is the user's."""
     lines = _readLines(options.file)
     found = _require(options, lines)
-    password = _checked(options, _fromInput() if options.stdin else _ask(options.kind.what))
-    for at in found if options.kind.several else found[:1]:
+    kind: Kind = options.kind
+    password = _checked(options, _fromInput() if options.stdin else _ask(kind.what))
+    problem = f"the {kind.what} is wrong"
+    for at in found if kind.several else found[:1]:
         try:
-            entry = options.kind.parse(lines[at].partition(b":")[2])
+            entry = kind.parse(lines[at].partition(b":")[2])
         except BadLine as error:
             raise Problem(f"{options.file}: line {at + 1}: {error}") from None
-        if options.kind.matches(password, entry):
-            print(f"the {options.kind.what} is right")
-            return 0
-    raise Problem(f"the {options.kind.what} is wrong")
+        if kind.matches(password, entry):
+            if not kind.hasExpired(entry):
+                print(f"the {kind.what} is right")
+                return 0
+            # Another line may have the same one for longer.
+            problem = f"the {kind.what} has expired"
+    raise Problem(problem)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

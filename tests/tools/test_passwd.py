@@ -323,6 +323,16 @@ class OtherFilesTests(PasswdTestCase):
             ["line 1: the token of alice has expired", "line 2: the token of bob has expired"],
         )
 
+    def test_expiredVerified(self) -> None:
+        """A token that has expired is not called right, unless another line has it for longer."""
+        verify = ("--tokens", self.path, "verify", "alice", "--stdin")
+        one = self.do("--tokens", self.path, "add", "alice", "--expires", "2030-12-30").encode()
+        self.assertEqual(self.do(*verify, stdin=one), "the token is right\n")
+        self.now = datetime.datetime(2030, 12, 31, 12, tzinfo=datetime.UTC).timestamp()
+        self.assertEqual(self.fails(*verify, stdin=one), "submitd-passwd: the token has expired\n")
+        self.do("--tokens", self.path, "add", "alice", "--stdin", stdin=one)
+        self.assertEqual(self.do(*verify, stdin=one), "the token is right\n")
+
     def test_past(self) -> None:
         """A token that is expired before it is made is refused, and the file left alone."""
         for date in ("2026-06-14", "2026-06-15T11:59"):
