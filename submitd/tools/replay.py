@@ -148,13 +148,26 @@ def _endsIn(heard: Sequence[str], code: str) -> bool:
 
 def _isAlike(recorded: Sequence[str], now: Sequence[str]) -> bool:
     """Whether the lines match; ``250-*`` and its like stand for one line or several in a row."""
-    if not (recorded and now):
-        return not recorded and not now
-    if not fnmatch.fnmatchcase(_plain(now[0]), _plain(recorded[0]).replace("[", "[[]")):
-        return False
-    if _isAlike(recorded[1:], now[1:]):
-        return True
-    return _MANY.fullmatch(recorded[0]) is not None and _isAlike(recorded, now[1:])
+    # All ways at once: one after the other, those to share many lines out are without number.
+    ends = {0}
+    for line in recorded:
+        ends = _behind(line, now, ends)
+    return len(now) in ends
+
+
+def _behind(line: str, now: Sequence[str], ends: set[int]) -> set[int]:
+    """How many of the lines may be matched with this one too.
+
+    :param ends: how many may be matched without it.
+    """
+    isMany = _MANY.fullmatch(line) is not None
+    pattern = _plain(line).replace("[", "[[]")
+    behind: set[int] = set()
+    for at, heard in enumerate(now):
+        mayBegin = at in ends or (isMany and at in behind)
+        if mayBegin and fnmatch.fnmatchcase(_plain(heard), pattern):
+            behind.add(at + 1)
+    return behind
 
 
 def _plain(line: str) -> str:

@@ -38,7 +38,7 @@ from submitd.interfaces import (
 )
 from submitd.tools import policy as tool
 from submitd.tools.rehearsal import Client, Rehearsal, Wire
-from submitd.tools.replay import readSession
+from submitd.tools.replay import _isAlike, readSession
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 from tests import running
@@ -557,6 +557,20 @@ class SessionTests(Case):
         ):
             status, _, _ = await self.replay(text=f"C: EHLO printer.example\nS: {lines}\n")
             self.assertEqual(status, expected, lines)
+
+    def test_sharedOut(self) -> None:
+        """Many lines of "any number" and a long answer are compared in no time, alike or not."""
+        answer = [*["250-line"] * 200, "250 Ok"]
+        for many, last, expected in (
+            (100, "250 *", True),
+            (200, "250 *", True),
+            (201, "250 *", False),
+            (100, "250 No", False),
+        ):
+            self.assertIs(_isAlike(["250-*"] * many + [last], answer), expected)
+        self.assertTrue(_isAlike([], []))
+        self.assertFalse(_isAlike(["250-*"], []))
+        self.assertFalse(_isAlike([], ["250 Ok"]))
 
     async def test_json(self) -> None:
         """The same for a program."""
