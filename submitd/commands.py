@@ -178,12 +178,12 @@ def _beginMessage(
 ) -> Outcome:
     if envelope.copies:
         beginning = begin(dialogue.session, envelope, dialogue.delivery)
-        waiting = dialogue.limited(Deferred.fromCoroutine(beginning))
+        waiting = dialogue.rules.limited(Deferred.fromCoroutine(beginning))
         return waiting.addCallback(_opened, dialogue, envelope, then)
     sink = dialogue.delivery.begin(dialogue.session, envelope)
     if IMessage.providedBy(sink):
         return _opened(sink, dialogue, envelope, then)
-    waiting = dialogue.limited(asDeferred(sink))
+    waiting = dialogue.rules.limited(asDeferred(sink))
     return waiting.addCallback(_opened, dialogue, envelope, then)
 
 
@@ -272,7 +272,7 @@ def _commit(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -
     outcome = incoming.commit()
     # Of what is no Deferred, isinstance asks its abstract class, at length.
     if outcome is not None and isinstance(outcome, Deferred):
-        return dialogue.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)
+        return dialogue.rules.limited(outcome).addCallback(_committed, dialogue, envelope, incoming)
     return _committed(outcome, dialogue, envelope, incoming)
 
 

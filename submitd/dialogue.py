@@ -490,10 +490,6 @@ class Dialogue:
             raise Refused(LOCAL_ERROR, "the client is gone")
         return then(*arguments)
 
-    def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
-        """See :meth:`Rules.limited`."""
-        return self.rules.limited(waiting)
-
     def _guarded(self, run: Callable[..., Outcome], *arguments: Any) -> Outcome:
         """Run something that ends in a reply, and turn all that goes wrong into one."""
         try:

@@ -158,7 +158,8 @@ class Login:
         if identity and not dialogue.pipeline.identity:
             raise UnauthorizedLogin("nobody may act as somebody else: no policy says so")
         login = portal.login(credentials, dialogue.session, *_AVATARS)
-        avatar, logout = _submitter(await dialogue.limited(login), _usernameOf(credentials))
+        made = await dialogue.rules.limited(login)
+        avatar, logout = _submitter(made, _usernameOf(credentials))
         return await self._become(identity, avatar, logout) if identity else (avatar, logout)
 
     async def _become(
@@ -173,7 +174,8 @@ class Login:
             if allowed is not None:
                 await allowed
             other = portal.realm.requestAvatar(identity, dialogue.session, *_AVATARS)
-            return _submitter(await dialogue.limited(maybeDeferred(lambda: other)), identity)
+            made = await dialogue.rules.limited(maybeDeferred(lambda: other))
+            return _submitter(made, identity)
         finally:
             logout()
 
