@@ -29,7 +29,7 @@ from collections.abc import (
     Set,
 )
 from pathlib import Path
-from typing import Any, Literal, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
 
 import attrs
 from cattrs import (
@@ -49,19 +49,28 @@ from cattrs.gen import make_dict_structure_fn, override
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
 
-Size = NewType("Size", int)
-"""Octets; ``"25 MiB"``, ``"10 kB"`` or a plain number."""
+if TYPE_CHECKING:
+    # To a type checker they are what they hold, so that a program may write ``stage=10``.
+    Size = int
+    Seconds = float
+    Count = int
+    Workers = int
+    Rates = str
+else:
+    Size = NewType("Size", int)
+    """Octets; ``"25 MiB"``, ``"10 kB"`` or a plain number."""
 
-Seconds = NewType("Seconds", float)
-"""Seconds; ``"5 min"``, ``"1 h"``, ``"30 s"`` or a plain number."""
+    Seconds = NewType("Seconds", float)
+    """Seconds; ``"5 min"``, ``"1 h"``, ``"30 s"`` or a plain number."""
 
-Count = NewType("Count", int)
-"""A whole number, not negative."""
+    Count = NewType("Count", int)
+    """A whole number, not negative."""
 
-Workers = NewType("Workers", int)
-"""A whole number from 1 to 60, or ``"auto"`` for the cores that the process may use."""
-Rates = NewType("Rates", str)
-"""How much in which time: ``"100/hour, 1000/day"``, or empty for any amount."""
+    Workers = NewType("Workers", int)
+    """A whole number from 1 to 60, or ``"auto"`` for the cores that the process may use."""
+
+    Rates = NewType("Rates", str)
+    """How much in which time: ``"100/hour, 1000/day"``, or empty for any amount."""
 
 # Four of each, old and new, those that serve and those that end, must have a number below 256.
 MAX_WORKERS = 60

@@ -17,7 +17,6 @@ from twisted.internet.task import react
 
 from submitd.service import SubmissionService, submissionService
 from submitd.settings import LimitSettings, ListenerSettings
-from submitd.typed import Size
 
 
 def server(reactor: Any, port: int, directory: Path) -> SubmissionService:
@@ -29,7 +28,7 @@ def server(reactor: Any, port: int, directory: Path) -> SubmissionService:
                 endpoint=f"tcp:{port}:interface=127.0.0.1", tls="off", require_tls=False
             )
         ],
-        bounds=LimitSettings(message_size=Size(10 * 1024 * 1024)),
+        bounds=LimitSettings(message_size=10 * 1024 * 1024),
         loginRequired=False,
         delivery=EmlFiles(directory),
     )
