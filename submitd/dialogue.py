@@ -46,6 +46,7 @@ from submitd.wire.reply import (
     HELLO_FIRST,
     LINE_TOO_LONG,
     LOCAL_ERROR,
+    LOGIN_LINE_TOO_LONG,
     LOGIN_REQUIRED,
     NOT_HTTP,
     NOT_IMPLEMENTED,
@@ -74,7 +75,7 @@ T = TypeVar("T")
 # RFC 5321 4.5.3.1.4 gives a command line 512 octets, and each extension adds its own: SIZE,
 # BODY, SMTPUTF8, AUTH, DSN and all others together stay below this.
 MAX_COMMAND_LINE = 2048
-# RFC 4954 4.3: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
+# RFC 4954 4: 12288 octets for a base64 string, behind "AUTH " and a mechanism name of up to 20.
 MAX_AUTH_LINE = 12288 + 32
 
 # A browser can be made to send commands in the body of a request: nothing behind one is read.
@@ -133,6 +134,16 @@ def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism
         for mechanism in mechanisms
         if mechanism.credentialsInterface in interfaces
     }
+
+
+def _isAuth(line: bytes) -> bool:
+    return line[:5].upper() == b"AUTH "
+
+
+def _tooLong(line: bytes) -> Refused:
+    """The refusal of a command line; RFC 4954 4 has a status of its own for that of a login."""
+    reply = LOGIN_LINE_TOO_LONG if _isAuth(line) else LINE_TOO_LONG
+    return Refused(reply, "command line too long")
 
 
 def _times(answer: Any, count: int) -> Answer:
@@ -285,13 +296,12 @@ class Dialogue:
 
         :param beginning: its first octets.
         """
-        refused = Refused(LINE_TOO_LONG, "command line too long")
         if self.state is AUTH:
             self.state = READY
-            return self.refuse(refused)
+            return self.refuse(Refused(LOGIN_LINE_TOO_LONG, "response too long"))
         self._verb = b""  # not that of the line before
         self.session.commands += 1
-        return self._unreadable(beginning, refused)
+        return self._unreadable(beginning, _tooLong(beginning))
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone: abort what is unfinished and tell the observers."""
@@ -335,17 +345,15 @@ class Dialogue:
         assert continuation is not None
         self.state = READY
         if len(line) > MAX_AUTH_LINE:
-            raise Refused(LINE_TOO_LONG, "response too long")
+            raise Refused(LOGIN_LINE_TOO_LONG, "response too long")
         return continuation(line)
 
     def _command(self, line: bytes) -> Outcome:
         self._verb = b""
         self.session.commands += 1
         try:
-            if len(line) > MAX_COMMAND_LINE and (
-                len(line) > MAX_AUTH_LINE or line[:5].upper() != b"AUTH "
-            ):
-                raise Refused(LINE_TOO_LONG, "command line too long")
+            if len(line) > MAX_COMMAND_LINE and (len(line) > MAX_AUTH_LINE or not _isAuth(line)):
+                raise _tooLong(line)
             verb, argument = parseCommand(line)
         except Refused as refused:
             return self._unreadable(line, refused)

@@ -111,7 +111,9 @@ class SubmissionProtocol(Protocol):
         self._at = 0
         self._holds = 0
         self._reading = False
-        self._skipped = b""  # the verb of a line that is too long, and is being thrown away
+        self._skipped = (
+            b""  # the verb, and a space, of a line that is too long, and is being thrown away
+        )
         self._replies: list[bytes] = []
         self._greeted = False
         self._closing = False
@@ -275,7 +277,7 @@ class SubmissionProtocol(Protocol):
         self._buffer, self._at = self._buffer[self._at :], 0
         if len(self._buffer) > MAX_AUTH_LINE + 1:
             # One reply, after the line's true end; the last octet may be the CR of that end.
-            self._skipped = self._skipped or self._buffer[:4]
+            self._skipped = self._skipped or self._buffer[:5]
             self._buffer = self._buffer[-1:]
 
     def _takeOctets(self) -> None:

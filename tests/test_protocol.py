@@ -209,7 +209,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(talk.send(b"\nNOOP\r\n"), b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
 
     def test_longResponse(self) -> None:
-        """A response of 12288 octets is taken (RFC 4954 4.3), a longer one ends the exchange."""
+        """A response of 12288 octets is taken (RFC 4954 4), a longer one ends the exchange."""
         talk = Conversation(makeSubmission())
         talk.transport.clear()
         talk.say("EHLO c", "STARTTLS")
@@ -218,10 +218,14 @@ class LineTests(SynchronousTestCase):
         talk.say("AUTH PLAIN")
         self.assertTrue(talk.say("QUFB" * 3072).startswith(("501", "535")))
         talk.say("AUTH PLAIN")
-        self.assertEqual(talk.say("QUFB" * 4000, "NOOP"), "500 5.5.2 Line too long\n250 2.0.0 Ok")
+        refused = "500 5.5.6 Authentication exchange line is too long\r\n250 2.0.0 Ok\r\n"
+        self.assertEqual(talk.send(b"QUFB" * 4000 + b"\r\nNOOP\r\n"), refused.encode())
         talk.say("AUTH PLAIN")
         endless = talk.send(b"A" * 70000) + talk.send(b"\r\n") + talk.send(b"NOOP\r\n")
-        self.assertEqual(endless, b"500 5.5.2 Line too long\r\n250 2.0.0 Ok\r\n")
+        self.assertEqual(endless, refused.encode())
+        for length in (12400, 70000):
+            line = b"AUTH PLAIN " + b"A" * length + b"\r\n"
+            self.assertEqual(talk.send(line) + talk.send(b"NOOP\r\n"), refused.encode())
 
     def test_tooLongHoweverCut(self) -> None:
         """Where a line that is too long was cut makes no difference, nor does what it begins with.

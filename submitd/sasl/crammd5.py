@@ -17,7 +17,8 @@ from twisted.cred.credentials import IUsernameHashedPassword
 from zope.interface import implementer
 
 from submitd.interfaces import IExchange, IMechanism
-from submitd.sasl.credentials import UsernameDigest, checkName, malformed
+from submitd.sasl.credentials import SERVER_FIRST, UsernameDigest, checkName, malformed
+from submitd.wire.errors import Refused
 
 # RFC 2195 2: user name, a space, 32 lower-case hexadecimal digits.  The name may have spaces.
 _RESPONSE = re.compile(rb"(.*) ([0-9a-f]{32})", re.DOTALL)
@@ -58,7 +59,7 @@ class CramMD5Exchange:
         """The challenge, or the credentials after it."""
         if not self._sent:
             if response is not None:
-                raise malformed("CRAM-MD5 takes no initial response")
+                raise Refused(SERVER_FIRST, "CRAM-MD5 takes no initial response")
             self._sent = True
             return self._challenge
         match = _RESPONSE.fullmatch(response or b"")

@@ -22,6 +22,8 @@ from submitd.wire.reply import Reply
 MAX_OCTETS = 1024
 
 MALFORMED = Reply(501, "5.5.2", "Malformed response")
+# RFC 4954 4: where the mechanism has the server begin, an initial response is 501 5.7.0.
+SERVER_FIRST = Reply(501, "5.7.0", "This mechanism takes no initial response")
 
 
 def malformed(cause: str) -> Refused:

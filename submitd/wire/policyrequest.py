@@ -23,7 +23,7 @@ MAX_ANSWER = 8192
 """Octets of one answer, all its lines together."""
 
 MAX_VALUE = 16 * 1024
-"""Characters of one value; a login is the longest thing that a client can say (RFC 4954 4.3)."""
+"""Characters of one value; a login is the longest thing that a client can say (RFC 4954 4)."""
 
 # Every attribute of Postfix 3.x, in the order in which it sends them.
 ATTRIBUTES = (

@@ -214,6 +214,7 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 
 LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long")
+LOGIN_LINE_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 UNRECOGNIZED = Reply(500, "5.5.2", "Command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "Bare CR, bare LF, NUL or control character in the command line")
 SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")

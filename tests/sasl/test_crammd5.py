@@ -40,7 +40,8 @@ class CramMD5Tests(SynchronousTestCase):
         """A response before the challenge answers an older one and is refused."""
         for response in (b"", b"tim b913a602c7eda7a495b4e6e7334d3890"):
             exchange = CramMD5().server("mail.example.com")
-            self.assertEqual(self.assertRaises(Refused, exchange.respond, response).reply.code, 501)
+            reply = self.assertRaises(Refused, exchange.respond, response).reply
+            self.assertEqual((reply.code, reply.status), (501, "5.7.0"))
 
     def test_nameWithSpaces(self) -> None:
         """The digest stands behind the last space."""
