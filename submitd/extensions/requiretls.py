@@ -1,6 +1,6 @@
 """REQUIRETLS (RFC 8689): the message must not travel in the clear from here on.
 
-Offered and taken under TLS alone (RFC 8689 3): a message that came in the clear is past saving.
+Offered and taken under TLS alone (RFC 8689 2): a message that came in the clear is past saving.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Header and body are signed in *relaxed* form, which survives what relays do to white space.
 :class:`BodyHash` takes the body in any pieces and keeps a few octets between them, whatever the
 body is made of; the header section is in memory.  :func:`signature` makes one ``DKIM-Signature``
-field; it is ASCII always (RFC 8616 4: A-labels may stand in any message).
+field; it is ASCII always (RFC 8616 5: A-labels may stand in any message).
 
 A body that does not end with CRLF is signed as if it did: that is how SMTP carries it on.
 
