@@ -1,7 +1,7 @@
 """Before a start: whether what the settings say can work.
 
 :func:`examine` looks at files, certificates and endpoint strings, and makes every mechanism,
-checker, policy and delivery, to ask its ``check()`` (``IChecked``) and ``warnings()``
+checker, policy, delivery and resolver, to ask its ``check()`` (``IChecked``) and ``warnings()``
 (``IWarns``), and what it is.  It opens no port and writes nothing; the objects it makes, some of
 them several times, are thrown away.
 :func:`portsInUse` is asked only when the service is about to start: it binds each address without
@@ -331,6 +331,8 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             if ":" not in name:
                 said = f'there is no mechanism "{name}"; {nearest(name, sasl.REGISTRY)}'
             yield Finding(f"auth.mechanisms[{at}]", said)
+        else:
+            yield from _asked(mechanisms[at], f"auth.mechanisms[{at}]")
     checked: set[Any] = set()
     for at, description in enumerate(auth.checkers):
         checker, findings = _checker(description, f"auth.checkers[{at}]")
@@ -388,6 +390,10 @@ def _warnings(made: Any, path: str) -> list[Finding]:
     return _said(made.warnings, path, isWarning=True) if IWarns.providedBy(made) else []
 
 
+def _asked(made: Any, path: str) -> list[Finding]:
+    return [*_ask(made, path), *_warnings(made, path)]
+
+
 def _said(ask: Callable[[], list[str]], path: str, isWarning: bool = False) -> list[Finding]:
     try:
         return [Finding(path, sentence, isWarning) for sentence in ask()]
@@ -412,8 +418,7 @@ def _policies(settings: Settings) -> Iterator[Finding]:
             )
         elif not findings:
             yield from _ownDelivery(made, f"{path}.delivery")
-            yield from _ask(made, path)
-            yield from _warnings(made, path)
+            yield from _asked(made, path)
 
 
 def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:
@@ -423,7 +428,8 @@ def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:
     made, findings = component.make(deliveries.REGISTRY, path)
     yield from findings
     if IDelivery.providedBy(made):
-        policy.sink = made
+        policy.sink = made  # whose check() is the policy's to ask
+        yield from _warnings(made, path)
     elif not findings:
         yield Finding(f"{path}.use", f'"{component.use}" does not provide IDelivery')
 
@@ -500,7 +506,7 @@ def _delivery(settings: Settings) -> Iterator[Finding]:
     if not findings and not IDelivery.providedBy(made):
         yield Finding("delivery.use", f'"{component.use}" does not provide IDelivery')
     elif not findings:
-        yield from _ask(made, "delivery")
+        yield from _asked(made, "delivery")
 
 
 def _dns(settings: Settings) -> Iterator[Finding]:
@@ -520,6 +526,7 @@ def _dns(settings: Settings) -> Iterator[Finding]:
         yield from (attrs.evolve(each, key="dns.resolver") for each in findings)
         if not findings and not IReverseResolver.providedBy(made):
             yield Finding("dns.resolver", f'"{dns.resolver}" does not provide IReverseResolver')
+        yield from _asked(made, "dns.resolver")
         if dns.servers:
             yield Finding("dns.servers", "cannot be with dns.resolver, which asks whom it likes")
 

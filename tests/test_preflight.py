@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.cred.credentials import IUsernamePassword
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface import implementer
 
@@ -17,8 +18,10 @@ from submitd.interfaces import (
     IDelays,
     IDelivery,
     IHelloPolicy,
+    IMechanism,
     IMessagePolicy,
     IReverseResolver,
+    IWarns,
 )
 from submitd.preflight import Address
 from submitd.settings import (
@@ -91,6 +94,29 @@ class Names:
     def addressesOf(self, name: str, version: int) -> list[str]:
         """Never called."""
         return []
+
+
+@implementer(IDelivery, IMechanism, IReverseResolver, IChecked, IWarns)
+class Unwise(Names):
+    """A delivery, a mechanism and a resolver of somebody else's."""
+
+    name = "UNWISE"
+    credentialsInterface = IUsernamePassword
+    needsTLS = True
+
+    def server(self, hostname: str) -> Any:
+        """Never called."""
+
+    def begin(self, session: Any, envelope: Any) -> Any:
+        """Never called."""
+
+    def check(self) -> list[str]:
+        """What is wrong."""
+        return ["is wrong"]
+
+    def warnings(self) -> list[str]:
+        """What is unwise."""
+        return ["is unwise"]
 
 
 def sick(problem: str = "") -> Component:
@@ -239,6 +265,21 @@ class ExamineTests(SynchronousTestCase):
                 "policy[1]: cannot be checked: RuntimeError: who knows",
             ],
         )
+
+    def test_everybodyIsAsked(self) -> None:
+        """What mechanisms, resolver and deliveries find wrong or unwise is said."""
+        name = f"{__name__}:Unwise"
+        found = self.said(
+            auth=AuthSettings(required=False, mechanisms=(name,)),
+            dns=DNSSettings(reverse_lookup=True, resolver=name),
+            delivery=Component(name),
+            policy=(Component("archive", {"delivery": {"use": name}}),),
+        )
+        for path in ("auth.mechanisms[0]", "dns.resolver", "delivery"):
+            self.assertEqual(found.count(f"{path}: is wrong"), 1, found)
+            self.assertEqual(found.count(f"warning: {path}: is unwise"), 1, found)
+        self.assertIn("policy[0]: delivery: is wrong", found)
+        self.assertIn("warning: policy[0].delivery: is unwise", found)
 
     def test_checkFails(self) -> None:
         """An object whose check fails does not hide the others."""
