@@ -108,7 +108,7 @@ class BuildTests(SynchronousTestCase):
         self.assertIn("IMessagePolicy", (made / "interfaces.html").read_text("utf-8"))
 
     def test_man(self) -> None:
-        """There are three manual pages; what the commands take stands in them."""
+        """There is a page for each program and one for the configuration, with what they take."""
         made = self.build("man")
         pages = {each.name: each.read_text("utf-8") for each in made.glob("*.[1-8]")}
         tools = ("dkim", "passwd", "policy", "queue", "why")

@@ -62,7 +62,7 @@ delivered at this moment is left alone.
 
 examples:
   submitd-queue list --domain example.org --older-than 1h
-  submitd-queue show GEZDGNBVGY-1
+  submitd-queue show 679VDQN9F15I30-1
   submitd-queue hold --login alice@example.com --yes
   submitd-queue --spool /var/spool/submitd counts --json
 
