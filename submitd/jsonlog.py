@@ -50,6 +50,25 @@ class JSONLog:
         self._observer = events.jsonObserver(self._file, self._reactor)
         globalLogPublisher.addObserver(self)
 
+    def reopen(self) -> None:
+        """Write to the file of that name from now on: the one before may have been moved away.
+
+        What cannot be opened again is logged, and the file that is open serves on.  One that
+        somebody else has opened is his to open again.
+        """
+        if self._observer is None or self._file is None or self._descriptor is not None:
+            return
+        if self._target == "-":
+            return
+        self._observer.flush()
+        try:
+            with self._opened() as file:
+                # In the place of the other one: whoever writes to it goes on writing.
+                os.dup2(file.fileno(), self._file.fileno(), inheritable=False)
+        except OSError as error:
+            problem = f"cannot open {self._target} again: {error.strerror}"
+            events.emit(events.SERVICE_PROBLEM, problem=problem)
+
     def __call__(self, event: dict[str, Any]) -> None:
         """See ``ILogObserver``."""
         # A worker whose event the parent logs for it has written its own line.

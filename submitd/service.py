@@ -143,8 +143,12 @@ class SubmissionService(MultiService):
     def reload(self) -> None:
         """Read certificates and keys again; what is wrong is logged, and the old ones stay.
 
+        The JSON log is opened again.
         Password files and the like need no reload: a change is seen by those who read them.
         """
+        for log in self._logs:
+            if isinstance(log, JSONLog):
+                log.reopen()
         if self._tls is not None:
             self._tls.reload()
         for each in self._reloaded:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
+from submitd.logwriter import WAIT
 
 
 class JSONLogTests(SynchronousTestCase):
@@ -23,6 +28,30 @@ class JSONLogTests(SynchronousTestCase):
         self.assertEqual(
             str(caught.exception), "cannot write /nowhere/events.json: No such file or directory"
         )
+
+    def test_reopened(self) -> None:
+        """A file that was moved away gets no more lines; without a new one it gets all."""
+        os.mkdir(directory := Path(self.mktemp()))
+        path, moved = directory / "events.json", directory / "events.json.1"
+        clock: Any = Clock()
+        clock.running, clock.addSystemEventTrigger = True, lambda *_: None
+        log = JSONLog(str(path), clock)
+        log.reopen()
+        log.open()
+        self.addCleanup(log.close)
+        events.emit(events.SERVICE_STARTED, hostname="one.example")  # which waits
+        path.rename(moved)
+        log.reopen()
+        events.emit(events.SERVICE_STARTED, hostname="two.example")
+        clock.advance(WAIT)
+        self.assertEqual(moved.read_text().count(".example"), 1)
+        self.assertIn("two.example", path.read_text())
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        self.assertFalse(os.get_inheritable(log.fileno() or 0))
+        path.rename(again := directory / "events.json.2")
+        path.mkdir()
+        log.reopen()
+        self.assertIn(f"cannot open {path} again: Is a directory", again.read_text())
 
     def test_standardOutput(self) -> None:
         """It is the process's own standard output, which twistd's log has taken the place of."""
