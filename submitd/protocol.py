@@ -111,9 +111,7 @@ class SubmissionProtocol(Protocol):
         self._at = 0
         self._holds = 0
         self._reading = False
-        self._skipped = (
-            b""  # the verb, and a space, of a line that is too long, and is being thrown away
-        )
+        self._skipped = b""  # the verb and a space of a line that is too long, and thrown away
         self._replies: list[bytes] = []
         self._greeted = False
         self._closing = False

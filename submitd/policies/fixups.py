@@ -8,7 +8,9 @@ address, a name or a login: each of them is left, as a hop at a time.
 Refused with 550 5.6.0, the field named: a line that is no field, a field that may stand there once
 and stands twice, a malformed From, Sender, Reply-To, To, Cc, Date or Message-ID, no From at all;
 and a field that is not ASCII unless SMTPUTF8 was asked for, or not UTF-8 then.  More than
-``max_received`` Received fields are 554 5.4.6.
+``max_received`` Received fields are 554 5.4.6.  With ``refuse_unqualified`` a domain without a dot,
+in MAIL, RCPT or one of these fields, is 554 5.6.2 (RFC 6409 4.2): nobody knows what the next server
+makes of it.
 
 Each of these has its key.  A byte that needs no change is not changed, and what has been put right
 once is not changed again.  The work is linear in the header section, which ``limits.header_size``
@@ -27,15 +29,22 @@ from typing import ClassVar
 import attrs
 from zope.interface import implementer
 
-from submitd.envelope import Envelope
+from submitd.envelope import Envelope, Recipient
 from submitd.equality import sameDomain
-from submitd.interfaces import IDataPolicy, IHeaderPolicy, INamesHost
+from submitd.interfaces import (
+    IDataPolicy,
+    IHeaderPolicy,
+    INamesHost,
+    IRecipientPolicy,
+    ISenderPolicy,
+)
 from submitd.message.header import Field, Header
 from submitd.message.mailboxes import MAX_OCTETS, readMailboxes
 from submitd.message.received import dateTime
 from submitd.session import Session
 from submitd.typed import Count
 from submitd.wire import abnf
+from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 
@@ -71,7 +80,7 @@ def _isDomain(policy: object, attribute: object, domain: str) -> None:
         raise ValueError(f'must be a domain, not "{domain}"')
 
 
-@implementer(IDataPolicy, IHeaderPolicy, INamesHost)
+@implementer(ISenderPolicy, IRecipientPolicy, IDataPolicy, IHeaderPolicy, INamesHost)
 @attrs.define(eq=False)
 class MessageFixups:
     """Completes a message, and refuses one that is broken; for the parameters see their help.
@@ -120,12 +129,36 @@ class MessageFixups:
             "help": "Refuse a header that is not ASCII without SMTPUTF8, or not UTF-8 with it."
         },
     )
+    refuse_unqualified: bool = attrs.field(
+        default=False,
+        metadata={
+            "help": "Refuse an address whose domain has no dot, of the envelope or the header "
+            "(RFC 6409 4.2)."
+        },
+    )
     max_received: Count = attrs.field(
         default=Count(100),
         metadata={"help": "Received fields above which a message is refused; 0 for any number."},
     )
     hostname: str = attrs.field(init=False, default="", repr=False)
     seconds: Callable[[], float] = attrs.field(init=False, default=time.time, repr=False)
+
+    def validateFrom(self, session: Session, envelope: Envelope) -> None:
+        """Refuse a sender whose domain is not qualified.
+
+        :raise Refused: 554 5.6.2.
+        """
+        mailbox = envelope.reversePath.mailbox
+        if self.refuse_unqualified and mailbox is not None:
+            _refuseUnqualified(mailbox)
+
+    def validateTo(self, session: Session, envelope: Envelope, recipient: Recipient) -> None:
+        """Refuse a recipient whose domain is not qualified.
+
+        :raise Refused: 554 5.6.2.
+        """
+        if self.refuse_unqualified:
+            _refuseUnqualified(recipient.mailbox)
 
     def dataRequested(self, session: Session, envelope: Envelope) -> None:
         """Have our own Received field hide the client, where it is to."""
@@ -134,7 +167,7 @@ class MessageFixups:
     def headerReceived(self, session: Session, envelope: Envelope, header: Header) -> None:
         """Refuse what is broken, then put the rest right.
 
-        :raise Refused: 550 5.6.0 or 554 5.4.6.
+        :raise Refused: 550 5.6.0, 554 5.4.6 or 554 5.6.2.
         """
         if 0 < self.max_received < len(header.named(b"received")):
             raise Refused(TOO_MANY_HOPS)
@@ -142,6 +175,8 @@ class MessageFixups:
             _refuseNonAscii(header, envelope.smtpUtf8)
         if self.refuse_malformed:
             _refuseMalformed(header)
+        if self.refuse_unqualified:
+            _refuseUnqualifiedIn(header)
         self._remove(header)
         if self.private_received:
             self._hide(header)
@@ -236,6 +271,24 @@ def _refuseAddresses(field: Field) -> None:
         raise _broken(field, f"is malformed: {error}") from None
     if field.name == b"sender" and len(found) != 1:
         raise _broken(field, "is malformed: not one mailbox")
+
+
+def _refuseUnqualified(mailbox: Mailbox) -> None:
+    # Postmaster may stand without a domain (RFC 5321 4.5.1).
+    domain = mailbox.domain
+    if domain and "." not in domain and domain[0] != "[":
+        raise Refused(Reply(554, "5.6.2", f"Domain {domain} is not fully qualified"))
+
+
+def _refuseUnqualifiedIn(header: Header) -> None:
+    for name in ADDRESSES:
+        for field in header.named(name):
+            try:
+                found = readMailboxes(field.value)
+            except ValueError:
+                continue  # too long, or malformed, which is refused where it is to be
+            for mailbox in found:
+                _refuseUnqualified(mailbox)
 
 
 def _broken(field: Field, what: str) -> Refused:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from submitd.envelope import Envelope
-from submitd.interfaces import IDataPolicy, IHeaderPolicy
+from submitd.interfaces import IDataPolicy, IHeaderPolicy, IRecipientPolicy, ISenderPolicy
 from submitd.message.header import Header
 from submitd.message.received import receivedField
 from submitd.policies import fixups
@@ -103,9 +103,9 @@ class CompleteTests(FixupsTestCase):
     """What is added and removed."""
 
     def test_interfaces(self) -> None:
-        """It takes part before and behind DATA."""
-        self.assertTrue(verifyObject(IHeaderPolicy, MessageFixups()))
-        self.assertTrue(verifyObject(IDataPolicy, MessageFixups()))
+        """It takes part at MAIL and RCPT, before and behind DATA."""
+        for interface in (ISenderPolicy, IRecipientPolicy, IDataPolicy, IHeaderPolicy):
+            self.assertTrue(verifyObject(interface, MessageFixups()))
 
     def test_complete(self) -> None:
         """A message that needs nothing is left alone."""
@@ -263,6 +263,22 @@ class RefusedTests(FixupsTestCase):
         self.assertTrue(said.startswith("554 5.4.6"), said)
         self.fixed(hops + COMPLETE, max_received=101)
         self.fixed(hops + COMPLETE, max_received=0)
+
+    def test_unqualified(self) -> None:
+        """A domain without a dot is refused in each field of addresses where the key says so."""
+        for name in ("From", "Sender", "Reply-To", "To", "Cc"):
+            octets = f"{name}: a@b.example, A group: root@localhost;\r\n"
+            if name == "Sender":
+                octets = "Sender: root@localhost\r\n"
+            octets += "" if name == "From" else "From: a@b.example\r\n"
+            refused = self.refusal(octets, refuse_unqualified=True)
+            self.assertEqual(refused, "554 5.6.2 Domain localhost is not fully qualified")
+            self.fixed(octets)
+        good = "From: a@[192.0.2.1], b@[IPv6:2001:db8::1]\r\nTo: undisclosed:;\r\n"
+        self.fixed(good, refuse_unqualified=True)
+        # Who lets broken lists through does so whatever is in them.
+        broken = "From: root@localhost <\r\n"
+        self.fixed(broken, refuse_malformed=False, refuse_unqualified=True)
 
     def test_singular(self) -> None:
         """Each field that RFC 5322 3.6 has once is refused twice; the key turns that off."""
