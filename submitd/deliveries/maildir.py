@@ -336,11 +336,19 @@ class MessageFile:
         temporary = self._paths[-1]
         new = self._maildir.path / "new"
         kept = new / temporary.name
-        os.rename(temporary, kept)
+        self._rename(temporary, kept)
         self._paths[-1] = kept
         syncDirectory(new)
         self._refuseAborted()
         self._paths.clear()
+
+    def _rename(self, temporary: Path, kept: Path) -> None:
+        try:
+            os.rename(temporary, kept)
+        except FileNotFoundError:
+            # Somebody has removed new/, or another thread makes the Maildir again, tmp/ first.
+            self._maildir.create()
+            os.rename(temporary, kept)
 
     def _copyBehind(self, fields: bytes) -> None:
         """Begin a second file with what comes in front, and copy the first one behind it."""

@@ -265,6 +265,25 @@ class DeliveryTests(MaildirTestCase):
         self.deliver(MESSAGE)
         self.assertEqual(self.stored(), HEAD + MESSAGE)
 
+    def test_newMadeAgain(self) -> None:
+        """Somebody removes new/ alone, which is noticed last of all: it is made again."""
+        self.deliver(MESSAGE)
+        [path] = self.files()
+        path.unlink()
+        (self.path / "new").rmdir()
+        self.deliver(MESSAGE)
+        self.assertEqual(self.stored(), HEAD + MESSAGE)
+        self.assertEqual(self.files("tmp"), [])
+
+    def test_fileGone(self) -> None:
+        """Somebody removes the file itself: that is no reason to say that it is kept."""
+        self.maildir.create()
+        self.disk.at["rename"] = lambda path, _: path.unlink(missing_ok=True)
+        message = self.begin()
+        message.dataReceived(MESSAGE)
+        self.assertEqual(self.failureResultOf(message.eomReceived(), Refused).value.reply.code, 451)
+        self.assertEqual(self.files("new"), [])
+
     def test_leftovers(self) -> None:
         """Files that a crash has left in tmp/ go after 36 hours, those in use stay."""
         self.maildir.create()
