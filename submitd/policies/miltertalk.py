@@ -70,8 +70,8 @@ class Talk:
             try:
                 await self._introduce(kept)
                 return
-            except FilterFailed:
-                pass  # it may have been idle too long
+            except FilterFailed as failed:
+                self.giveUp(str(failed))  # it may have been idle too long
         await self._introduce(await self.policy.connection())
 
     async def _introduce(self, connection: FilterConnection) -> None:
@@ -125,7 +125,8 @@ class Talk:
             return False
         try:
             await self._tell()
-        except FilterFailed:
+        except FilterFailed as failed:
+            self.giveUp(str(failed))  # it may be open still, with an answer that was none
             return False  # and nothing has been lost yet
         return True
 
@@ -456,12 +457,14 @@ def raiseRefusal(answer: Answer, rejected: Reply, later: Reply) -> None:
         return
     if isinstance(answer, ReplyCode):
         raise Refused(answer.reply, "by a filter")
-    reply = {
+    replies = {
         Verdict.REJECT: rejected,
         Verdict.TEMPFAIL: later,
         Verdict.SHUTDOWN: CLOSED,
         Verdict.CONNECTION_FAILURE: CLOSED,
-    }.get(answer)  # type: ignore[arg-type]
+    }
+    # A negotiation has macros, and so no hash.
+    reply = replies.get(answer) if isinstance(answer, Verdict) else None
     if reply is None:
         raise FilterFailed(f"an answer to another question: {type(answer).__name__}")
     raise Refused(reply, "by a filter")

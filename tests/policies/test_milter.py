@@ -37,11 +37,13 @@ from tests.policies.filters import (
     REJECT,
     SKIP,
     WORDS,
+    Does,
     Script,
     addHeader,
     changeHeader,
     insertHeader,
     made,
+    negotiated,
     replaceBody,
     replyCode,
     text,
@@ -714,10 +716,10 @@ class FailureTests(MilterCase):
                         continue  # the second is taken for the answer to the next field
                     self.check(name, letter, word, on_failure, code)
 
-    def check(self, name: str, letter: bytes, word: str, on_failure: str, code: str) -> None:
-        what = f"{word} at {name}, {on_failure}"
+    def check(self, name: str, letter: bytes, word: Does, on_failure: str, code: str) -> None:
+        what = f"{word!r} at {name}, {on_failure}"
         self.events.clear()
-        script = Script({letter: WORDS[word]})
+        script = Script({letter: word if isinstance(word, bytes) else WORDS[word]})
         talk = self.make(script, on_failure=on_failure)
         self.greet(talk)
         said = self.send(talk)
@@ -739,6 +741,17 @@ class FailureTests(MilterCase):
         self.assertIn(b"X: 1\r\n", delivery.messages[-1].octets, what)
         talk.lose()
         self.assertEqual(self.policies[0]._talks, {}, what)
+        self.policies[0].stop()
+        self.assertEqual(script.open, [], what)
+
+    def test_otherQuestion(self) -> None:
+        """What answers another question is a failure at every stage, and its connection goes."""
+        for name, letter in COMMANDS.items():
+            for answer in (negotiated(macros=b"\0\0\0\0j\0"), addHeader("X", "1"), SKIP):
+                if (name, answer[4:5]) in {("negotiate", b"O"), ("body", b"s"), ("eom", b"h")}:
+                    continue  # there it is one
+                self.check(name, letter, answer, "tempfail", "451")
+                self.assertEqual(self.named("policy-failed"), [])
 
     def test_refused(self) -> None:
         """Where nobody listens it is tried again a second later, and an event says it is back."""
