@@ -1,7 +1,8 @@
 """The live connections of a service: counted, swept for the slow, drained at the end.
 
 One coarse clock serves all of them: a sweep every few seconds, instead of a delayed call that each
-command would have to put off again.  A connection notes ``now`` when it hears something.
+command would have to put off again.  A connection notes ``now`` when it hears something: the time
+of the next sweep, so that nobody is ended too early, however short his time is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-# Seconds between two sweeps: how much longer than its limit a silent connection may stay.
+# Seconds between two sweeps: how much longer than its limit a handshake may take.  A silent
+# connection may stay for twice as much.
 SWEEP = 5.0
 
 
@@ -40,7 +42,7 @@ class Connections:
     :param clock: the reactor, or a ``Clock``.
     :param maximum: how many there may be at once; 0 for no limit.
     :param perAddress: how many there may be from one address; 0 for no limit.
-    :ivar now: the time of the last sweep, in the clock's seconds.
+    :ivar now: the time of the next sweep, in the clock's seconds.
     """
 
     def __init__(self, clock: IReactorTime, maximum: int = 0, perAddress: int = 0) -> None:
@@ -53,7 +55,7 @@ class Connections:
         self._drained: Deferred[None] | None = None
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
-        self.now = clock.seconds()
+        self.now = clock.seconds() + SWEEP
 
     def __len__(self) -> int:
         return len(self._live)
@@ -129,6 +131,7 @@ class Connections:
             connection.abort()
 
     def _sweep(self) -> None:
-        self.now = self._clock.seconds()
+        now = self._clock.seconds()
+        self.now = now + SWEEP
         for connection in list(self._live):
-            connection.sweep(self.now)
+            connection.sweep(now)

@@ -129,8 +129,7 @@ class SubmissionProtocol(Protocol):
         session = self._session()
         self.dialogue = Dialogue(self.factory.rules, session, self._moved)
         self._connections = connections = self.factory.connections
-        self._heard = connections.now
-        self._began = self._clock.seconds()
+        self._heard = self._began = self._clock.seconds()
         hasRoom = connections.hasRoom(self.remoteAddress)
         connections.add(self)
         transport.registerProducer(_Replies(self), True)
@@ -344,6 +343,7 @@ class SubmissionProtocol(Protocol):
         state = self.dialogue.state
         if state is TLS and not self._securing:
             self._securing = True
+            self._heard = self._clock.seconds()
             self._buffer, self._at = b"", 0
             self._transport.startTLS(self.factory.contextFactory)
         elif state is CLOSED and not self._closing:

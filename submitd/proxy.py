@@ -58,7 +58,7 @@ class HeaderReader(Protocol):
         if not connections.hasRoom(self.remoteAddress):
             self._goOn(self.factory.protocolFor(None))
             return
-        self._began = connections.now
+        self._began = self.factory.rules.submission.clock.seconds()
         connections.add(self)
         if ILookAhead.providedBy(self._transport):
             self._transport.lookAhead(self._parser.wanted)

@@ -572,6 +572,22 @@ class TimeTests(SynchronousTestCase):
         self.advance(LINGER + 2 * SWEEP)
         self.assertTrue(talk.transport.aborted)
 
+    def test_shortLimits(self) -> None:
+        """A limit shorter than the time between two sweeps ends nobody who keeps to it."""
+        limits = Limits(idle=2, handshake=2)
+        talk = self.connect(limits=limits)
+        self.clock.advance(SWEEP - 1)
+        talk.say("NOOP")
+        shaking = Conversation(openly(clock=self.clock, limits=limits), implicitTLS=True)
+        shaking.factory.doStart()
+        self.addCleanup(shaking.factory.doStop)
+        self.clock.advance(1)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.assertFalse(shaking.transport.aborted)
+        self.advance(2 * SWEEP)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+        self.assertTrue(shaking.transport.aborted)
+
     def test_trickle(self) -> None:
         """An octet now and then is no command: a line has to be finished in time."""
         talk = self.connect()

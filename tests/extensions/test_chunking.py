@@ -12,6 +12,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from submitd.connections import SWEEP
 from submitd.interfaces import IDataPolicy, IMessagePolicy, ISecurePolicy
 from submitd.states import State
 from submitd.submission import Limits
@@ -314,7 +315,7 @@ class OtherTests(ExtensionTestCase):
         clock = Clock()
         talk = self.talk(clock=clock)
         self.begin().send(b"BDAT 6\r\nabc")
-        clock.advance(301)
+        clock.advance(301 + SWEEP)
         talk.protocol.sweep(clock.seconds())
         self.assertTrue(talk.transport.taken().startswith(b"421 4.4.2"))
         self.assertEqual(self.delivery.begun[0].state, "aborted")
