@@ -172,10 +172,11 @@ class BodyPath:
         """Give octets to each link from one on, as far as one that holds them."""
         for at in range(start, len(self._links)):
             observe, held = self._links[at]
-            waiting = observe(octets)
             if held is not None:
+                # First, for who is shown what cannot be kept would be waited for by nobody.
                 held.body.write(octets)
-                return waiting
+                return observe(octets)
+            waiting = observe(octets)
             if waiting is not None:
                 return Deferred.fromCoroutine(self._rest(waiting, octets, at + 1))
         return self._forward(octets)

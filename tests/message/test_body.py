@@ -245,8 +245,9 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(refused.reply.code, 552)
 
     def test_diskFull(self) -> None:
-        """Where there is no space to keep a body it is 452."""
-        message = self.make(self.holder([]))
+        """Where there is no space to keep a body it is 452, and nobody is shown it."""
+        seen: list[bytes] = []
+        message = self.make(self.holder(seen))
         message.dataReceived(b"A: 1\r\n\r\n")
 
         def full(octets: bytes) -> None:
@@ -258,6 +259,7 @@ class BodyTests(SynchronousTestCase):
         refused = message.problem.value
         assert isinstance(refused, Refused)
         self.assertEqual(refused.reply.code, 452)
+        self.assertEqual(seen, [])
 
     def test_discarded(self) -> None:
         """A message that is discarded is dropped, held or not, and the commit says nothing."""

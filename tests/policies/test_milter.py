@@ -16,6 +16,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from submitd import interfaces
+from submitd.message.body import Aside
 from submitd.policies import REGISTRY, milterchanges, miltertalk
 from submitd.policies import milter as policy
 from submitd.policies.milter import Milter
@@ -23,8 +24,10 @@ from submitd.policies.miltertalk import NEVER
 from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire import milter
+from submitd.wire.errors import Refused
 from submitd.wire.milter import ALL_ACTIONS, Action, Step
 from submitd.wire.network import Networks
+from submitd.wire.reply import STORAGE_FULL
 from tests.fixtures import Conversation, MemoryDelivery, MemoryMessage, makeSubmission
 from tests.policies import filters
 from tests.policies.endpoints import crowded, hanging
@@ -819,6 +822,24 @@ class FailureTests(MilterCase):
         self.assertEqual(self.talk(talk, "HELO c.example")[0][:3], "250")
         self.assertEqual(self.send(talk)[-1][:3], "250")
         self.assertEqual(script.letters, "CCHMRTLLNBE")
+
+    def test_diskFull(self) -> None:
+        """A body that cannot be kept back is asked about no more; the next message is."""
+        script = Script({b"B": HANG})
+        talk = self.make(script)
+        self.greet(talk)
+
+        def full(aside: object, octets: bytes) -> None:
+            raise Refused(STORAGE_FULL)
+
+        patched = self.patch(Aside, "write", full)
+        self.assertEqual(self.send(talk, "A: b\r\n\r\n" + "x\r\n" * 30000)[-1][:3], "452")
+        patched.restore()
+        script.does = {}
+        self.assertEqual(self.send(talk)[-1][:3], "250")
+        self.assertEqual(script.letters, "CHMRTLNAMRTLLNBE")
+        self.clock.advance(100)
+        self.assertEqual(self.named("filter-failed"), [])
 
     def test_speaksUnasked(self) -> None:
         """What nobody asked for ends the connection; the next message has another."""
