@@ -12,6 +12,7 @@ A file that cannot be written is 452 4.3.1.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from typing import IO
@@ -46,6 +47,8 @@ class Aside:
         """
         try:
             self._file.write(octets)
+            # What waits in a buffer would fail later, where it is read or closed.
+            self._file.flush()
         except OSError as error:
             raise Refused(STORAGE_FULL, f"cannot keep a body aside: {error}") from None
         self.size += len(octets)
@@ -60,7 +63,9 @@ class Aside:
 
     def close(self) -> None:
         """Drop them."""
-        self._file.close()
+        # Which writes what a full disk has not taken once more.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 @implementer(IHeldMessage)

@@ -261,6 +261,19 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(refused.reply.code, 452)
         self.assertEqual(seen, [])
 
+    def test_diskFullAtEnd(self) -> None:
+        """The last octets, too few for the buffer of a file to be written, are 452 as well."""
+        message = self.make(self.holder([]))
+        message.dataReceived(b"A: 1\r\n\r\n")
+        full = open("/dev/full", "r+b")  # noqa: SIM115
+        self.patch(self.got[0].body, "_file", full)
+        message.dataReceived(b"body")
+        self.assertTrue(full.closed)
+        assert message.problem is not None
+        refused = message.problem.value
+        assert isinstance(refused, Refused)
+        self.assertEqual(refused.reply.code, 452)
+
     def test_discarded(self) -> None:
         """A message that is discarded is dropped, held or not, and the commit says nothing."""
         for policies in ((), (self.holder([]),)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from typing import Any
 
 from hypothesis import given, settings
@@ -840,6 +841,20 @@ class FailureTests(MilterCase):
         self.assertEqual(script.letters, "CHMRTLNAMRTLLNBE")
         self.clock.advance(100)
         self.assertEqual(self.named("filter-failed"), [])
+
+    def test_diskFullAtEnd(self) -> None:
+        """So it is where only the last octets cannot be kept: the client is answered."""
+        talk = self.make(Script())
+        self.greet(talk)
+        patched = self.patch(
+            tempfile,
+            "SpooledTemporaryFile",
+            lambda _: open("/dev/full", "r+b"),  # noqa: SIM115
+        )
+        self.assertEqual(self.send(talk)[-1][:3], "452")
+        patched.restore()
+        self.assertEqual(self.send(talk)[-1][:3], "250")
+        self.assertEqual(self.named("policy-failed"), [])
 
     def test_speaksUnasked(self) -> None:
         """What nobody asked for ends the connection; the next message has another."""
