@@ -48,6 +48,8 @@ from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 
 # Seconds that a client gets to read our last reply before the connection is cut.
 LINGER = 10.0
+# Stages that one answer may wait for: the header, the body and the end of a message, the commit.
+STAGES = 4
 
 
 def describeTLS(connection: SSL.Connection) -> TLSInfo:
@@ -110,6 +112,7 @@ class SubmissionProtocol(Protocol):
         self._buffer = b""
         self._at = 0
         self._holds = 0
+        self._awaits = False
         self._reading = False
         self._skipped = b""  # the verb and a space of a line that is too long, and thrown away
         self._replies: list[bytes] = []
@@ -307,13 +310,15 @@ class SubmissionProtocol(Protocol):
             if answer is not None:
                 self._say(answer)
             if held:
+                self._awaits = False
+                self._heard = self._connections.now  # only now is it the client's turn
                 self.release()
 
         held = False
         outcome.addCallback(settle)
         outcome.addErrback(self._broken)
         if not settled:
-            held = True
+            held = self._awaits = True
             self._flush()
             self.hold()
 
@@ -411,7 +416,7 @@ class SubmissionProtocol(Protocol):
         """What has taken too long, for the log; ``None`` when nothing has."""
         submission, dialogue = self.factory.rules.submission, self.dialogue
         limits, incoming = submission.limits, dialogue.incoming
-        passed = [("idle", now - self._heard, limits.idle)]
+        passed = [("idle", now - self._heard, self._patience)]
         if not self._greeted or self._handshaking:
             passed = [("no greeting or handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
@@ -422,6 +427,14 @@ class SubmissionProtocol(Protocol):
             if limit and seconds > limit:
                 return f"{what} within {limit:g} s" if what != "idle" else f"idle for {limit:g} s"
         return None
+
+    @property
+    def _patience(self) -> float:
+        """How long nothing need come; while the client waits for us it is our own time first."""
+        limits = self.factory.rules.submission.limits
+        if not (self._awaits and limits.idle):
+            return limits.idle
+        return limits.idle + STAGES * limits.stage if limits.stage else 0.0
 
     def _turnAway(self) -> None:
         """Too many connections: say so where the client can read it, and close."""

@@ -636,6 +636,31 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
         self.assertEqual(delivery.begun[0].state, "aborted")
 
+    def test_waits(self) -> None:
+        """A client that waits for our answer is not silent; its time begins behind that."""
+        waits: list[Deferred[None]] = []
+        delivery = MemoryDelivery(onEnd=lambda message: waitingFor(waits)())
+        talk = self.connect(limits=Limits(idle=20), delivery=delivery)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        talk.send(b"x\r\n.\r\n")
+        self.advance(50)
+        self.assertFalse(talk.transport.aborted)
+        waits[0].callback(None)
+        self.assertEqual(talk.transport.taken()[:3], b"250")
+        self.advance(15)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.advance(15)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+
+    def test_waitsForEver(self) -> None:
+        """What no limit of its own ends, ends with the connection."""
+        talk = self.connect(limits=Limits(idle=20, stage=10))
+        talk.protocol._give(Deferred())
+        self.advance(50)
+        self.assertFalse(talk.transport.aborted)
+        self.advance(30)
+        self.assertTrue(talk.transport.aborted)
+
     def test_neverReads(self) -> None:
         """A client that does not read its replies is cut after the same time."""
         talk = self.connect()
