@@ -51,6 +51,9 @@ CONNECT_TIMEOUT = 10
 SILENCE = 30
 """Seconds after which a connection to a PostgreSQL that acknowledges nothing is given up."""
 
+ELSEWHERE = "the file was removed or replaced while it was open; put it back, or start anew"
+"""Why nothing more is added to a data base; what is in it is still delivered."""
+
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
 # PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
@@ -88,6 +91,7 @@ class Database:
     _engine: sa.Engine = attrs.field(init=False, repr=False)
     _preparing: threading.Lock = attrs.field(init=False, repr=False, factory=threading.Lock)
     _isPrepared: bool = attrs.field(init=False, repr=False, default=False)
+    _opened: tuple[int, int] | None = attrs.field(init=False, repr=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         if self.path is None and not self.url:
@@ -106,11 +110,14 @@ class Database:
     def connect(self) -> sa.Connection:
         """A new connection to a data base whose schema is up to date.
 
-        :raise Unusable: when it is not ours, or newer.
+        :raise Unusable: when it is not ours, or newer, or another one than before.
         :raise OSError: when its directory cannot be made.
         :raise sa.exc.SQLAlchemyError: when it cannot be opened.
         """
         with self._preparing:
+            if missing := self._missing():
+                # To open it would make another one, in which nothing is of what we have.
+                raise Unusable(missing)
             if not self._isPrepared:
                 self._prepare()
                 self._isPrepared = True
@@ -129,6 +136,18 @@ class Database:
                     schema.migrate(connection)
             except schema.SchemaMistake as mistake:
                 raise Unusable(f"{self.name} {mistake}") from None
+            self._opened = None if self.path is None else _identity(self.path / FILE)
+
+    def _missing(self) -> str:
+        """Why the file that we have opened is not found under its name; empty when it is."""
+        if self.path is None or self._opened is None:
+            return ""
+        try:
+            return "" if _identity(self.path / FILE) == self._opened else ELSEWHERE
+        except FileNotFoundError:
+            return ELSEWHERE
+        except OSError as error:
+            return cause(error)
 
     def check(self, needsRoom: bool = True) -> list[str]:
         """What is wrong, in sentences, without making anything.
@@ -156,11 +175,17 @@ class Database:
     def requireRoom(self, connection: sa.Connection, size: int) -> None:
         """Look whether there is room for more, where it is our own disk.
 
+        What was removed or replaced while it was open has room, but not for long: it is gone with
+        the last process that has it open, and all that was written to it.
+
         :param size: octets to be added: first to the log, then to the file.
-        :raise Refused: when they would take what the queue needs to get emptier.
+        :raise Refused: when they would take what the queue needs to get emptier, or would not be
+            there at the next start.
         """
         if self.path is None:
             return
+        if missing := self._missing():
+            raise Refused(LOCAL_ERROR, f"{self.name}: {missing}")
         found = os.statvfs(self.path)
         free = found.f_bavail * found.f_frsize
         if free < RESERVE + 2 * size and free < RESERVE + size + max(0, size - _unused(connection)):
@@ -178,7 +203,8 @@ class Database:
         return not _sizeOf(self.path / f"{FILE}-wal")
 
     def dispose(self) -> None:
-        """Forget all that the engine keeps."""
+        """Forget all that the engine keeps, and which file it was."""
+        self._opened, self._isPrepared = None, False
         self._engine.dispose()
 
 
@@ -231,6 +257,12 @@ def _unused(connection: sa.Connection) -> int:
     names = ("freelist_count", "page_size")
     count, size = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names)
     return int(count) * int(size)
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Which file it is, whatever its name."""
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def _sizeOf(file: Path) -> int:

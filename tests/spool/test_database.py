@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd.deliveries.spool import Spool
 from submitd.spool import database, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isFull
-from submitd.spool.records import Filter
+from submitd.spool.records import Filter, State
 from tests.spool import postgres
 from tests.spool.support import Gate, PostgresCase, SpoolCase
 
@@ -277,6 +277,42 @@ class TroubleTests(SpoolCase):
         self.failureResultOf(self.spool.queue.runIn(maybeDeferred, maybeDeferred))
         self.assertEqual(self.refused().reply.code, 451)
         path.unlink()
+        self.assertGoesOn()
+
+    def test_removed(self) -> None:
+        """What is removed while it is open takes no more, and what it has is still delivered."""
+        self.send("A-1")
+        whole = self.body("A-1")
+        for suffix in ("", "-wal", "-shm"):
+            (self.path / f"{FILE}{suffix}").unlink()
+        refused = self.refused()
+        self.assertEqual((refused.reply.code, refused.reply.status), (451, "4.3.0"))
+        self.assertIn("was removed or replaced while it was open", refused.cause)
+        work = self.lease()[0]
+        self.assertEqual(self.body("A-1"), whole)
+        self.settle(work, State.DELIVERED)
+        self.queue._links[0].close()  # as a failure does
+        self.assertEqual(self.refused().reply.code, 451)
+        self.assertFalse((self.path / FILE).exists(), "no other one is made")
+
+    def test_moved(self) -> None:
+        """It goes on when its directory is back in its place; another one there is not used."""
+        self.send("A-1")
+        self.path.rename(aside := Path(self.mktemp()))
+        self.assertEqual(self.refused().reply.code, 451)
+        self.path.mkdir(0o700)
+        self.assertEqual(self.refused().reply.code, 451)
+        self.assertEqual(os.listdir(self.path), [])
+        self.path.rmdir()
+        aside.rename(self.path)
+        self.send("B-1")
+        self.assertEqual(len(self.lease()), 2)
+
+    def test_removedAndStartedAnew(self) -> None:
+        """The next start makes a new one."""
+        (self.path / FILE).unlink()
+        self.successResultOf(self.spool.stop())
+        self.successResultOf(self.queue.runIn(maybeDeferred, maybeDeferred))
         self.assertGoesOn()
 
     def test_neverStarted(self) -> None:
