@@ -18,7 +18,8 @@ from typing import Any
 
 import attrs
 import sqlalchemy as sa
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -48,6 +49,8 @@ from submitd.threads import Run
 TIDY_INTERVAL = 60.0
 """Seconds between two looks for what is old enough to go."""
 
+STOP_LIMIT = 10.0
+"""Seconds that the end waits for a data base which does not answer."""
 
 LOOK_INTERVAL = 30.0
 """Seconds between two looks for processes that have died, and whose work is to be taken back."""
@@ -85,6 +88,7 @@ class Queue:
         self._threads: list[WorkThread] = []
         self._links = (Link(database), Link(database))
         self._runs: tuple[Run, Run] = (_notStarted, _notStarted)
+        self._clock: IReactorTime | None = None
         self._writer = GroupCommit(self._links[0], _notStarted)
         self._told: list[Callable[[float], None]] = []
         self._left: set[str] = set()
@@ -245,6 +249,7 @@ class Queue:
         self._threads = [
             WorkThread(f"spool {name}", reactor.callFromThread) for name in ("writer", "reader")
         ]
+        self._clock = reactor
         return self.runIn(self._threads[0].run, self._threads[1].run)
 
     def runIn(self, writing: Run, reading: Run) -> Deferred[None]:
@@ -259,7 +264,10 @@ class Queue:
         return self._tidy() if self.tidies else self._look(lambda connection: None)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`submitd.interfaces.ISpool.stop`."""
+        """See :meth:`submitd.interfaces.ISpool.stop`.
+
+        A data base that does not answer is left behind, with the threads that wait for it.
+        """
         if self._unheard:
             # Where that fails, the leases end by themselves.
             self._write(leases.disown, self._unheard).addErrback(lambda _: None)
@@ -268,11 +276,14 @@ class Queue:
             self._write(leases.reclaim, (self.owner, self.now())).addCallbacks(
                 lambda _: leave(isDone=True), lambda _: leave(isDone=False)
             )
-        return self._writer.idle().addCallback(self._closeLinks)
+        stopping = self._writer.idle().addCallback(self._closeLinks)
+        if self._clock is not None:
+            stopping.addTimeout(STOP_LIMIT, self._clock)
+        return stopping.addCallbacks(self._stopped, self._leftBehind)
 
     def _closeLinks(self, _: object) -> Deferred[None]:
         # One after the other: the last one that closes an SQLite data base ends its log.
-        return self._close(0).addCallback(lambda _: self._close(1)).addCallback(self._stopped)
+        return self._close(0).addCallback(lambda _: self._close(1))
 
     def _close(self, which: int) -> Deferred[None]:
         link = self._links[which]
@@ -282,6 +293,11 @@ class Queue:
         for thread in self._threads:
             thread.stop()
         self.database.dispose()
+
+    def _leftBehind(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        problem = f"{self.database.name} has not answered for {STOP_LIMIT:.0f} s at the end"
+        events.emit(events.SERVICE_PROBLEM, problem=problem)
 
     def _tidyNowAndThen(self) -> None:
         if self._left:

@@ -7,11 +7,14 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from submitd.deliveries.spool import Spool
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody, ISpool, ISpoolOperations
 from submitd.spool import accepting, outcomes, tidying
+from submitd.spool.queue import STOP_LIMIT
 from submitd.spool.records import (
     Action,
     Damaged,
@@ -731,6 +734,25 @@ class QueueTests:
                 ("two.example", State.QUEUED, 2, 0.0),
             ],
         )
+
+    def test_stopUnanswered(self: Any) -> None:
+        """A data base that hangs is waited for at the end, but not for ever; the log says so."""
+        gate, clock = Gate(), Clock()
+        hanging = Spool(**self.options()).queue
+        hanging.runIn(gate.run, gate.run)
+        hanging._clock = clock
+        said: list[dict[str, Any]] = []
+        self.patch(store_events(), "emit", lambda event, **fields: said.append(fields))
+        stopping = hanging.stop()
+        clock.advance(STOP_LIMIT - 1)
+        self.assertNoResult(stopping)
+        self.assertEqual(said, [])
+        clock.advance(1)
+        self.successResultOf(stopping)
+        self.assertIn("has not answered for 10 s at the end", said[0]["problem"])
+        gate.open()  # and when it answers after all, that is nobody's trouble
+        self.assertEqual(len(said), 1)
+        hanging._links[0].close()
 
 
 def store_events() -> Any:
