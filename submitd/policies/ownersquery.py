@@ -55,11 +55,13 @@ PostgreSQL that does not even acknowledge what it is sent is given up after the 
 MAX_THREADS = 4
 """Questions that may be in threads at one time: the reactor's are for other things too."""
 
-# By the driver.  Without keepalives a host that dies while it has the question is waited for.
+# By the driver.  Without keepalives a host that dies while it has the question is waited for; it is
+# given up by the first of them that goes out when nothing has been acknowledged for the time.
 _LIMITS = {
     "postgresql+psycopg": {
         "connect_timeout": CONNECT_TIMEOUT,
-        "keepalives_idle": ANSWER_TIMEOUT,
+        "keepalives_idle": ANSWER_TIMEOUT // 2,
+        "keepalives_interval": ANSWER_TIMEOUT // 5,
         "tcp_user_timeout": ANSWER_TIMEOUT * 1000,
     },
     "sqlite": {"timeout": ANSWER_TIMEOUT},

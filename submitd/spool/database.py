@@ -49,7 +49,11 @@ CONNECT_TIMEOUT = 10
 """Seconds to wait for PostgreSQL to take a connection."""
 
 SILENCE = 30
-"""Seconds after which a connection to a PostgreSQL that acknowledges nothing is given up."""
+"""Seconds after which a connection to a PostgreSQL that acknowledges nothing is given up.
+
+Also while it has the question: it is asked whether it is still there when it has been silent for a
+third of that.
+"""
 
 ELSEWHERE = "the file was removed or replaced while it was open; put it back, or start anew"
 """Why nothing more is added to a data base; what is in it is still delivered."""
@@ -245,6 +249,8 @@ def _postgres(url: str) -> sa.Engine:
             poolclass=NullPool,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT,
+                "keepalives_idle": SILENCE // 3,
+                "keepalives_interval": SILENCE // 6,
                 "tcp_user_timeout": SILENCE * 1000,
             },
         )

@@ -434,6 +434,23 @@ class UrlTests(SynchronousTestCase):
         self.assertNotIn("secret", name)
         self.assertIn("me:***@127.0.0.1:1/x", name)
 
+    def test_silence(self) -> None:
+        """A host that dies while it has the question is given up, and not two hours later."""
+        import psycopg
+
+        told: dict[str, Any] = {}
+
+        def fail(*arguments: Any, **keywords: Any) -> None:
+            told.update(keywords)
+            raise psycopg.OperationalError("not there")
+
+        self.patch(psycopg, "connect", fail)
+        Database(url="postgresql://me@127.0.0.1:1/x").check()
+        self.assertEqual(told["tcp_user_timeout"], 1000 * database.SILENCE)
+        # The kernel looks at the limit when it sends one of these (tcp(7), TCP_USER_TIMEOUT).
+        self.assertLess(told["keepalives_idle"], database.SILENCE)
+        self.assertLess(told["keepalives_interval"], database.SILENCE)
+
     def test_unreachable(self) -> None:
         """A server that is not there is named before a port opens."""
         [sentence] = Database(url="postgresql://me@127.0.0.1:1/x").check()
