@@ -10,14 +10,19 @@ short time.  A row that makes no sense gives no right, and the log says so.  Whe
 not answer, that is 451 4.3.0, and the next message asks again.
 
 Only a few are asked at once, and the data base itself has a limit for each: one that hangs leaves
-threads to others, and lets the service end.  What nobody waits for any more is not asked.
+threads to others, and lets the service end.  Where it does not keep its limit, the connection is
+cut.  What nobody waits for any more is not asked.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,6 +56,9 @@ ANSWER_TIMEOUT = 10
 
 PostgreSQL that does not even acknowledge what it is sent is given up after the same time.
 """
+
+GRACE = 2
+"""Seconds more for PostgreSQL to say that it has ended a statement; one that is frozen does not."""
 
 MAX_THREADS = 4
 """Questions that may be in threads at one time: the reactor's are for other things too."""
@@ -160,7 +168,8 @@ class OwnersQuery:
 
     def _rows(self, values: dict[str, str]) -> Sequence[Sequence[Any]]:
         """In another thread."""
-        with self._engine.connect() as connection:
+        asking = self._engine.connect()
+        with _cutOff(asking), asking as connection:
             if connection.dialect.name == "postgresql":
                 # In the transaction, and not by the options of the connection, which PgBouncer
                 # would refuse.
@@ -181,6 +190,33 @@ class OwnersQuery:
             problem = f"{broken} rows of the query make no sense"
             events.emit(events.FILE_PROBLEM, file=self.name, problem=problem)
         return answer
+
+
+@contextlib.contextmanager
+def _cutOff(connection: sa.Connection) -> Iterator[None]:
+    """End a connection to a PostgreSQL that does not even keep its own limit, such as a frozen one.
+
+    Its thread would be waited for at the end of the process, and its turn would be nobody's.
+    """
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    # A descriptor of our own: that of the driver may be somebody else's by then.
+    with socket.socket(fileno=os.dup(driver.fileno())) as link:
+        timer = threading.Timer(ANSWER_TIMEOUT + GRACE, _shut, (link,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _shut(link: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
 
 
 def _engine(url: str) -> sa.Engine:

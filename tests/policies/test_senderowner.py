@@ -588,6 +588,19 @@ class PostgresTests(SynchronousTestCase):
         [finding] = OwnersQuery(postgres.server().url, statement, 0).check()
         self.assertIn("statement timeout", finding)
 
+    def test_cutOff(self) -> None:
+        """One that does not end it is not waited for: its connection is cut."""
+        postgres.require(self)
+        self.patch(ownersquery, "GRACE", 0.1 - ownersquery.ANSWER_TIMEOUT)
+        statement = "SELECT 'x@example.com' FROM pg_sleep(60) WHERE :login = ''"
+        query = OwnersQuery(postgres.server().url, statement, 0)
+        [finding] = query.check()
+        self.assertIn("server closed the connection", finding)
+        # What is not over in time is cut, and nothing else; the next question has its own.
+        self.patch(ownersquery, "GRACE", 2)
+        good = OwnersQuery(postgres.server().url, "SELECT 'x@example.com' WHERE :login = ''", 0)
+        self.assertEqual(good.check(), [])
+
 
 class ThreadTests(TestCase):
     """The way a service asks."""
