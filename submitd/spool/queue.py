@@ -302,8 +302,10 @@ class Queue:
     def _tidyNowAndThen(self) -> None:
         if self._left:
             self._dropLeft()
-        if self.tidies and self.now() - self._tidied >= TIDY_INTERVAL:
-            self._tidied = self.now()
+        now = self.now()
+        # Somebody may have set the clock back.
+        if self.tidies and not 0 <= now - self._tidied < TIDY_INTERVAL:
+            self._tidied = now
             # What has not been cleared away now will be the next time.
             self._tidy().addErrback(lambda _: None)
 

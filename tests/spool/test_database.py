@@ -341,6 +341,15 @@ class TroubleTests(SpoolCase):
         self.queue._tidyNowAndThen()
         self.assertEqual(self.send("A-1"), "A-1")
 
+    def test_tidyClockSetBack(self) -> None:
+        """When somebody has set the clock back it goes on, and not only a day later."""
+        self.sql("INSERT INTO submission VALUES (randomblob(32), 'x', 1)")
+        self.send("A-1")
+        self.assertEqual(self.sql("SELECT count(*) FROM submission"), [(1,)])
+        self.time.now -= 86400
+        self.send("B-1")
+        self.assertEqual(self.sql("SELECT count(*) FROM submission"), [(0,)])
+
     def test_tidyMuch(self) -> None:
         """What is old goes in small lots, one after the other, until all of it has gone."""
         self.send("A-1")
