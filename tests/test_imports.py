@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "collector",
             "connecting",
             "counters",
+            "databases",
             "jsonlog",
             "refusals",
             "reverselookup",

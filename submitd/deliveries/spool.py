@@ -79,6 +79,7 @@ class Spool:
     )
     url: str = attrs.field(
         default="",
+        repr=False,
         metadata={
             "help": 'In place of path, a PostgreSQL data base such as "postgresql:///submitd", '
             "which several nodes may share."

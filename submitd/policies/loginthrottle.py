@@ -120,6 +120,7 @@ class LoginThrottle:
     )
     storage: str = attrs.field(
         default="memory",
+        repr=False,
         metadata={"help": 'Where counts are kept: "memory", or the URL of a Redis.'},
     )
     on_failure: Literal["open", "closed"] = attrs.field(

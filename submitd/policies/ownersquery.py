@@ -31,6 +31,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from submitd import events
+from submitd.databases import readUrl, shownUrl
 from submitd.equality import sameAddress
 from submitd.policies.addresses import Addresses, readPattern
 from submitd.policies.rights import RIGHTS, Right, best, give
@@ -114,7 +115,7 @@ class OwnersQuery:
     @property
     def name(self) -> str:
         """The data base as logs show it; a password is not shown."""
-        return self._engine.url.render_as_string(hide_password=True)
+        return shownUrl(self._engine.url)
 
     def check(self) -> list[str]:
         """Ask once; what is wrong, in sentences; for ``IChecked``."""
@@ -220,8 +221,8 @@ def _shut(link: socket.socket) -> None:
 
 
 def _engine(url: str) -> sa.Engine:
+    parsed = readUrl(url, "postgresql://user@host/mail")
     try:
-        parsed = sa.make_url(url)
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         limits = _LIMITS.get(parsed.drivername, {})

@@ -173,6 +173,7 @@ class RateLimit:
     )
     storage: str = attrs.field(
         default="memory",
+        repr=False,
         metadata={
             "help": 'Where counts are kept: "memory", or the URL of a Redis, such as '
             '"redis://127.0.0.1:6379/0" or "redis+unix:///run/redis/redis.sock".'

@@ -89,6 +89,7 @@ class SenderOwner:
     )
     url: str = attrs.field(
         default="",
+        repr=False,
         metadata={
             "help": 'A data base that gives more addresses, such as "postgresql://user@host/mail" '
             "or another URL of SQLAlchemy's."

@@ -25,6 +25,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from submitd.databases import readUrl, shownUrl
 from submitd.spool import schema
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL
@@ -91,7 +92,7 @@ class Database:
     """
 
     path: Path | None = None
-    url: str = ""
+    url: str = attrs.field(default="", repr=False)
     _engine: sa.Engine = attrs.field(init=False, repr=False)
     _preparing: threading.Lock = attrs.field(init=False, repr=False, factory=threading.Lock)
     _isPrepared: bool = attrs.field(init=False, repr=False, default=False)
@@ -109,7 +110,7 @@ class Database:
         """What it is called in a sentence; a password is not shown."""
         if self.path is not None:
             return str(self.path / FILE)
-        return self._engine.url.render_as_string(hide_password=True)
+        return shownUrl(self._engine.url)
 
     def connect(self) -> sa.Connection:
         """A new connection to a data base whose schema is up to date.
@@ -237,10 +238,7 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _postgres(url: str) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise ValueError(f'url must be such as "postgresql:///submitd", not "{url}"') from None
+    parsed = readUrl(url, "postgresql:///submitd")
     if parsed.drivername.partition("+")[0] not in ("postgresql", "postgres"):
         raise ValueError(f'url must be one of PostgreSQL, not of "{parsed.drivername}"')
     try:

@@ -1,0 +1,33 @@
+"""URLs of data bases: read without being repeated, and shown without what is secret in them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+_SHOWN = ("host", "port", "dbname", "user")
+
+
+def readUrl(text: str, example: str) -> sa.URL:
+    """A URL as SQLAlchemy and libpq write it.
+
+    :param example: how one looks, for the sentence.
+    :raise ValueError: for what is none; the text does not show it, for there may be a password.
+    """
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError:
+        raise ValueError(f'url must be such as "{example}"') from None
+    if "@" in (url.host or ""):
+        # A part of the password would be taken for the host, and be shown.
+        raise ValueError('url must have "%40" for an "@" in its password')
+    return url
+
+
+def shownUrl(url: sa.URL) -> str:
+    """A URL for logs and sentences.
+
+    What is behind its question mark is shown where it says which data base it is, and no more:
+    libpq takes passwords there, too.
+    """
+    query = {name: value for name, value in url.query.items() if name in _SHOWN}
+    return url.set(query=query).render_as_string(hide_password=True)
