@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
 from submitd import commands, events
@@ -118,12 +118,25 @@ class Rules:
         return not hidden and all(row.name not in self.disabled for row, _ in extension.verbs)
 
     def limited(self, waiting: Deferred[Any]) -> Deferred[Any]:
-        """The same Deferred, which now fails with 451 when it takes longer than a stage may."""
+        """The same Deferred, which now fails with 451 when it takes longer than a stage may.
+
+        That is a :class:`TooLate`, so that it is told from an error of whoever was waited for.
+        """
         limit = self.submission.limits.stage
         # What has fired already needs no call later, which would have to be cancelled.
         if limit and (waiting.paused or not waiting.called):
-            waiting.addTimeout(limit, self.submission.clock)
+            waiting.addTimeout(limit, self.submission.clock, onTimeoutCancel=_late)
         return waiting
+
+
+class TooLate(TimeoutError):
+    """It took longer than a stage may."""
+
+
+def _late(result: Any, limit: float) -> Any:
+    if isinstance(result, Failure) and result.check(CancelledError):
+        raise TooLate(f"no answer within {limit:g} s")
+    return result
 
 
 def _checkable(mechanisms: Any, portal: Portal | None) -> dict[bytes, IMechanism]:
@@ -530,6 +543,10 @@ class Dialogue:
         if isinstance(failure.value, Refused):
             return failure.value
         origin = self._verb.decode("ascii") or "connection"
+        if isinstance(failure.value, TooLate):  # of ours; nothing that a traceback would explain
+            refused = Refused(LOCAL_ERROR, str(failure.value))
+            refused.origin = origin
+            return refused
         events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=failure)
         return Refused(LOCAL_ERROR, f"{type(failure.value).__name__} at {origin}")
 

@@ -161,7 +161,16 @@ class MessageTests(SynchronousTestCase):
         self.assertEqual(talk.say("."), "")
         clock.advance(60)
         self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
-        self.flushLoggedErrors()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_failsLate(self) -> None:
+        """An error of a delivery's own is logged as one, also where it is one of time."""
+        fail: Deferred[None] = Deferred()
+        talk = self.begin(MemoryDelivery(onEnd=lambda message: fail), clock=Clock())
+        talk.say("DATA", ".")
+        fail.errback(TimeoutError("its own"))
+        self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
+        self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
 
     def test_whoHangs(self) -> None:
         """The log names a policy that hangs; of a delivery it says at which command."""
@@ -179,7 +188,7 @@ class MessageTests(SynchronousTestCase):
             ),
             (
                 {"delivery": MemoryDelivery(onEnd=lambda message: Deferred())},
-                ("policy-failed", "DATA"),
+                ("refused", "DATA"),
             ),
         ):
             clock = Clock()

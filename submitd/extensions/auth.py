@@ -144,7 +144,7 @@ class Login:
                     raise Refused(TOO_MANY_LOGIN_FAILURES, refused.cause) from None
             raise
         except TimeoutError as late:  # of ours; nothing that a traceback would explain
-            raise Refused(LOGIN_UNAVAILABLE, f"the checker has not answered: {late}") from None
+            raise Refused(LOGIN_UNAVAILABLE, f"the checker: {late}") from None
         except Exception:
             if dialogue.state is State.CLOSED:
                 raise  # the client went, which is what cancelled it: nothing to be logged
