@@ -1,7 +1,8 @@
 """The octets of a message, read from the data base one chunk at a time.
 
 A body with a hole in it, or longer than it was, is damaged: whoever reads it is told, and the
-message is put on hold.
+message is put on hold.  One that has gone meanwhile is not: a node that took it over has delivered
+it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _PART = Prepared(
         part.c.message == sa.bindparam("id"), part.c.sequence == sa.bindparam("at")
     )
 )
+# A finished message may have a record, but no body any more.
+_HAS_BODY = Prepared(
+    sa.select(message.c.id).where(message.c.id == sa.bindparam("id"), message.c.finished.is_(None))
+)
 
 
 def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] | None:
@@ -39,9 +44,16 @@ def firstChunk(connection: sa.Connection, id: str) -> tuple[int, bytes, bytes] |
 
 
 def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes | None:
-    """A chunk of its body."""
+    """A chunk of its body.
+
+    :raise LookupError: when the message is there no more, for somebody else has delivered it.
+    """
     data = _PART.run(connection, {"id": id, "at": sequence}).scalar()
-    return None if data is None else octets(data)
+    if data is not None:
+        return octets(data)
+    if _HAS_BODY.run(connection, {"id": id}).scalar() is None:
+        raise LookupError(f"there is no message {id} any more")
+    return None
 
 
 @implementer(IBody)

@@ -566,6 +566,24 @@ class QueueTests:
         self.successResultOf(self.queue.change(Action.DELETE, Filter(ids=("A-1",)), "root"))
         self.assertIsNone(self.successResultOf(self.queue.show("A-1")))
 
+    def test_goneMeanwhile(self: Any) -> None:
+        """A large message that ends while somebody reads it has gone, and is not damaged."""
+        said: list[dict[str, Any]] = []
+        for keep in (0.0, 3600.0):
+            self.queue.keep = keep
+            id = f"A-{keep:.0f}"
+            message = self.begin(id)
+            self.successResultOf(message.dataReceived(b"x" * 600_000))
+            self.successResultOf(message.eomReceived())
+            body = self.queue.read(id)
+            self.assertTrue(self.successResultOf(body.next()))
+            self.settle(self.lease()[0], State.DELIVERED)
+            patch = self.patch(store_events(), "emit", lambda event, **fields: said.append(fields))
+            self.failureResultOf(body.next(), LookupError)
+            patch.restore()
+        self.assertEqual(said, [])
+        self.assertEqual(self.sql("SELECT * FROM history WHERE event = 'held'"), [])
+
     def test_damagedState(self: Any) -> None:
         """A state that is none keeps nobody from settling the others, nor from counting them."""
         self.send("A-1", "a@one.example", "b@two.example")
