@@ -86,7 +86,8 @@ class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
     :param url: ``redis://HOST:PORT/DB``, ``rediss://...`` for TLS, or ``redis+unix:///SOCKET``;
         with ``USER:PASSWORD@`` where it asks for them.
     :param timeout: seconds for connecting, and for each answer.
-    :raise ValueError: for any other URL, and when the package ``redis`` is not installed.
+    :raise ValueError: for any other URL, for an option that nobody knows, and when the package
+        ``redis`` is not installed.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -95,6 +96,13 @@ class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
         options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
         options.update(_noRetry())
         super().__init__(url, key_prefix="submitd", **options)
+        client: Any = self.get_connection()
+        pool = client.connection_pool
+        try:
+            # Nothing is connected yet, but an option of the URL that nobody knows is found now.
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the client of Redis does not take it: {error}") from None
 
     def initialize_storage(self, _uri: str) -> None:
         """Make the scripts known; nothing is connected yet."""

@@ -524,6 +524,7 @@ class Runner:
 
     async def _settle(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
         settlements, reports = await self._settlements.of(lease.work.message, verdicts)
+        isTold = False
         while True:
             try:
                 await self._spool.settle(lease.work, settlements, reports)
@@ -533,7 +534,10 @@ class Runner:
                 return
             except Refused as refused:
                 # What was delivered is not to be delivered again: the data base may come back.
-                events.emit(events.RELAY_PROBLEM, id=lease.work.message.id, problem=str(refused))
+                if not isTold:
+                    isTold = True
+                    id = lease.work.message.id
+                    events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
                 await deferLater(self._clock, PATIENCE, lambda: None)
                 if lease not in self._leases:
                     return

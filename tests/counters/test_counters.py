@@ -229,6 +229,8 @@ class MemoryTests(SynchronousTestCase):
         self.assertEqual(Counters(URL, "open", 1.0, "x").check(), [])
         [said] = Counters("redis://127.0.0.1:port/0", "open", 1.0, "x").check()
         self.assertTrue(said.startswith("storage: "), said)
+        [said] = Counters("redis://127.0.0.1:1/0?bogus=1", "open", 1.0, "x").check()
+        self.assertIn("bogus", said)
 
     def test_notInstalled(self) -> None:
         """Without the package, the mistake names the extra that brings it."""

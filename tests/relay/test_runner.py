@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
@@ -881,10 +882,17 @@ class QueueTests(RunnerCase):
             return result
 
         self.patch(self.queue, "settle", fails)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
         self.hop.release()
         self.run_()
-        self.run_(5.0)
-        self.assertEqual(len(calls), 2)
+        for _ in range(3):
+            self.run_(5.0)
+        self.assertEqual(len(calls), 4)
+        problems = [each["problem"] for each in logged if "problem" in each]
+        # Once, however long it lasts.
+        self.assertEqual([each[-6:] for each in problems], ["(gone)"])
         self.patch(self.queue, "settle", settle)
         self.run_(5.0)
         self.assertEqual(self.states("M1"), [])
