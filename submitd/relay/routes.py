@@ -122,7 +122,10 @@ class RelaySettings(TargetSettings):
         metadata={"help": "Messages on their way at one time."}, default=Count(100)
     )
     connections: Count = attrs.field(
-        metadata={"help": "Connections to one next hop at one time."}, default=Count(10)
+        metadata={
+            "help": "Connections to one next hop at one time, and so its share of deliveries."
+        },
+        default=Count(10),
     )
     messages_per_connection: Count = attrs.field(
         metadata={"help": "Messages over one connection."}, default=Count(100)
