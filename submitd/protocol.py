@@ -112,7 +112,7 @@ class SubmissionProtocol(Protocol):
         self._buffer = b""
         self._at = 0
         self._holds = 0
-        self._awaits = False
+        self._awaited = 0
         self._reading = False
         self._skipped = b""  # the verb and a space of a line that is too long, and thrown away
         self._replies: list[bytes] = []
@@ -310,7 +310,7 @@ class SubmissionProtocol(Protocol):
             if answer is not None:
                 self._say(answer)
             if held:
-                self._awaits = False
+                self._awaited -= 1
                 self._heard = self._connections.now  # only now is it the client's turn
                 self.release()
 
@@ -318,7 +318,8 @@ class SubmissionProtocol(Protocol):
         outcome.addCallback(settle)
         outcome.addErrback(self._broken)
         if not settled:
-            held = self._awaits = True
+            held = True
+            self._awaited += 1  # behind a handshake, the greeting within that
             self._flush()
             self.hold()
 
@@ -432,7 +433,7 @@ class SubmissionProtocol(Protocol):
     def _patience(self) -> float:
         """How long nothing need come; while the client waits for us it is our own time first."""
         limits = self.factory.rules.submission.limits
-        if not (self._awaits and limits.idle):
+        if not (self._awaited and limits.idle):
             return limits.idle
         return limits.idle + STAGES * limits.stage if limits.stage else 0.0
 

@@ -662,6 +662,25 @@ class TimeTests(SynchronousTestCase):
         self.advance(30)
         self.assertTrue(talk.transport.aborted)
 
+    def test_waitsTwice(self) -> None:
+        """Where the greeting waits behind the handshake, the time of the first wait ends nobody."""
+        waits: list[Deferred[None]] = []
+        wait = waitingFor(waits)
+        limits, policy = Limits(idle=20), Policy(secure=wait, connection=wait)
+        talk = Conversation(
+            openly(clock=self.clock, limits=limits, policies=[policy]), implicitTLS=True
+        )
+        talk.factory.doStart()
+        self.addCleanup(talk.factory.doStop)
+        talk.secure()
+        waits[0].callback(None)
+        self.advance(50)
+        self.assertFalse(talk.transport.aborted)
+        waits[1].callback(None)
+        self.assertEqual(talk.transport.taken()[:3], b"220")
+        self.advance(30)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+
     def test_neverReads(self) -> None:
         """A client that does not read its replies is cut after the same time."""
         talk = self.connect()
