@@ -180,6 +180,7 @@ class SubmissionProtocol(Protocol):
         transport: Any = self.transport
         tls = describeTLS(transport.getHandle())
         waiting = self.dialogue.handshakeCompleted(tls)
+        self._heard = self._connections.now
         if waiting is None:
             self._secured()
         else:
@@ -402,7 +403,7 @@ class SubmissionProtocol(Protocol):
         overdue = self._overdue(now)
         if overdue is None:
             return
-        if not self._greeted or self._handshaking or self._holds:
+        if self._handshaking or self._holds:
             # Nobody would read it: no TLS yet, or replies that are not being read already.
             self._transport.abortConnection()
         else:
@@ -418,8 +419,8 @@ class SubmissionProtocol(Protocol):
         submission, dialogue = self.factory.rules.submission, self.dialogue
         limits, incoming = submission.limits, dialogue.incoming
         passed = [("idle", now - self._heard, self._patience)]
-        if not self._greeted or self._handshaking:
-            passed = [("no greeting or handshake", now - self._heard, limits.handshake)]
+        if self._handshaking:
+            passed = [("no handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
             passed.append(("no login", now - self._began, limits.login))
         if incoming is not None:

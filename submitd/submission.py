@@ -34,7 +34,7 @@ class Limits:
     :param loginFailures: failed logins before the connection is closed.
     :param idle: seconds without a whole command from the client, or without an octet of a message
         (RFC 5321 4.5.3.2.7 wants 300).
-    :param handshake: seconds from a connection to its greeting, and for STARTTLS.
+    :param handshake: seconds that a TLS handshake may take, or the header of a proxy.
     :param login: seconds from a connection to its login, where one is required.
     :param message: seconds from 354 to the end of the message.
     :param stage: seconds that a policy, a login or a delivery may take.

@@ -549,8 +549,8 @@ class TimeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
 
-    def connect(self, **changes: Any) -> Conversation:
-        talk = Conversation(openly(clock=self.clock, **changes))
+    def connect(self, implicitTLS: bool = False, **changes: Any) -> Conversation:
+        talk = Conversation(openly(clock=self.clock, **changes), implicitTLS)
         talk.factory.doStart()
         self.addCleanup(talk.factory.doStop)
         talk.transport.clear()
@@ -616,6 +616,28 @@ class TimeTests(SynchronousTestCase):
             self.advance(20)
             self.assertTrue(talk.transport.aborted)
 
+    def shake(self, implicitTLS: bool, limits: Limits, waits: list[Deferred[None]]) -> None:
+        policy = Policy(secure=lambda: waits[0] if waits else None)
+        talk = self.connect(implicitTLS, limits=limits, policies=[policy])
+        if not implicitTLS:
+            talk.say("EHLO c", "STARTTLS")
+        self.advance(30)
+        talk.secure()
+        for wait in waits:
+            self.advance(50)
+            self.assertFalse(talk.transport.aborted)
+            wait.callback(None)
+        self.advance(5)
+        talk.transport.clear()
+        self.assertEqual(talk.say("EHLO c")[:4], "250-")
+
+    def test_slowHandshake(self) -> None:
+        """Silence begins behind the handshake, and a policy that looks at it has its own time."""
+        limits = Limits(idle=10, handshake=40)
+        for implicitTLS in (True, False):
+            self.shake(implicitTLS, limits, [])
+            self.shake(implicitTLS, limits, [Deferred()])
+
     def test_noLogin(self) -> None:
         """Where a login is required, a client that talks without one has its time."""
         talk = Conversation(makeSubmission(clock=self.clock, requireTLS=False))
@@ -667,11 +689,7 @@ class TimeTests(SynchronousTestCase):
         waits: list[Deferred[None]] = []
         wait = waitingFor(waits)
         limits, policy = Limits(idle=20), Policy(secure=wait, connection=wait)
-        talk = Conversation(
-            openly(clock=self.clock, limits=limits, policies=[policy]), implicitTLS=True
-        )
-        talk.factory.doStart()
-        self.addCleanup(talk.factory.doStop)
+        talk = self.connect(implicitTLS=True, limits=limits, policies=[policy])
         talk.secure()
         waits[0].callback(None)
         self.advance(50)
