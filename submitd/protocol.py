@@ -423,7 +423,7 @@ class SubmissionProtocol(Protocol):
             passed = [("no handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
             passed.append(("no login", now - self._began, limits.login))
-        if incoming is not None:
+        if incoming is not None and not incoming.committing:
             passed.append(("message not finished", now - incoming.began, limits.message))
         for what, seconds, limit in passed:
             if limit and seconds > limit:

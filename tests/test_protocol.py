@@ -675,6 +675,19 @@ class TimeTests(SynchronousTestCase):
         self.advance(15)
         self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
 
+    def test_messageKept(self) -> None:
+        """A message that has come whole is answered, also where it took nearly all its time."""
+        waits: list[Deferred[None]] = []
+        delivery = MemoryDelivery(onEnd=lambda message: waitingFor(waits)())
+        talk = self.connect(limits=Limits(message=20), delivery=delivery)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        self.advance(15)
+        talk.send(b"x\r\n.\r\n")
+        self.advance(30)
+        self.assertFalse(talk.transport.aborted)
+        waits[0].callback(None)
+        self.assertEqual(talk.transport.taken()[:3], b"250")
+
     def test_waitsForEver(self) -> None:
         """What no limit of its own ends, ends with the connection."""
         talk = self.connect(limits=Limits(idle=20, stage=10))
