@@ -49,6 +49,7 @@ from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 # Seconds that a client gets to read our last reply before the connection is cut.
 LINGER = 10.0
 # Stages that one answer may wait for: the header, the body and the end of a message, the commit.
+# Each policy has the time of each, one after the other.
 STAGES = 4
 
 
@@ -433,10 +434,12 @@ class SubmissionProtocol(Protocol):
     @property
     def _patience(self) -> float:
         """How long nothing need come; while the client waits for us it is our own time first."""
-        limits = self.factory.rules.submission.limits
+        submission = self.factory.rules.submission
+        limits = submission.limits
         if not (self._awaited and limits.idle):
             return limits.idle
-        return limits.idle + STAGES * limits.stage if limits.stage else 0.0
+        ours = STAGES * (1 + len(submission.policies)) * limits.stage
+        return limits.idle + ours if ours else 0.0
 
     def _turnAway(self) -> None:
         """Too many connections: say so where the client can read it, and close."""

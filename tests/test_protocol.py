@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -686,6 +686,15 @@ class TimeTests(SynchronousTestCase):
         self.advance(30)
         self.assertFalse(talk.transport.aborted)
         waits[0].callback(None)
+        self.assertEqual(talk.transport.taken()[:3], b"250")
+
+    def test_waitsForMany(self) -> None:
+        """Each policy has its own time, however many there are."""
+        policies = [Policy(sender=lambda: deferLater(self.clock, 10)) for _ in range(10)]
+        talk = self.connect(limits=Limits(idle=5, stage=15), policies=policies)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>")
+        self.advance(100)
+        self.assertFalse(talk.transport.aborted)
         self.assertEqual(talk.transport.taken()[:3], b"250")
 
     def test_waitsForEver(self) -> None:
