@@ -7,6 +7,7 @@ be opened stops the start with :class:`CannotStart`.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -60,7 +61,8 @@ class JSONLog:
             return
         if self._target == "-":
             return
-        self._observer.flush()
+        with contextlib.suppress(OSError):  # a full disk, from which the new file may lead away
+            self._observer.flush()
         try:
             with self._opened() as file:
                 # In the place of the other one: whoever writes to it goes on writing.

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd import events
+from submitd import events, logwriter
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
 from submitd.logwriter import WAIT
@@ -29,17 +29,24 @@ class JSONLogTests(SynchronousTestCase):
             str(caught.exception), "cannot write /nowhere/events.json: No such file or directory"
         )
 
+    def clock(self) -> Any:
+        """A reactor with which lines wait for others."""
+        clock: Any = Clock()
+        clock.running, clock.addSystemEventTrigger = True, lambda *_: None
+        self.patch(logwriter, "isInIOThread", lambda: True)
+        return clock
+
     def test_reopened(self) -> None:
         """A file that was moved away gets no more lines; without a new one it gets all."""
         os.mkdir(directory := Path(self.mktemp()))
         path, moved = directory / "events.json", directory / "events.json.1"
-        clock: Any = Clock()
-        clock.running, clock.addSystemEventTrigger = True, lambda *_: None
+        clock = self.clock()
         log = JSONLog(str(path), clock)
         log.reopen()
         log.open()
         self.addCleanup(log.close)
         events.emit(events.SERVICE_STARTED, hostname="one.example")  # which waits
+        self.assertEqual(path.read_text(), "")
         path.rename(moved)
         log.reopen()
         events.emit(events.SERVICE_STARTED, hostname="two.example")
@@ -52,6 +59,30 @@ class JSONLogTests(SynchronousTestCase):
         path.mkdir()
         log.reopen()
         self.assertIn(f"cannot open {path} again: Is a directory", again.read_text())
+
+    def test_reopenedFull(self) -> None:
+        """A disk that is full, so that what waits cannot be written, is no hindrance."""
+        (path := Path(self.mktemp())).symlink_to("/dev/full")
+        log = JSONLog(str(path), self.clock())
+        log.open()
+        self.addCleanup(log.close)
+        events.emit(events.SERVICE_STARTED, hostname="one.example")  # which waits
+        path.unlink()
+        log.reopen()
+        events.emit(events.SERVICE_STARTED, hostname="two.example")
+        log.close()
+        self.assertIn("two.example", path.read_text())
+
+    def test_notOurs(self) -> None:
+        """A file that somebody else has opened is left to him."""
+        with open(self.mktemp(), "wb") as theirs:
+            log = JSONLog(self.mktemp(), descriptor=os.dup(theirs.fileno()))
+            log.open()
+            self.addCleanup(log.close)
+            log.reopen()
+            events.emit(events.SERVICE_STARTED, hostname="one.example")
+            self.assertIn("one.example", Path(theirs.name).read_text())
+        self.assertFalse(os.path.exists(log._target))
 
     def test_standardOutput(self) -> None:
         """It is the process's own standard output, which twistd's log has taken the place of."""

@@ -22,7 +22,7 @@ from submitd.connections import Connections
 from submitd.deliveries.discard import Discard
 from submitd.interfaces import IHelloPolicy, IReloaded
 from submitd.reload import TICKET_KEYS, HangUp, Renewal
-from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.settings import AuthSettings, Component, ListenerSettings, LogSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
 from submitd.typed import Seconds
 
@@ -234,6 +234,23 @@ class ReloadTests(Files):
         self.assertNotIn(Renewal, self.kinds(made))
         self.assertIsInstance(made.hangUp, HangUp)
         made.reload()
+
+    def test_log(self) -> None:
+        """The JSON log is opened again, where it may have been moved away."""
+        settings = Settings(
+            hostname="mail.example.com",
+            listener=(PLAIN,),
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+            log=LogSettings(json=self.mktemp(), together=False),
+        )
+        made = service.makeService(settings, self.clock)
+        [log] = made._logs
+        log.open()
+        self.addCleanup(log.close)
+        os.unlink(settings.log.json)
+        made.reload()
+        self.assertTrue(os.path.exists(settings.log.json))
 
     def test_policies(self) -> None:
         """Policies read their files again; one that cannot is logged, and keeps nobody from it."""
