@@ -481,12 +481,11 @@ def _delays(settings: Settings) -> Iterator[Finding]:
         made, findings = component.make(policies.REGISTRY, "")
         if findings or not IDelays.providedBy(made):
             continue
+        path = f"policy[{at}]"
         try:
-            delays = made.delays()
+            yield from list(_tooLong(made.delays(), stage, path))
         except Exception as error:
-            yield _unasked(error, f"policy[{at}]")
-            continue
-        yield from _tooLong(delays, stage, f"policy[{at}]")
+            yield _unasked(error, path)
 
 
 def _tooLong(delays: dict[str, float], stage: float, path: str) -> Iterator[Finding]:

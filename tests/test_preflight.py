@@ -83,6 +83,14 @@ class Slow:
         return {"tarpit": self.tarpit}
 
 
+class Wordy(Slow):
+    """One that answers something else."""
+
+    def delays(self) -> Any:
+        """A text, as in a configuration."""
+        return {"tarpit": "5 min"}
+
+
 @implementer(IReverseResolver)
 class Names:
     """A resolver of one's own."""
@@ -256,15 +264,18 @@ class ExamineTests(SynchronousTestCase):
     def test_ownDelays(self) -> None:
         """A policy of somebody else's says itself how long it has clients wait."""
         slow, vague = (Component(f"{__name__}:Slow", {"tarpit": each}) for each in (61.0, 0.0))
-        found = [each for each in self.said(policy=(slow, vague)) if each.startswith("policy")]
+        said = self.said(policy=(slow, vague, Component(f"{__name__}:Wordy")))
+        found = [each for each in said if each.startswith("policy")]
         self.assertEqual(
-            found,
+            found[:2],
             [
                 "policy[0].tarpit: is 61 s, and limits.stage is 60 s, in which all must be over:"
                 " raise limits.stage above tarpit, or lower tarpit",
                 "policy[1]: cannot be checked: RuntimeError: who knows",
             ],
         )
+        [wordy] = found[2:]
+        self.assertTrue(wordy.startswith("policy[2]: cannot be checked: TypeError: "))
 
     def test_everybodyIsAsked(self) -> None:
         """What mechanisms, resolver and deliveries find wrong or unwise is said."""
