@@ -48,9 +48,6 @@ from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 
 # Seconds that a client gets to read our last reply before the connection is cut.
 LINGER = 10.0
-# Stages that one answer may wait for: the header, the body and the end of a message, the commit.
-# Each policy has the time of each, one after the other.
-STAGES = 4
 
 
 def describeTLS(connection: SSL.Connection) -> TLSInfo:
@@ -419,7 +416,8 @@ class SubmissionProtocol(Protocol):
         """What has taken too long, for the log; ``None`` when nothing has."""
         submission, dialogue = self.factory.rules.submission, self.dialogue
         limits, incoming = submission.limits, dialogue.incoming
-        passed = [("idle", now - self._heard, self._patience)]
+        # While the client waits for us, limits.stage ends whatever it is that we wait for.
+        passed = [("idle", now - self._heard, 0.0 if self._awaited else limits.idle)]
         if self._handshaking:
             passed = [("no handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
@@ -430,16 +428,6 @@ class SubmissionProtocol(Protocol):
             if limit and seconds > limit:
                 return f"{what} within {limit:g} s" if what != "idle" else f"idle for {limit:g} s"
         return None
-
-    @property
-    def _patience(self) -> float:
-        """How long nothing need come; while the client waits for us it is our own time first."""
-        submission = self.factory.rules.submission
-        limits = submission.limits
-        if not (self._awaited and limits.idle):
-            return limits.idle
-        ours = STAGES * (1 + len(submission.policies)) * limits.stage
-        return limits.idle + ours if ours else 0.0
 
     def _turnAway(self) -> None:
         """Too many connections: say so where the client can read it, and close."""

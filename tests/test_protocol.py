@@ -698,13 +698,14 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual(talk.transport.taken()[:3], b"250")
 
     def test_waitsForEver(self) -> None:
-        """What no limit of its own ends, ends with the connection."""
-        talk = self.connect(limits=Limits(idle=20, stage=10))
-        talk.protocol._give(Deferred())
-        self.advance(50)
-        self.assertFalse(talk.transport.aborted)
-        self.advance(30)
-        self.assertTrue(talk.transport.aborted)
+        """What never answers ends with the time of a stage, however short that of silence is."""
+        policies = [Policy(sender=Deferred)]
+        talk = self.connect(limits=Limits(idle=5, stage=40), policies=policies)
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>")
+        self.advance(35)
+        self.assertEqual(talk.transport.taken(), b"")
+        self.advance(5)
+        self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
 
     def test_waitsTwice(self) -> None:
         """Where the greeting waits behind the handshake, the time of the first wait ends nobody."""
