@@ -58,6 +58,9 @@ POLL = 30.0
 PATIENCE = 5.0
 """Seconds between two attempts to reach the data base, and between two looks at full lines."""
 
+MOMENT = 0.1
+"""Seconds until the spool is asked for a few where there is room for no more than these."""
+
 STEP = 1.0
 """By how many seconds the clock must have been set; what is less does no lease any harm."""
 
@@ -381,13 +384,11 @@ class Runner:
             self._wakeAfter()
 
     def _wakeAfter(self) -> None:
-        # Not each time: one question of the data base for a few places that are free.
-        if (
-            self._isMore
-            and self._running
-            and self._lines.hasRoom(min(10, max(1, self._settings.deliveries // 2)))
-        ):
-            self._wakeAt(self._now())
+        if self._isMore and self._running:
+            # Not each time: one question of the data base for a few places that are free.  Where
+            # long lines leave less, there are never so many.
+            isEnough = self._lines.hasRoom(min(10, max(1, self._settings.deliveries // 2)))
+            self._wakeAt(self._now() + (0.0 if isEnough else MOMENT))
 
     async def _extend(self) -> None:
         # All at once: they are one commit.

@@ -626,6 +626,26 @@ class QueueTests(RunnerCase):
         fast = self.destinations.hops["relay", "fast.example", False]
         self.assertEqual(len(fast.seen), 1)
 
+    def test_quickBesideSlow(self) -> None:
+        """One that is quick is filled up again in the little room that long lines leave."""
+        self.make(Route(name="relay", kind="mx"), deliveries=20, connections=1)
+        for n in range(5):
+            slow = self.destinations.hops["relay", f"slow{n}.example", False] = FakeHop(1)
+            slow.holding = True
+            for m in range(20):
+                self.send(f"S{n}-{m}", f"a@slow{n}.example")
+        for _ in range(10):
+            self.run_(5.0)
+        fast = self.destinations.hops["relay", "fast.example", False] = FakeHop(1)
+        fast.holding = True
+        for n in range(20):
+            self.send(f"F{n}", "a@fast.example")
+        self.run_()
+        for _ in range(20):
+            fast.release()
+            self.run_(0.2)
+        self.assertEqual(len(fast.seen), 20)
+
     def test_manyDomains(self) -> None:
         """A message for many next hops is on its way to no more at one time than may be."""
         self.make(Route(name="relay", kind="mx"), deliveries=4)
