@@ -15,10 +15,11 @@ def readUrl(text: str, example: str) -> sa.URL:
     """
     try:
         url = sa.make_url(text)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
+        # ValueError: what is taken for the port may be a part of the password.
         raise ValueError(f'url must be such as "{example}"') from None
-    if "@" in (url.host or ""):
-        # A part of the password would be taken for the host, and be shown.
+    if "@" in (url.host or "") or (url.password is not None and text.count("@") > 1):
+        # A part of the password would be taken for the host or the data base, and be shown.
         raise ValueError('url must have "%40" for an "@" in its password')
     return url
 

@@ -26,16 +26,24 @@ class UrlTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """What cannot be read is not repeated."""
-        for text in ("postgresql:/me:s3cret@h/x", "postgres//me:s3cret@h/x", "s3cret"):
+        for text in (
+            "postgresql:/me:s3cret@h/x",
+            "postgres//me:s3cret@h/x",
+            "s3cret",
+            "postgresql://me:s3@cr:et@h/x",
+            "postgresql://h:54x/x",
+        ):
             with self.assertRaises(ValueError) as caught:
                 readUrl(text, EXAMPLE)
             self.assertEqual(str(caught.exception), 'url must be such as "postgresql:///x"')
 
     def test_at(self) -> None:
         """What stands behind an "@" of the password is no host, and is not shown as one."""
-        with self.assertRaises(ValueError) as caught:
-            readUrl("postgresql://me:s3@cret@h/x", EXAMPLE)
-        self.assertEqual(str(caught.exception), 'url must have "%40" for an "@" in its password')
+        for text in ("me:s3@cret@h/x", "me:s3@cr/et@h/x", "me:s3@cr?et@h/x"):
+            with self.assertRaises(ValueError) as caught:
+                readUrl(f"postgresql://{text}", EXAMPLE)
+            said = 'url must have "%40" for an "@" in its password'
+            self.assertEqual(str(caught.exception), said)
         self.assertEqual(readUrl("postgresql://me:s3%40cret@h/x", EXAMPLE).password, "s3@cret")
 
     def test_used(self) -> None:
