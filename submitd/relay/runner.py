@@ -416,31 +416,29 @@ class Runner:
                 await self._settleOrLog(lease, [each for each in own if each is not None])
 
     async def _verdicts(self, part: Part) -> list[Verdict | None]:
-        now = self._now()
         verdicts: list[Verdict | None] = [None] * len(part.recipients)
-        live: list[int] = []
-        for at, (_, recipient) in enumerate(part.recipients):
+        now = self._now()
+        self._judgeBeforehand(part, verdicts)
+        if None in verdicts and self._lines.isCrowded(part.key):
+            due = self._lines.sendBack(part.key, part, now)
+            for at in _open(verdicts):
+                verdicts[at] = self._judge.postponed(part.recipients[at][1], due)
+        elif None in verdicts:
+            await self._inTurn(part, verdicts)
+        return verdicts
+
+    def _judgeBeforehand(self, part: Part, verdicts: list[Verdict | None]) -> None:
+        """Judge those that are not to be tried."""
+        for at in _open(verdicts):
+            recipient = part.recipients[at][1]
             verdicts[at] = (
                 self._judge.noRoute(recipient)
                 if part.hop is None
-                else self._judge.beforehand(recipient, now)
+                else self._judge.beforehand(recipient, self._now())
             )
-            if verdicts[at] is None:
-                live.append(at)
-        if live and self._lines.isCrowded(part.key):
-            due = self._lines.sendBack(part.key, part, now)
-            for at in live:
-                verdicts[at] = self._judge.postponed(part.recipients[at][1], due)
-        elif live:
-            recipients = [part.recipients[at][1] for at in live]
-            outcomes = await self._inTurn(part, recipients)
-            for at, outcome in zip(live, outcomes, strict=False):
-                verdicts[at] = self._judge.judge(
-                    part.message, part.recipients[at][1], outcome, self._now()
-                )
-        return verdicts
 
-    async def _inTurn(self, part: Part, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+    async def _inTurn(self, part: Part, verdicts: list[Verdict | None]) -> None:
+        """Deliver to those that have no verdict yet, when their turn has come."""
         assert part.hop is not None, "there is a route"
         priority, turns = part.message.priority, part.hop.turns
         await turns.acquire(priority)
@@ -449,9 +447,19 @@ class Runner:
             await self._places.acquire(priority)
             part.hasPlace = True  # until it is settled
             self._lines.begin(part.key, part)
-            return await self._deliver(part, part.hop, recipients)
+            # Once more: the time of some may have ended while they waited.
+            self._judgeBeforehand(part, verdicts)
+            if None in verdicts:
+                await self._deliverOpen(part, part.hop, verdicts)
         finally:
             turns.release()
+
+    async def _deliverOpen(self, part: Part, hop: Hop, verdicts: list[Verdict | None]) -> None:
+        live = _open(verdicts)
+        outcomes = await self._deliver(part, hop, [part.recipients[at][1] for at in live])
+        for at, outcome in zip(live, outcomes, strict=False):
+            recipient = part.recipients[at][1]
+            verdicts[at] = self._judge.judge(part.message, recipient, outcome, self._now())
 
     async def _deliver(
         self, part: Part, hop: Hop, recipients: Sequence[QueuedRecipient]
@@ -544,6 +552,11 @@ class Runner:
                     return
         for verdict in verdicts:
             _logVerdict(lease.work.message, verdict)
+
+
+def _open(verdicts: Sequence[Verdict | None]) -> list[int]:
+    """Where there is no verdict yet."""
+    return [at for at, verdict in enumerate(verdicts) if verdict is None]
 
 
 def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> tuple[Outcome, ...]:

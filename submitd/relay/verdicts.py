@@ -60,7 +60,12 @@ class Judge:
         return Verdict(recipient, _expired(last), State.FAILED, isExpired=True, attempted=False)
 
     def postponed(self, recipient: QueuedRecipient, due: float) -> Verdict:
-        """The verdict on a recipient whose next hop has no room for it until then."""
+        """The verdict on a recipient whose next hop has no room for it until then.
+
+        Where its own time ends before, it comes again then, to be given up.
+        """
+        if recipient.expires is not None:
+            due = min(due, recipient.expires)
         outcome = Outcome(Result.DELAYED, CROWDED, isRemote=False)
         return Verdict(recipient, outcome, State.DELAYED, due=due, attempted=False)
 

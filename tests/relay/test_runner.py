@@ -299,6 +299,34 @@ class DeliveryTests(RunnerCase):
         self.assertIn("Action: failed", report.as_string())
         self.assertEqual(self.hop.addresses, [["bob@example.net"], ["alice@example.com"]])
 
+    def test_expiresInLine(self) -> None:
+        """What has to arrive by a time that ends while it waits for its turn is not sent."""
+        self.make(connections=1)
+        self.hop.holding = True
+        self.send("M1")
+        self.run_()
+        self.send("M2", DELIVERBY=DeliverBy(NOW + 20.0, "R"))
+        self.run_(30.0)
+        self.hop.holding = False
+        self.hop.release()
+        self.run_()
+        self.assertEqual(self.hop.addresses, [["bob@example.net"], ["alice@example.com"]])
+        self.assertIn("Status: 5.4.7", self.reports[0][1].as_string())
+
+    def test_expiresPostponed(self) -> None:
+        """What goes back is not told of too late: it comes again before its time has ended."""
+        self.make(deliveries=1, connections=1)
+        self.hop.holding = True
+        for n in range(20):
+            self.send(f"M{n}")
+        self.run_()
+        self.run_(10.0)
+        self.send("D", DELIVERBY=DeliverBy(NOW + 18.0, "R"))
+        self.run_()
+        self.assertEqual(self.due("D"), 18.0)
+        self.run_(8.0)
+        self.assertEqual(self.states("D"), [])
+
     def test_noRoute(self) -> None:
         """An address without a route is failed with 5.4.4."""
         self.make(Route(name="route[0]", kind="smarthost", recipients=("example.com",)))
