@@ -124,14 +124,15 @@ class Lines:
 
         :param now: the time of day.
         :return: the time of day at which it comes again.  It is the same for as many as there are
-            places, and then the next, since each is one of looking into the spool.
+            places, then for twice as many, and so on: so a long queue is not looked through all
+            the time, and yet is soon back for a next hop that has stood still for a moment.
         """
         line, seconds = self._lines[key], self._seconds()
         self.leave(key, one)
         next = math.floor(seconds / PATIENCE) + 1
         if line.look < next:
             line.look, line.looked = next, 0
-        elif line.looked >= self._places:
+        elif line.looked >= self._places * (line.look - next + 1):
             line.look, line.looked = line.look + 1, 0
         line.looked += 1
         due = now + line.look * PATIENCE - seconds

@@ -93,13 +93,13 @@ class LinesTests(SynchronousTestCase):
         return self.lines.sendBack("a", ("a", one), now) - now
 
     def test_sendBack(self) -> None:
-        """What has no room comes again together, as many at one time as there are places."""
+        """What has no room comes again together, later ones more at one time than earlier ones."""
         self.join("a", 0)
         due = [self.back(one, NOW) for one in range(1, 21)]
-        self.assertEqual(due, [5.0] * 6 + [10.0] * 6 + [15.0] * 6 + [20.0] * 2)
+        self.assertEqual(due, [5.0] * 6 + [10.0] * 12 + [15.0] * 2)
         self.assertEqual(len(self.lines._lines["a"]), 1)
         self.clock.advance(7.0)
-        self.assertEqual(self.back(1, NOW + 7.0), 13.0)
+        self.assertEqual(self.back(1, NOW + 7.0), 8.0)
         self.clock.advance(100.0)
         self.assertEqual(self.back(1, NOW + 107.0), 3.0)
 
