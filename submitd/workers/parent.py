@@ -266,23 +266,23 @@ class WorkersService(MultiService):
         """Read the configuration again, and replace the workers; or log what is wrong with it."""
         if self._stopped is not None:
             return
-        self._reopenLog()
+        self._log.reopen()
         if self._candidate is not None:
             self._isAskedAgain = True
         else:
             self._beginAgain()
 
-    def _reopenLog(self) -> None:
-        """Go on in a new file, where the old one has been taken away."""
-        log = JSONLog(self._logTarget, self._reactor)
+    def _changeLog(self, target: str) -> None:
+        """Go on in another file, as the new configuration has it."""
+        log = JSONLog(target, self._reactor)
         try:
-            if self._logTarget:
+            if target:
                 log.open()
         except CannotStart as error:
             events.emit(events.SERVICE_PROBLEM, problem=str(error))
             return
         self._log.close()
-        self._log = log
+        self._log, self._logTarget = log, target
 
     def _renew(self) -> None:
         """Have workers with new keys for session tickets."""
@@ -401,8 +401,7 @@ class WorkersService(MultiService):
             self._drop(template)
             return
         if about["log"] != self._logTarget:
-            self._logTarget = about["log"]
-            self._reopenLog()
+            self._changeLog(about["log"])
         self._candidate, before = None, self._template
         self._template = template
         self._drain = about["drain"]
