@@ -75,7 +75,8 @@ class Reading:
 
     def begin(self, line: bytes) -> None:
         """AUTH, and what stands behind it."""
-        _, _, argument = line.rstrip(b" \t").partition(b" ")
+        # Any white space may stand behind the verb.
+        argument = re.sub(rb"^\S*[ \t]*", b"", line.rstrip(b" \t"))
         name, _, initial = argument.partition(b" ")
         self.name = name.upper()
         self.responses = [initial] if initial else []
