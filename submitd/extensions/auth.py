@@ -143,7 +143,7 @@ class Login:
                 if self._isLast:
                     raise Refused(TOO_MANY_LOGIN_FAILURES, refused.cause) from None
             raise
-        except TimeoutError as late:  # of ours; nothing that a traceback would explain
+        except TimeoutError as late:  # ours or its own: nothing that a traceback would explain
             raise Refused(LOGIN_UNAVAILABLE, f"the checker: {late}") from None
         except Exception:
             if dialogue.state is State.CLOSED:

@@ -129,10 +129,10 @@ class Lines:
         """
         line, seconds = self._lines[key], self._seconds()
         self.leave(key, one)
-        next = math.floor(seconds / PATIENCE) + 1
-        if line.look < next:
-            line.look, line.looked = next, 0
-        elif line.looked >= self._places * (line.look - next + 1):
+        soonest = math.floor(seconds / PATIENCE) + 1
+        if line.look < soonest:
+            line.look, line.looked = soonest, 0
+        elif line.looked >= self._places * (line.look - soonest + 1):
             line.look, line.looked = line.look + 1, 0
         line.looked += 1
         due = now + line.look * PATIENCE - seconds

@@ -2,9 +2,9 @@
 
 It is woken by the spool and by the time of the next attempt, and looks now and then by itself, for
 what other processes have added.  Recipients of one message at one next hop go in one transaction;
-as many messages are on their way at one time as the settings allow.  More are taken, and
-wait for a connection to their next hop and then for a place (:mod:`submitd.relay.lines`): so a slow
-next hop has as many places as it may have connections, and no more.
+as many messages are on their way at one time as the settings allow.  More are taken, and wait for
+a connection to their next hop and then for a place (:mod:`submitd.relay.lines`): so a slow next hop
+has as many places as it may have connections, and no more.
 
 An outcome and the report about it are committed together.  A crash between a delivery and that
 commit repeats the delivery when the lease has ended, and the log has a line of that.  While the
