@@ -146,7 +146,8 @@ def _password(file: Path) -> str:
     if user == USER and password:
         file.chmod(0o600)
         return password
-    password = secrets.token_urlsafe(12)
+    # Hexadecimal: a password that begins with "-" would be an option to swaks.
+    password = secrets.token_hex(12)
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
         made.write(f"{USER}:{password}\n")

@@ -51,9 +51,12 @@ class DemoTests(SynchronousTestCase):
         self.assertEqual(stat.S_IMODE((self.state / "secrets").stat().st_mode), 0o600)
 
     def test_random(self) -> None:
-        """Two demonstrations have two passwords, and a damaged file gets a new one."""
+        """Two demonstrations have two passwords, and a damaged file gets a new one.
+
+        None begins with "-", which a command would take for an option.
+        """
         first = self.prepare().password
-        self.assertGreater(len(first), 11)
+        self.assertRegex(first, r"\A[0-9a-f]{24}\Z")
         (self.state / "secrets").write_bytes(b"\xff")
         second = self.prepare().password
         (self.state / "secrets").write_text("somebody:else")

@@ -241,7 +241,8 @@ def _new(options: argparse.Namespace) -> tuple[bytes, str]:
     if options.stdin:
         password = _fromInput()
     elif kind.makesItself:
-        password = secrets.token_urlsafe(32).encode("ascii")
+        # Hexadecimal: a token that begins with "-" would be an option where it is pasted.
+        password = secrets.token_hex(32).encode("ascii")
     else:
         password = _askTwice(kind.what)
     return password, kind.make(_checked(options, password), options)
