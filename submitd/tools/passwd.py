@@ -208,19 +208,29 @@ def verifyUser(options: argparse.Namespace) -> int:
     found = _require(options, lines)
     kind: Kind = options.kind
     password = _checked(options, _fromInput() if options.stdin else _ask(kind.what))
-    problem = f"the {kind.what} is wrong"
-    for at in found if kind.several else found[:1]:
+    entries = _entries(options, lines, found)
+    # Several lines may have the same token, each until another time.
+    right = [entry for entry in entries if kind.matches(password, entry)]
+    if all(kind.hasExpired(entry) for entry in right):
+        raise Problem(f"the {kind.what} {'has expired' if right else 'is wrong'}")
+    print(f"the {kind.what} is right")
+    return 0
+
+
+def _entries(
+    options: argparse.Namespace, lines: Sequence[bytes], found: Sequence[int]
+) -> list[Any]:
+    """What the service would take of a user's lines; the broken ones are named."""
+    kind: Kind = options.kind
+    entries = []
+    for at in found:
         try:
-            entry = kind.parse(lines[at].partition(b":")[2])
+            entries.append(kind.parse(lines[at].partition(b":")[2]))
         except BadLine as error:
-            raise Problem(f"{options.file}: line {at + 1}: {error}") from None
-        if kind.matches(password, entry):
-            if not kind.hasExpired(entry):
-                print(f"the {kind.what} is right")
-                return 0
-            # Another line may have the same one for longer.
-            problem = f"the {kind.what} has expired"
-    raise Problem(problem)
+            _tell(f"{options.file}: line {at + 1}: {error}")
+    if not entries:
+        raise Problem(f"{options.file}: no line of {_shown(options.user)} can be used")
+    return entries if kind.several else entries[:1]
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

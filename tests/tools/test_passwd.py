@@ -223,7 +223,22 @@ class HashesTests(PasswdTestCase):
         self.write("", "alice:{SHA}s3cret")
         error = self.fails(self.path, "verify", "alice", "--stdin", stdin=b"x")
         self.assertIn(f"{self.path}: line 2: SHA-1 hashes are too weak", error)
+        self.assertIn("no line of alice can be used", error)
         self.assertNotIn("s3cret", error)
+
+    def test_verifyBehindBadLine(self) -> None:
+        """A broken line is named, and the next one counts, as it does for the service."""
+        token = self.do("--tokens", self.path, "add", "alice").strip()
+        self.write("alice:s3cret", *self.content())
+        verify = ("--tokens", self.path, "verify", "alice", "--stdin")
+        for stdin, wanted in ((token.encode(), (0, "the token is right\n")), (b"x", (1, ""))):
+            status, said, error = self.run_(*verify, stdin=stdin)
+            self.assertEqual((status, said), wanted)
+            self.assertIn(f"{self.path}: line 1: the digest is not 64 hexadecimal digits", error)
+            self.assertNotIn("s3cret", error)
+        self.write("alice:{SHA}s3cret", "alice:" + htpasswd.hashPassword(b"wonder"))
+        status, said, _ = self.run_(self.path, "verify", "alice", "--stdin", stdin=b"wonder")
+        self.assertEqual((status, said), (0, "the password is right\n"))
 
     def test_impossiblePasswords(self) -> None:
         """What no client could send, or the scheme would not read, is refused; no file is made."""
