@@ -168,19 +168,21 @@ class UserFile(Generic[Entry]):
     ) -> tuple[dict[bytes, Account[Entry]], list[tuple[int, str]]]:
         accounts: dict[bytes, Account[Entry]] = {}
         problems: list[tuple[int, str]] = []
-        before, self._entries = self._entries, {}
+        entries: dict[bytes, Entry] = {}
         # Editors on Windows put a byte order mark in front and CR at the ends.
         lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         for number, line in enumerate(lines, 1):
             if isUserLine(line):
                 try:
-                    self._addLine(accounts, line.removesuffix(b"\r"), before)
+                    self._addLine(accounts, line.removesuffix(b"\r"), entries)
                 except BadLine as error:
                     problems.append((number, str(error)))
+        if entries:  # a file that is being written may be empty for a moment
+            self._entries = entries
         return accounts, problems
 
     def _addLine(
-        self, accounts: dict[bytes, Account[Entry]], line: bytes, before: Mapping[bytes, Entry]
+        self, accounts: dict[bytes, Account[Entry]], line: bytes, entries: dict[bytes, Entry]
     ) -> None:
         name, colon, rest = line.partition(b":")
         if not colon:
@@ -190,8 +192,8 @@ class UserFile(Generic[Entry]):
             raise BadLine(problem)
         # Most lines stay as they are when a file changes, and a hash takes long to look at: 50,000
         # of them held up the reactor for three seconds.
-        entry = before[rest] if rest in before else self._parse(rest)
-        self._entries[rest] = entry
+        entry = self._entries[rest] if rest in self._entries else self._parse(rest)
+        entries[rest] = entry
         known = accounts.get(foldName(name))
         if known is None:
             accounts[foldName(name)] = Account(name, (entry,))

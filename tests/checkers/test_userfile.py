@@ -80,6 +80,10 @@ class UserFileTests(FileTestCase):
             self.write(*lines)
             self.assertEqual(len(self.entries(file)), len(lines))
         self.assertEqual(parsed, [b"1", b"2", b"3", b"2"])
+        for lines in ((), ("alice:2",), ("nonsense",), ("alice:2",)):
+            self.write(*lines)
+            self.entries(file)
+        self.assertEqual(parsed, [b"1", b"2", b"3", b"2"])
 
     def test_manyBadLines(self) -> None:
         """A file of nothing but rubbish does not fill the log."""
