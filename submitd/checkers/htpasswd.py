@@ -28,8 +28,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, fail
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.userfile import Account, BadLine, UserFile, grant
-from submitd.interfaces import IChecked, IRevised, IWarns
+from submitd.checkers.userfile import Account, BadLine, FileChecker, UserFile, grant
 from submitd.threads import Run, deferToThread
 
 SCHEMES = (
@@ -148,8 +147,8 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
 THREADS = max(2, min(os.cpu_count() or 1, 6))
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
-class HtpasswdChecker:
+@implementer(ICredentialsChecker)
+class HtpasswdChecker(FileChecker[PasswordHash]):
     """Checks passwords against the hashes of a file, as the file is now.
 
     :param path: the file.
@@ -171,24 +170,12 @@ class HtpasswdChecker:
         threads: int = THREADS,
     ) -> None:
         self._turns = DeferredSemaphore(threads)
-        self._file = UserFile(path, parseHash)
+        super().__init__(UserFile(path, parseHash))
         self._run = run
         self._limit = pending
         self._verify = verify
         self._pending = 0
         self._key = os.urandom(32)
-
-    def check(self) -> list[str]:
-        """What is wrong with the file."""
-        return self._file.check()
-
-    def warnings(self) -> list[str]:
-        """The lines of the file that are left out."""
-        return self._file.warnings()
-
-    def revision(self) -> int:
-        """A number that changes with the file."""
-        return self._file.revision()
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The user's name as the file writes it.

@@ -24,8 +24,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.userfile import BadLine, UserFile, grant
-from submitd.interfaces import IChecked, IRevised, IWarns
+from submitd.checkers.userfile import BadLine, FileChecker, UserFile, grant
 
 _PREFIXED = re.compile(rb"\{([A-Za-z0-9._-]+)\}(.*)", re.DOTALL)
 _LOOKS_HASHED = re.compile(rb"\$[A-Za-z0-9-]+\$")
@@ -63,8 +62,8 @@ def _fromBase64(text: bytes) -> bytes:
     return secret
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
-class SecretsChecker:
+@implementer(ICredentialsChecker)
+class SecretsChecker(FileChecker[bytes]):
     """Checks passwords and challenge digests against secrets that are kept as they are.
 
     :param path: the file.
@@ -73,21 +72,9 @@ class SecretsChecker:
     credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword, IUsernameHashedPassword)
 
     def __init__(self, path: str) -> None:
-        self._file = UserFile(path, parseSecret, private=True)
+        super().__init__(UserFile(path, parseSecret, private=True))
         self._nobodys = os.urandom(16)
         self._key = os.urandom(32)
-
-    def check(self) -> list[str]:
-        """What is wrong with the file."""
-        return self._file.check()
-
-    def warnings(self) -> list[str]:
-        """The lines of the file that are left out."""
-        return self._file.warnings()
-
-    def revision(self) -> int:
-        """A number that changes with the file."""
-        return self._file.revision()
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The user's name as the file writes it.

@@ -26,8 +26,8 @@ from twisted.internet.defer import Deferred, execute, fail
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.userfile import BadLine, UserFile, grant
-from submitd.interfaces import IBearerToken, IChecked, IRevised, IWarns
+from submitd.checkers.userfile import BadLine, FileChecker, UserFile, grant
+from submitd.interfaces import IBearerToken
 
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 
@@ -80,8 +80,8 @@ def parseExpiry(text: str) -> float:
         raise BadLine("the expiry is not an ISO 8601 date or time") from None
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised, IWarns)
-class TokensChecker:
+@implementer(ICredentialsChecker)
+class TokensChecker(FileChecker[Token]):
     """Checks bearer tokens against the digests of a file, as the file is now.
 
     :param path: the file.
@@ -91,21 +91,9 @@ class TokensChecker:
     credentialInterfaces: tuple[type[Interface], ...] = (IBearerToken,)
 
     def __init__(self, path: str, *, seconds: Callable[[], float] = time.time) -> None:
-        self._file = UserFile(path, parseToken, several=True)
+        super().__init__(UserFile(path, parseToken, several=True))
         self._seconds = seconds
         self._nobodys = (Token(os.urandom(32)),)
-
-    def check(self) -> list[str]:
-        """What is wrong with the file."""
-        return self._file.check()
-
-    def warnings(self) -> list[str]:
-        """The lines of the file that are left out."""
-        return self._file.warnings()
-
-    def revision(self) -> int:
-        """A number that changes with the file."""
-        return self._file.revision()
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The user's name as the file writes it.

@@ -16,9 +16,11 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
+from zope.interface import implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
+from submitd.interfaces import IChecked, IRevised, IWarns
 from submitd.sasl.credentials import nameProblem
 
 Entry = TypeVar("Entry")
@@ -209,6 +211,29 @@ class UserFile(Generic[Entry]):
         known = self._accounts is not None
         meaning = "the users read before stay in force" if known else "nobody can log in"
         events.emit(events.FILE_PROBLEM, file=self.path, problem=f"{problem}; {meaning}")
+
+
+@implementer(IChecked, IRevised, IWarns)
+class FileChecker(Generic[Entry]):
+    """What every checker that asks one file has to say of it.
+
+    :param file: the users.
+    """
+
+    def __init__(self, file: UserFile[Entry]) -> None:
+        self._file = file
+
+    def check(self) -> list[str]:
+        """What is wrong with the file."""
+        return self._file.check()
+
+    def warnings(self) -> list[str]:
+        """The lines of the file that are left out."""
+        return self._file.warnings()
+
+    def revision(self) -> int:
+        """A number that changes with the file."""
+        return self._file.revision()
 
 
 def grant(matched: bool, account: Account[Any] | None) -> AvatarId:
