@@ -214,7 +214,7 @@ class Dialogue:
     # The connection.
 
     def connectionMade(self) -> Outcome:
-        """The greeting, or a refusal, after which the connection ends."""
+        """The greeting, or a refusal, after which the client can only quit."""
         return self._guarded(self.greet)
 
     def startOver(self) -> None:
@@ -230,7 +230,7 @@ class Dialogue:
     def greet(self) -> Outcome:
         """Look the client's name up, ask the policies, and greet.
 
-        :raise Refused: in the state CONNECTED, where it ends the connection.
+        :raise Refused: in the state CONNECTED, where it takes the place of the greeting.
         """
         if self._objection is not None:
             raise self._objection
@@ -396,7 +396,9 @@ class Dialogue:
 
     def _raiseObjection(self) -> None:
         if self._objection is not None and self._verb != b"QUIT":
-            raise self._objection  # RFC 3207 4.1: all but QUIT, when TLS is not good enough
+            # RFC 3207 4.1: all but QUIT, when TLS is not good enough; RFC 5321 3.1: or who is
+            # turned away.
+            raise self._objection
 
     def admit(self, row: Verb, argument: bytes) -> None:
         """Hold a command to its row in the table.
@@ -570,16 +572,30 @@ class Dialogue:
         return Replies((self.refuse(refused), self.refuse(Refused(OUT_OF_STEP))))
 
     def refuse(self, refused: Refused) -> Reply:
-        """Log a refusal, count it, and give its reply; 421 and one at the greeting close."""
+        """Log a refusal, count it, and give its reply; 421 closes."""
         reply = self._counted(refused.reply)
+        if self.state is CONNECTED:
+            reply = self._turnedAway(reply)
         told = self.told(refused, reply)
-        if self.state is CONNECTED or reply.code == 421:
+        if reply.code == 421:
             self.reset()
             self.state = CLOSED
         elif FRAMING[self.state] is OCTETS:
             # The message has been read to its end; staying here would take commands for its text.
             self.reset()
         return told
+
+    def _turnedAway(self, reply: Reply) -> Reply:
+        """What is said in place of the greeting (RFC 5321 3.1, 4.3.2).
+
+        For later it is 421, which closes.  For good it is what was said, commonly 554, and then
+        the client is waited for to say QUIT.
+        """
+        if reply.isTransient:
+            return attrs.evolve(reply, code=421)
+        self._objection = Refused(BAD_SEQUENCE, "turned away in place of the greeting")
+        self.state = GREETED
+        return reply
 
     def told(self, refused: Refused, reply: Reply) -> Reply:
         """Log a refusal, and give the reply to it with its id."""

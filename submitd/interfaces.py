@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 
 
 class IConnectionPolicy(Interface):
-    """May refuse a connection: 421 or 554 in place of the greeting."""
+    """May refuse a connection, in place of the greeting: 421, which closes it, or 554.
+
+    Behind any reply for good, the client can only say QUIT; one for later is sent as 421.
+    """
 
     def connectionMade(session: Session) -> Verdict:
         """Once, after a PROXY header and implicit TLS, before 220."""

@@ -442,6 +442,7 @@ class TLSTests(SynchronousTestCase):
             talk = Conversation(openly(policies=[Policy(secure=answer)]), implicitTLS=True)
             talk.secure()
             self.assertEqual(talk.transport.taken(), b"554 5.7.1 Not you\r\n")
+            self.assertEqual(talk.say("EHLO c", "QUIT")[:4], "503 ")
             self.assertTrue(talk.transport.disconnecting)
 
     def test_secureRefusesStartTLS(self) -> None:

@@ -129,6 +129,11 @@ def refuse() -> None:
     raise Refused(NO, "because")
 
 
+def refusalAt(stage: str) -> str:
+    """What it says; RFC 5321 4.3.2 knows of no 450 in place of the greeting."""
+    return f"{421 if stage == 'connection' else 450} 4.7.9 Words of its own"
+
+
 class StageTests(SynchronousTestCase):
     """One connection through all stages."""
 
@@ -146,10 +151,10 @@ class StageTests(SynchronousTestCase):
         return talk, said, due
 
     def test_refuse(self) -> None:
-        """Each stage refuses with the code and the text of its own."""
+        """Each stage refuses with code and text of its own; in place of the greeting it is 421."""
         for stage in STAGES:
             _, said, _ = self.walk([Everywhere(stage, refuse)], stage)
-            self.assertEqual(said.strip(), "450 4.7.9 Words of its own", stage)
+            self.assertEqual(said.strip(), refusalAt(stage), stage)
 
     def test_wait(self) -> None:
         """Each stage waits for a Deferred: nothing is said before, and then what is due."""
@@ -168,7 +173,8 @@ class StageTests(SynchronousTestCase):
             policy = Everywhere(stage, lambda waiting=waiting: waiting)
             talk, _, _ = self.walk([policy], stage)
             waiting.errback(Refused(NO))
-            self.assertEqual(talk.transport.taken().strip(), b"450 4.7.9 Words of its own", stage)
+            said = talk.transport.taken().decode("ascii")
+            self.assertEqual(said.strip(), refusalAt(stage), stage)
 
     def test_leftOut(self) -> None:
         """Without a policy all goes its way."""

@@ -115,11 +115,13 @@ class XclientTests(SynchronousTestCase):
         self.assertEqual(stranger.protocol.dialogue.session.remoteAddress, PROXY)
 
     def test_connectionStage(self) -> None:
-        """The connection stage runs again for the real address, and its refusal is the end."""
+        """The connection stage runs again for the real address, and then one can only quit."""
         gate = Gate("198.51.100.7")
         talk = talkTo(policies=[gate])
         said = talk.say("XCLIENT ADDR=198.51.100.8", "XCLIENT ADDR=198.51.100.7", "NOOP")
-        self.assertTrue(said.endswith("\n554 5.7.1 Not you"), said)
+        self.assertTrue(said.endswith("\n554 5.7.1 Not you\n503 5.5.1 Bad sequence of commands"))
+        self.assertIn("503", talk.say("XCLIENT ADDR=198.51.100.9"))
+        self.assertEqual(talk.say("QUIT"), "221 2.0.0 Bye")
         self.assertTrue(talk.transport.disconnecting)
         self.assertEqual(gate.asked, [PROXY, "198.51.100.8", "198.51.100.7"])
 

@@ -462,7 +462,7 @@ class VerdictTests(MilterCase):
         ):
             talk = self.make(Script({b"C": said}))
             self.assertEqual(talk.transport.taken(), wire)
-            self.assertTrue(talk.transport.disconnecting)
+            self.assertIs(talk.transport.disconnecting, wire.startswith(b"421"))
 
     def test_progress(self) -> None:
         """A filter that says it is at work has its time again, as long as a stage may take."""
