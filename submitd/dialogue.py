@@ -310,7 +310,7 @@ class Dialogue:
         :param beginning: its first octets.
         """
         if self.state is AUTH:
-            self.state = READY
+            self.state, self.continuation = READY, None
             return self.refuse(Refused(LOGIN_LINE_TOO_LONG, "response too long"))
         self._verb = b""  # not that of the line before
         self.session.commands += 1

@@ -416,13 +416,14 @@ class SubmissionProtocol(Protocol):
         """What has taken too long, for the log; ``None`` when nothing has."""
         submission, dialogue = self.factory.rules.submission, self.dialogue
         limits, incoming = submission.limits, dialogue.incoming
-        # While the client waits for us, limits.stage ends whatever it is that we wait for.
-        passed = [("idle", now - self._heard, 0.0 if self._awaited else limits.idle)]
+        if self._awaited:
+            return None  # the client waits for us, and limits.stage ends what we wait for
+        passed = [("idle", now - self._heard, limits.idle)]
         if self._handshaking:
             passed = [("no handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
             passed.append(("no login", now - self._began, limits.login))
-        if incoming is not None and not incoming.committing:
+        if incoming is not None:
             passed.append(("message not finished", now - incoming.began, limits.message))
         for what, seconds, limit in passed:
             if limit and seconds > limit:

@@ -28,6 +28,8 @@ from submitd.interfaces import (
     IConnectionPolicy,
     IDisconnectObserver,
     IHelloPolicy,
+    ILoginPolicy,
+    IMessagePolicy,
     IRecipientPolicy,
     ISecurePolicy,
     ISenderPolicy,
@@ -54,7 +56,15 @@ DATA = Path(__file__).parent / "data"
 NO = Reply(554, "5.7.1", "Not you")
 
 
-@implementer(IConnectionPolicy, ISecurePolicy, ISenderPolicy, IRecipientPolicy, IDisconnectObserver)
+@implementer(
+    IConnectionPolicy,
+    ISecurePolicy,
+    ILoginPolicy,
+    ISenderPolicy,
+    IRecipientPolicy,
+    IMessagePolicy,
+    IDisconnectObserver,
+)
 class Policy:
     """Answers at each stage with what a test has put there."""
 
@@ -72,11 +82,23 @@ class Policy:
     def handshakeCompleted(self, session: Any) -> Any:
         return self._answer("secure")
 
+    def loginRequested(self, session: Any, credentials: Any) -> Any:
+        return self._answer("login")
+
+    def loginSucceeded(self, session: Any, avatar: Any) -> None:
+        pass
+
+    def loginFailed(self, session: Any, credentials: Any, failure: Failure) -> None:
+        pass
+
     def validateFrom(self, session: Any, envelope: Any) -> Any:
         return self._answer("sender")
 
     def validateTo(self, session: Any, envelope: Any, recipient: Any) -> Any:
         return self._answer("recipient")
+
+    def messageReceived(self, session: Any, envelope: Any, message: Any) -> Any:
+        return self._answer("message")
 
     def connectionLost(self, session: Any, reason: Any) -> None:
         self.closed.append(reason.type)
@@ -221,6 +243,7 @@ class LineTests(SynchronousTestCase):
         talk.say("AUTH PLAIN")
         refused = "500 5.5.6 Authentication exchange line is too long\r\n250 2.0.0 Ok\r\n"
         self.assertEqual(talk.send(b"QUFB" * 4000 + b"\r\nNOOP\r\n"), refused.encode())
+        self.assertIsNone(talk.protocol.dialogue.continuation)
         talk.say("AUTH PLAIN")
         endless = talk.send(b"A" * 70000) + talk.send(b"\r\n") + talk.send(b"NOOP\r\n")
         self.assertEqual(endless, refused.encode())
@@ -648,6 +671,40 @@ class TimeTests(SynchronousTestCase):
         talk.say("NOOP")
         self.advance(20)
         self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+
+    def test_noLoginYet(self) -> None:
+        """A login that is being checked when its time is over is answered."""
+        waits: list[Deferred[None]] = []
+        policy = Policy(login=waitingFor(waits))
+        submission = makeSubmission(
+            clock=self.clock, requireTLS=False, insecureLogin=True, policies=[policy]
+        )
+        for answer, code in ((None, "235"), (Failure(Refused(NO)), "554")):
+            talk = Conversation(submission)
+            talk.factory.doStart()
+            self.addCleanup(talk.factory.doStop)
+            talk.say("EHLO c")
+            self.advance(170)
+            talk.say(LOGIN)
+            self.advance(20)
+            self.assertFalse(talk.transport.aborted)
+            waits.pop().callback(answer)
+            self.assertEqual(talk.transport.taken()[:3].decode(), code)
+            self.advance(10)
+            self.assertIs(talk.transport.disconnecting, code == "554")
+
+    def test_messageLooked(self) -> None:
+        """A message that has come whole is answered, however long policies look at it."""
+        waits: list[Deferred[None]] = []
+        policy = Policy(message=waitingFor(waits))
+        talk = self.connect(limits=Limits(message=20), policies=[policy])
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
+        self.advance(15)
+        talk.send(b"x\r\n.\r\n")
+        self.advance(30)
+        self.assertFalse(talk.transport.aborted)
+        waits[0].callback(None)
+        self.assertEqual(talk.transport.taken()[:3], b"250")
 
     def test_endlessMessage(self) -> None:
         """A message that drips in for ever ends with its time, and leaves nothing behind."""
