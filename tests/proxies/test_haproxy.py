@@ -20,7 +20,10 @@ CLIENT = "127.0.0.5"
 
 STRANGER = "127.0.0.9"
 
-TRUSTED = 'proxy_protocol_from = ["127.0.0.1"]'
+SILENT = "127.0.0.7"
+"""A proxy that sends no header."""
+
+TRUSTED = f'proxy_protocol_from = ["127.0.0.1", "{SILENT}"]'
 
 
 class HAProxyTests(ClientTestCase):
@@ -117,10 +120,12 @@ class HAProxyTests(ClientTestCase):
     def test_missing(self) -> None:
         """The proxy's own address without a header is nobody's client."""
         for name in ("starttls", "implicit"):
-            with socket.create_connection((HOST, self.service.ports[name]), 30) as client:
+            with socket.create_connection(
+                (HOST, self.service.ports[name]), 30, source_address=(SILENT, 0)
+            ) as client:
                 client.sendall(b"EHLO client.example\r\n")
                 self.assertEqual(_all(client), b"")
-        self.awaitLog('PROXY header refused: peer=127.0.0.1 cause="no header"', 2)
+        self.awaitLog(f'PROXY header refused: peer={SILENT} cause="no header"', 2)
 
 
 def _all(client: socket.socket) -> bytes:
