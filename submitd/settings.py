@@ -202,7 +202,10 @@ class LimitSettings:
         metadata={"help": "How long one message may take to arrive."}, default=Seconds(3600.0)
     )
     stage: Seconds = attrs.field(
-        metadata={"help": "How long a policy, a login or a delivery may take."},
+        metadata={
+            "help": "How long a policy, a login or a delivery may take. With 0, who waits for one "
+            "that hangs does so until the service stops."
+        },
         default=Seconds(60.0),
     )
     drain: Seconds = attrs.field(

@@ -37,7 +37,8 @@ class Limits:
     :param handshake: seconds that a TLS handshake may take, or the header of a proxy.
     :param login: seconds from a connection to its login, where one is required.
     :param message: seconds from 354 to the end of the message.
-    :param stage: seconds that a policy, a login or a delivery may take.
+    :param stage: seconds that a policy, a login or a delivery may take; with 0 a client waits for
+        one that hangs until the service stops.
     """
 
     messageSize: int = 25 * 1024 * 1024
