@@ -31,7 +31,7 @@ class BinaryMIMETests(ExtensionTestCase):
         talk = self.talk()
         self.mail("BODY=BINARYMIME")
         self.rcpt("")
-        self.assertEqual(talk.say("DATA"), "503 5.6.1 BODY=BINARYMIME needs BDAT")
+        self.assertEqual(talk.say("DATA"), "503 5.5.1 BODY=BINARYMIME needs BDAT")
         self.assertTrue(talk.send(b"BDAT 1 LAST\r\n\0").startswith(b"250 "))
 
     def test_withoutChunking(self) -> None:
