@@ -22,6 +22,7 @@ seconds, are killed.  A worker whose parent is gone ends by itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -187,16 +188,17 @@ class WorkersService(MultiService):
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
 
-        :raise CannotStart: when one cannot be opened, or is none that processes can share.
+        :raise CannotStart: when one cannot be opened, or is none that processes can share; when no
+            process can be started.
         """
         self._openAll(super().privilegedStartService)
         # The certificate's key may be for those alone who have not given up their rights yet.
-        self._candidate = self._candidate or self._begin()
+        self._candidate = self._candidate or self._beginFirst()
 
     def startService(self) -> None:
         """Have the workers begin.
 
-        :raise CannotStart: when a port cannot be opened.
+        :raise CannotStart: when a port cannot be opened, or no process started.
         """
         self._openAll(super().startService)
         self._hangUp.startService()
@@ -204,7 +206,7 @@ class WorkersService(MultiService):
         shared.prepare(self._counts)
         self._tallyFile = tally.makeFile()
         self._tally = tally.Tally(self._tallyFile)
-        self._candidate = self._candidate or self._begin()
+        self._candidate = self._candidate or self._beginFirst()
         self._renewing.start(TICKET_KEYS, now=False)
 
     def _openAll(self, start: Callable[[], None]) -> None:
@@ -294,17 +296,26 @@ class WorkersService(MultiService):
             self._before = None
             self._next()
 
+    def _beginFirst(self) -> Template:
+        """Start a template while there are no workers."""
+        try:
+            return self._begin()
+        except OSError as error:
+            raise CannotStart(_notStarted(error)) from None
+
     def _beginAgain(self) -> None:
         """Start a template while there are workers; where there can be none, they go on."""
         try:
             self._candidate = self._begin()
         except OSError as error:
             # Whom --uid names may have no right to run the Python that root began with.
-            said = f"cannot start {sys.executable}: {error.strerror}"
-            events.emit(events.SERVICE_NOT_RELOADED, problem=said)
+            events.emit(events.SERVICE_NOT_RELOADED, problem=_notStarted(error))
 
     def _begin(self) -> Template:
-        """Start a template."""
+        """Start a template.
+
+        :raise OSError: when there can be none.
+        """
         template = Template()
         ours, theirs = channel.pair()
         template.channel = Channel(
@@ -643,6 +654,13 @@ class WorkersService(MultiService):
         if hadPost and post.next is None:
             _cancel(post.waiting)
             post.waiting = self._reactor.callLater(wait, self._fill, post)
+
+
+def _notStarted(error: OSError) -> str:
+    said = f"cannot start {sys.executable}: {error.strerror}"
+    # The system closes no descriptor for a new process that is above the limit.
+    isLimit = error.errno == errno.EBADF
+    return f"{said}; is one open above the limit (ulimit -n)?" if isLimit else said
 
 
 def _cancel(call: IDelayedCall | None) -> None:

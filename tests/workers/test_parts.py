@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
+from submitd.errors import CannotStart
 from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
@@ -506,6 +507,21 @@ class ParentTests(SynchronousTestCase):
             [(fields["endpoint"], fields["tls"]) for _, fields in self.said],
             list(zip(new, kinds[1:], strict=True)),
         )
+
+    def test_noFirstTemplate(self) -> None:
+        """Where no process can be started there is no service, and its end says why."""
+        settings = Settings(delivery=Component("discard"))
+        for error, why in (
+            (PermissionError(errno.EACCES, "No"), "No"),
+            (OSError(errno.EBADF, "Bad"), "Bad; is one open above the limit (ulimit -n)?"),
+        ):
+            service = WorkersService(settings, Source(Path("submitd.toml")), self.reactor)
+            with (
+                patch.object(self.reactor, "spawnProcess", side_effect=error),
+                self.assertRaises(CannotStart) as caught,
+            ):
+                service.privilegedStartService()
+            self.assertEqual(str(caught.exception), f"cannot start {sys.executable}: {why}")
 
     def test_noTemplate(self) -> None:
         """Where Python cannot be started any more, the log says so, and the old ones go on."""
