@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd.message.dkimkeys import readKeyFile, recordText
 from submitd.tools import dkim
 from tests.policies.test_dkim import privateKey, write
+from tests.running import environment
 
 
 class DKIMCase(SynchronousTestCase):
@@ -196,6 +197,7 @@ class CommandLineTests(DKIMCase):
             done = subprocess.run(
                 [sys.executable, "-c", program, "check", str(key)],
                 input=record.encode(),
+                env=environment(),
                 capture_output=True,
                 timeout=60,
             )
