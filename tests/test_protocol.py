@@ -765,6 +765,16 @@ class TimeTests(SynchronousTestCase):
         self.advance(5)
         self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
 
+    def test_notGreeted(self) -> None:
+        """A connection policy that fails or never answers has 421 sent, which closes."""
+        for answer in (Deferred, lambda: 1 / 0):
+            policy = Policy(connection=answer)
+            talk = Conversation(openly(clock=self.clock, policies=[policy]))
+            self.clock.advance(60)
+            self.assertEqual(talk.transport.taken()[:9], b"421 4.3.0")
+            self.assertTrue(talk.transport.disconnecting)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_waitsTwice(self) -> None:
         """Where the greeting waits behind the handshake, the time of the first wait ends nobody."""
         waits: list[Deferred[None]] = []
