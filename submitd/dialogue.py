@@ -573,7 +573,7 @@ class Dialogue:
 
     def refuse(self, refused: Refused) -> Reply:
         """Log a refusal, count it, and give its reply; 421 closes."""
-        reply = self._counted(refused.reply)
+        reply = self._counted(refused)
         if self.state is CONNECTED:
             reply = self._turnedAway(reply)
         told = self.told(refused, reply)
@@ -637,11 +637,13 @@ class Dialogue:
             "size": envelope.size if message is None else message.byteLength,
         }
 
-    def _counted(self, reply: Reply) -> Reply:
-        session, limits = self.session, self.submission.limits
+    def _counted(self, refused: Refused) -> Reply:
+        session, limits, reply = self.session, self.submission.limits, refused.reply
         self._refusals += 1
-        # One mistyped address among many recipients is no sign of a client that speaks no SMTP.
-        if reply.code in (500, 501, 502) and self._verb != b"RCPT":
+        # One mistyped address among many recipients is no sign of a client that speaks no SMTP; to
+        # go on where one can only quit is.
+        isStrange = reply.code in (500, 501, 502) and self._verb != b"RCPT"
+        if isStrange or refused is self._objection:
             session.unrecognized += 1
         tooMany = (
             0 < limits.unrecognized < session.unrecognized or 0 < limits.refusals < self._refusals

@@ -468,6 +468,16 @@ class TLSTests(SynchronousTestCase):
             self.assertEqual(talk.say("EHLO c", "QUIT")[:4], "503 ")
             self.assertTrue(talk.transport.disconnecting)
 
+    def test_refusedAndStays(self) -> None:
+        """Who was refused and goes on ends as a client does that speaks no SMTP."""
+        submission = openly(policies=[Policy(connection=refuse)], limits=Limits(unrecognized=3))
+        for line in ("NOOP", "FOO", "MAIL FROM:<a@b.example>"):
+            talk = Conversation(submission)
+            self.assertEqual(talk.transport.taken()[:4], b"554 ")
+            self.assertEqual({talk.say(line)[:4] for _ in range(3)}, {"503 "})
+            self.assertEqual(talk.say(line)[:4], "421 ")
+            self.assertTrue(talk.transport.disconnecting)
+
     def test_secureRefusesStartTLS(self) -> None:
         """After STARTTLS no reply is due: the objection answers every command but QUIT."""
         talk = Conversation(openly(policies=[Policy(secure=refuse)]))
