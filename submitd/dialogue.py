@@ -221,10 +221,12 @@ class Dialogue:
         """Forget all that was said; what follows is :meth:`greet` (XCLIENT)."""
         self.reset()
         session = self.session
-        session.notesAtGreeting.clear()  # of the proxy; its client's are made anew
         # What one client did wrong is not the next one's fault.
         session.commands = session.unrecognized = session.loginFailures = self._refusals = 0
         self._forget()
+        # Those are of the proxy; its client's are made anew.
+        session.directNotes, session.notesAtGreeting = session.notesAtGreeting, {}
+        session.notes = {}
         self.state = CONNECTED
 
     def greet(self) -> Outcome:

@@ -153,6 +153,8 @@ class Session:
     :ivar xforward: what a trusted proxy said with XFORWARD, by upper-case name.
     :ivar notes: a place for policies to keep their own facts, by their name.
     :ivar notesAtGreeting: what connection policies had noted before the client said anything.
+    :ivar directNotes: what they had noted of the connection's own ends, once XCLIENT's stand in
+        their place.
     :ivar waits: the last policies that took their time, and how long, in seconds.
     """
 
@@ -185,6 +187,7 @@ class Session:
     direct: Ends | None = None
     notes: dict[str, Any] = attrs.field(factory=dict)
     notesAtGreeting: dict[str, Any] = attrs.field(factory=dict)
+    directNotes: dict[str, Any] = attrs.field(factory=dict)
     waits: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -232,8 +235,9 @@ class Session:
         self.envelope = None
         self.rcptMax = 0
         self.mailMax = 0
-        self.notes = dict(self.notesAtGreeting)
         self.xforward = {}
         if self.direct is not None:
             self.xclient = {}
             self.ends, self.direct = self.direct, None
+            self.notesAtGreeting = self.directNotes
+        self.notes = dict(self.notesAtGreeting)

@@ -27,6 +27,14 @@ PROXY = "192.0.2.7"  # the peer of a Conversation
 TRUSTED = Networks.parse([PROXY])
 
 
+@implementer(IConnectionPolicy)
+class Noting:
+    """Notes whom it has seen."""
+
+    def connectionMade(self, session: Any) -> None:
+        session.notes["address"] = session.remoteAddress
+
+
 @implementer(IConnectionPolicy, ILoginPolicy)
 class Gate:
     """Refuses some addresses and logins, and keeps what it was asked about."""
@@ -211,6 +219,17 @@ class XclientTests(SynchronousTestCase):
         talk.secure()
         self.assertEqual((session.remoteAddress, session.clientHostname), (PROXY, f"[{PROXY}]"))
         self.assertEqual((session.xclient, session.direct), ({}, None))
+
+    def test_startTLSNotes(self) -> None:
+        """What policies noted of an address that XCLIENT claimed in the clear is gone behind it."""
+        talk = talkTo(policies=[Noting()])
+        session = talk.protocol.dialogue.session
+        for address in ("198.51.100.7", "198.51.100.8"):
+            talk.say(f"XCLIENT ADDR={address}")
+            self.assertEqual(session.notes, {"address": address})
+        talk.say("HELO client.example", "STARTTLS")
+        talk.secure()
+        self.assertEqual(session.notes, {"address": PROXY})
 
     def test_limitPerAddress(self) -> None:
         """The client's address is counted and not the proxy's, from where all come."""
