@@ -706,6 +706,27 @@ class LoginTests(SynchronousTestCase):
         talk.lose()
         self.assertEqual(gone, ["out", "out"])
 
+    def test_loggedOutWhenGone(self) -> None:
+        """Who has gone is logged out, also where what was waited for does not give up."""
+        gone: list[str] = []
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, Avatar(), lambda: gone.append("out")
+
+        def stubborn(*arguments: Any) -> Any:
+            return Deferred(lambda deferred: deferred.callback(None))
+
+        portal = makePortal()
+        portal.realm = Realm()
+        for stage in ("requested", "succeeded"):
+            gone.clear()
+            talk = self.talk(portal, policies=[Policy(**{stage: stubborn})])
+            talk.say(LOGIN)
+            talk.lose()
+            self.assertEqual(gone, ["out"], stage)
+            self.assertIsNone(talk.protocol.dialogue.session.user)
+
     def test_refusalNamesUser(self) -> None:
         """The log says whose command was refused."""
         from twisted.logger import globalLogPublisher

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import TimeoutError, maybeDeferred
+from twisted.internet.defer import CancelledError, TimeoutError, maybeDeferred
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
 from twisted.python.failure import Failure
 
@@ -185,6 +185,8 @@ class Login:
             accepted = dialogue.pipeline.loginSucceeded.run(session, avatar)
             if accepted is not None:
                 await accepted
+            if dialogue.state is State.CLOSED:
+                raise CancelledError  # somebody who was told to give up has gone on
         except BaseException:  # CancelledError too: the client went while a policy was waited for
             logout()
             raise
