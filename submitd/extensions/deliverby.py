@@ -12,6 +12,7 @@ import attrs
 
 from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension, isHonoured, require
+from submitd.extensions.futurerelease import checkDeadline
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 
@@ -52,6 +53,7 @@ def by(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None:
         _checkReturn(seconds, dialogue.submission.minDeliverBy)
     deadline = dialogue.submission.timeOfDay() + seconds
     envelope.extensions[KEYWORD] = DeliverBy(deadline, mode, bool(matched[3]))
+    checkDeadline(envelope)
 
 
 def _checkReturn(seconds: int, minimum: int) -> None:

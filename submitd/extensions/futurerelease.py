@@ -1,8 +1,8 @@
 """FUTURERELEASE (RFC 4865): a message is held until a time that the client names.
 
 Offered only where the delivery holds messages (``IExtendedDelivery``) and ``maxHold`` allows it; if
-not, the parameters are unknown.  What is malformed, in the past, too far in the future or given
-both ways is 501 5.5.4.
+not, the parameters are unknown.  What is malformed, in the past, too far in the future, behind the
+time of DELIVERBY or given both ways is 501 5.5.4.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _BAD_HOLDUNTIL = Reply(501, "5.5.4", "HOLDUNTIL must be such as 2030-01-31T12:00
 _BOTH = Reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
 _PAST = Reply(501, "5.5.4", "HOLDUNTIL is in the past")
 _TOO_LATE = Reply(501, "5.5.4", "The message would be held for longer than is allowed")
+_PAST_DEADLINE = Reply(501, "5.5.4", "The message would be held past the time of BY")
 
 # RFC 4865 4: future-release-integer = %x31-39 *8DIGIT
 _INTERVAL = re.compile(r"[1-9][0-9]{0,8}")
@@ -74,6 +75,17 @@ def _hold(dialogue: Dialogue, envelope: Envelope, seconds: float) -> None:
     if seconds > dialogue.submission.maxHold:
         raise Refused(_TOO_LATE)
     envelope.extensions[KEYWORD] = dialogue.submission.timeOfDay() + seconds
+    checkDeadline(envelope)
+
+
+def checkDeadline(envelope: Envelope) -> None:
+    """What is to be delivered by a time cannot be held for longer (RFC 4865 5.2.2).
+
+    :raise Refused: 501 5.5.4, once both are known.
+    """
+    until, by = (envelope.extensions.get(keyword) for keyword in (KEYWORD, "DELIVERBY"))
+    if until is not None and by is not None and until > by.deadline:
+        raise Refused(_PAST_DEADLINE)
 
 
 class FutureRelease(Extension):

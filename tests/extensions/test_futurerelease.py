@@ -69,3 +69,13 @@ class FutureReleaseTests(ExtensionTestCase):
             self.assertNotIn("FUTURERELEASE", " ".join(self.ehlo()))
             for parameter in ("HOLDFOR=5", "HOLDUNTIL=2030-01-01T00:30:00Z", "HOLDFOR=x"):
                 self.assertTrue(self.mail(parameter).startswith("555 5.5.4"), parameter)
+
+    def test_deadline(self) -> None:
+        """What must be delivered by a time cannot be held for longer (RFC 4865 5.2.2)."""
+        self.talk()
+        for hold in ("HOLDFOR=100", "HOLDUNTIL=1970-01-01T00:01:40Z"):
+            for by, code in (("101;R", "250"), ("100;N", "250"), ("99;R", "501"), ("-1;N", "501")):
+                for parameters in (f"{hold} BY={by}", f"BY={by} {hold}"):
+                    said = self.mail(parameters)
+                    self.assertTrue(said.startswith(code), (parameters, said))
+        self.assertEqual(said, "501 5.5.4 The message would be held past the time of BY")
