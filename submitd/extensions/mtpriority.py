@@ -1,7 +1,8 @@
 """MT-PRIORITY (RFC 6710): how urgent a message is, from -9 to 9.
 
 Offered only where the delivery takes urgent messages first (``IExtendedDelivery``); if not, the
-parameter is unknown.  Whether a sender may have a priority is for a policy to say.
+parameter is unknown.  Nobody is more urgent without a login (RFC 6710 4.1); which of those that
+have one may be so is for a policy to say.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 KEYWORD = "MT-PRIORITY"
 
+_NEEDS_LOGIN = Reply(530, "5.7.0", "MT-PRIORITY above 0 needs a login")
 _BAD_PRIORITY = Reply(501, "5.5.4", "MT-PRIORITY must be a whole number from -9 to 9")
 
 # RFC 6710 5: priority-value = "0" / ["-"] NZDIGIT
@@ -30,7 +32,10 @@ def priority(dialogue: Dialogue, envelope: Envelope, value: str | None) -> None:
     require(isHonoured(dialogue, KEYWORD), KEYWORD)
     if not _PRIORITY.fullmatch(value or ""):
         raise Refused(_BAD_PRIORITY)
-    envelope.extensions[KEYWORD] = int(value or "")
+    level = int(value or "")
+    if level > 0 and dialogue.session.user is None:
+        raise Refused(_NEEDS_LOGIN)
+    envelope.extensions[KEYWORD] = level
 
 
 class MTPriority(Extension):

@@ -23,7 +23,7 @@ WORKS = {
     "BINARYMIME": ("MAIL FROM:<a@b.c> BODY=BINARYMIME", "250"),
     "LIMITS": ("NOOP", "250"),
     "FUTURERELEASE": ("MAIL FROM:<a@b.c> HOLDFOR=5", "250"),
-    "MT-PRIORITY": ("MAIL FROM:<a@b.c> MT-PRIORITY=5", "250"),
+    "MT-PRIORITY": ("MAIL FROM:<a@b.c> MT-PRIORITY=-5", "250"),
     "DELIVERBY": ("MAIL FROM:<a@b.c> BY=5;R", "250"),
 }
 # These two take a login or TLS to be shown.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.extensions.base import ExtensionTestCase, PlainDelivery
 
 
@@ -11,9 +13,17 @@ class PriorityTests(ExtensionTestCase):
     def test_kept(self) -> None:
         """Every priority there is comes to the envelope as a number."""
         self.talk()
+        user: Any = object()
+        self.conversation.protocol.dialogue.session.user = user
         for priority in range(-9, 10):
             self.assertTrue(self.mail(f"MT-PRIORITY={priority}").startswith("250"))
             self.assertEqual(self.envelope.extensions, {"MT-PRIORITY": priority})
+
+    def test_withoutLogin(self) -> None:
+        """Whom nobody knows may be less urgent than others, and not more (RFC 6710 4.1)."""
+        self.talk()
+        for priority, code in ((-9, "250"), (0, "250"), (1, "530 5.7.0"), (9, "530 5.7.0")):
+            self.assertTrue(self.mail(f"MT-PRIORITY={priority}").startswith(code), priority)
 
     def test_wrong(self) -> None:
         """Nothing else is a priority."""
