@@ -65,8 +65,10 @@ def orcpt(dialogue: Dialogue, envelope: Envelope, recipient: Recipient, value: s
     matched = _ORCPT.fullmatch(value or "")
     if matched is None or len((value or "").encode("utf-8")) > MAX_ORCPT:
         raise Refused(_BAD_ORCPT)
-    kind, address = matched[1].lower(), matched[2]
-    recipient.orcpt = (kind, _utf8(envelope, address) if kind == "utf-8" else _ascii(address))
+    kind, address = matched[1], matched[2]
+    isUtf8 = kind.lower() == "utf-8"
+    # The type as it was given: it is passed on without a change of case (RFC 3461 5.2.1).
+    recipient.orcpt = (kind, _utf8(envelope, address) if isUtf8 else _ascii(address))
 
 
 def _utf8(envelope: Envelope, address: str) -> str:

@@ -74,9 +74,9 @@ class RcptTests(ExtensionTestCase):
         self.assertEqual(self.envelope.recipients, [])
 
     def test_orcpt(self) -> None:
-        """The type is kept in lower case, the address decoded."""
+        """The type is kept as it was given, for it is passed on; the address is decoded."""
         self.rcpt("ORCPT=RFC822;Bob+2Btag@example.com")
-        self.assertEqual(self.recipient.orcpt, ("rfc822", "Bob+tag@example.com"))
+        self.assertEqual(self.recipient.orcpt, ("RFC822", "Bob+tag@example.com"))
         self.rcpt("ORCPT=x400;/C+3Dde/+20;x")
         self.assertEqual(self.recipient.orcpt, ("x400", "/C=de/ ;x"))
 
@@ -99,7 +99,7 @@ class RcptTests(ExtensionTestCase):
         self.assertTrue(self.rcpt("ORCPT=UTF-8;j\u00f6rg@b.c").startswith("501 5.5.4 ORCPT"))
         self.mail("SMTPUTF8")
         self.rcpt("ORCPT=UTF-8;j\u00f6rg@b.c")
-        self.assertEqual(self.recipient.orcpt, ("utf-8", "j\u00f6rg@b.c"))
+        self.assertEqual(self.recipient.orcpt, ("UTF-8", "j\u00f6rg@b.c"))
         for wrong in ("utf-8;a\\x{0A}b", "utf-8;a\\x{zz}", "rfc822;j\u00f6rg@b.c"):
             self.assertTrue(self.rcpt(f"ORCPT={wrong}").startswith("501 5.5.4 ORCPT"), wrong)
 
