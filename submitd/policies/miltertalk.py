@@ -41,6 +41,9 @@ NO_FIELD = Reply(550, "5.6.0", "A line of the header is no header field")
 
 NEVER = Step(0)
 
+# In the notes of a session: the id of the message that a filter keeps back.
+KEPT_BACK = "kept back for a filter"
+
 
 class Talk:
     """What is said to the filter about one client.
@@ -255,6 +258,7 @@ class Transaction:
         self._discards = False
         self._held: IHeldMessage | None = None
         self._header: Header | None = None
+        self._isShown = False
         self._pending = bytearray()
         self._skipsBody = False
 
@@ -335,10 +339,19 @@ class Transaction:
     async def header(self, header: Header) -> None:
         """The header section.
 
+        A filter in front of this one that keeps the message back may change it yet: then this one
+        is shown it together with the body, which comes when that one has let go.
+
         :raise Refused: also for one that the filter cannot be shown whole.
         """
-        assert self._talk.connection is not None
+        assert self.envelope is not None
         self._header = header
+        if self._talk.session.notes.get(KEPT_BACK) != self.envelope.id:
+            await self._showHeader()
+
+    async def _showHeader(self) -> None:
+        header, self._isShown = self._header, True
+        assert self._talk.connection is not None and header is not None
         steps = self._talk.connection.negotiated.steps
         if not steps & Step.NO_HEADER:
             for field in header.fields:
@@ -362,6 +375,7 @@ class Transaction:
         self._skipsBody = bool(negotiated.steps & Step.NO_BODY)
         if negotiated.actions & HOLDS:
             self._held = message.holdBody(self._bodyReceived)
+            self._talk.session.notes[KEPT_BACK] = self.envelope.id
         elif not self._skipsBody:
             message.observeBody(self._bodyReceived)
 
@@ -375,6 +389,10 @@ class Transaction:
 
     async def _sendBody(self, all_: bool) -> None:
         pending = self._pending
+        if not self._isShown:
+            await self._showHeader()
+            if self.isOver:
+                pending.clear()
         while len(pending) >= milter.MAX_DATA or (all_ and pending):
             part = bytes(pending[: milter.MAX_DATA])
             del pending[: milter.MAX_DATA]

@@ -703,9 +703,46 @@ class ChangeTests(MilterCase):
         one = Script({b"E": changeHeader(1, "Subject", "one") + replaceBody(b"one") + CONTINUE})
         two = Script({b"E": addHeader("Two", "2") + CONTINUE})
         self.assertEqual(self.sent(one, two, policies=[looks])[:3], "250")
+        self.assertEqual(two.of(b"L"), [b"Subject\0one\0", b"To\0bob\0"])
         self.assertEqual(b"".join(two.of(b"B")), b"one\r\n")
         self.assertEqual(looks.whole, (b"Subject: one\r\nTo: bob\r\nTwo: 2\r\n", b"one\r\n"))
         self.assertEqual(self.kept, "Subject: one\r\nTo: bob\r\nTwo: 2\r\n\r\none\r\n")
+
+    def test_orderOfFields(self) -> None:
+        """A second filter counts the fields that the first has left."""
+        message = "A: 1\r\nA: 2\r\nA: 3\r\n\r\nbody\r\n"
+        one = Script({b"E": changeHeader(1, "A", "") + CONTINUE})
+        two = Script({b"E": changeHeader(2, "A", "4") + CONTINUE}, steps=Step.NO_BODY)
+        self.assertEqual(self.sent(one, two, message=message)[:3], "250")
+        self.assertEqual(two.of(b"L"), [b"A\0" + b"2\0", b"A\0" + b"3\0"])
+        self.assertEqual(self.kept, "A: 2\r\nA: 4\r\n\r\nbody\r\n")
+
+    def test_orderOfVerdicts(self) -> None:
+        """What a second filter says of a header section that it is shown late counts as ever."""
+        large = TEXT + "x" * 70_000 + "\r\n"
+        for message in (TEXT, large):
+            for letter in (b"L", b"N"):
+                for said, code in ((ACCEPT, "250"), (DISCARD, "250"), (REJECT, "550")):
+                    one = Script({b"E": addHeader("A", "1") + CONTINUE})
+                    two = Script({letter: said}, actions=Action(0))
+                    self.assertEqual(self.sent(one, two, message=message)[:3], code)
+                    self.assertEqual(two.letters[-1:], letter.decode())
+                    kept = self.submission.delivery.messages  # type: ignore[attr-defined]
+                    self.assertEqual(len(kept), said == ACCEPT)
+
+    def test_orderOfMessages(self) -> None:
+        """A message that the first filter accepts at once is shown to the second as it comes."""
+        one = Script({b"E": changeHeader(1, "Subject", "one") + CONTINUE})
+        two = Script()
+        talk = self.make(one, two)
+        self.greet(talk)
+        self.send(talk)
+        one.does[b"M"] = ACCEPT
+        two.does[b"L"] = REJECT
+        begin = ("MAIL FROM:<alice@a.example>", "RCPT TO:<bob@b.example>", "DATA")
+        self.talk(talk, *begin)
+        talk.say("A: 1", "", "body")
+        self.assertEqual(two.letters[-1], "L")
 
 
 class FailureTests(MilterCase):
