@@ -61,6 +61,10 @@ class FilterConnection(Protocol):
     def connectionMade(self) -> None:
         """Be told when the filter does not read what is sent."""
         transport: Any = self.transport
+        setNoDelay = getattr(transport, "setTcpNoDelay", None)
+        if setNoDelay is not None:
+            # Behind what needs no answer, a small segment would wait for an acknowledgement.
+            setNoDelay(True)
         transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:

@@ -161,6 +161,7 @@ class Pipe:
         self.waiting = b""
         self.isPaused = False
         self.isOver = False
+        self.isAtOnce = False
 
     def write(self, data: bytes) -> None:
         if not self.isOver:
@@ -178,6 +179,9 @@ class Pipe:
     def resumeProducing(self) -> None:
         self.other.isPaused = False
         self.other.deliver()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.isAtOnce = enabled
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self.producer = producer

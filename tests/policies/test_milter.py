@@ -983,6 +983,14 @@ class ClientTests(MilterCase):
         self.greet(self.make(Script()))
         self.assertEqual([event for event in self.events if "factory" in event], [])
 
+    def test_atOnce(self) -> None:
+        """What is sent does not wait for an acknowledgement."""
+        self.greet(self.make(Script()))
+        [talk] = self.policies[0]._talks.values()
+        assert talk.connection is not None
+        transport: Any = talk.connection.transport
+        self.assertTrue(transport.isAtOnce)
+
     def test_slowly(self) -> None:
         """An answer may come octet by octet; what comes behind a failure is dropped."""
         script = Script({b"R": HANG})
