@@ -62,7 +62,8 @@ class Changes:
         self._separator = b":" if negotiated.steps & Step.LEADING_SPACE else b": "
         self._held = held
         self._calls: list[Callable[[], object]] = []
-        self._recipients = list(envelope.recipients)
+        # Each with what it is compared by, for there may be a thousand, and as many changes.
+        self._recipients = [(sameAddress(each.mailbox), each) for each in envelope.recipients]
         self._octets = 0
         self._body = _WholeLines(isBinary=envelope.bodyType == "BINARYMIME")
         self._read: Mapping[type, Callable[[Any], Callable[[], object]]] = {
@@ -104,13 +105,12 @@ class Changes:
         if rest:
             assert self._held is not None
             self._held.replaceBody(rest)
-        before = list(self._recipients)
         for call in self._calls:
             call()
-        if self._recipients != before:
-            envelope = self._envelope
+        envelope, recipients = self._envelope, [each for _, each in self._recipients]
+        if recipients != envelope.recipients:
             envelope.asked = envelope.recipients if envelope.asked is None else envelope.asked
-            envelope.recipients = self._recipients
+            envelope.recipients = recipients
 
     # Header fields.
 
@@ -168,10 +168,11 @@ class Changes:
         recipient = Recipient(mailbox, parameters)
         _parameters(parameters, DSN.rcptParameters, self._envelope, recipient)
 
+        same = sameAddress(mailbox)
+
         def apply() -> None:
-            same = sameAddress(mailbox)
-            if all(sameAddress(each.mailbox) != same for each in self._recipients):
-                self._recipients.append(recipient)
+            if all(other != same for other, _ in self._recipients):
+                self._recipients.append((same, recipient))
 
         return apply
 
@@ -179,8 +180,7 @@ class Changes:
         same = sameAddress(parseRcpt(b"TO:" + _bracketed(change.path))[0])
 
         def apply() -> None:
-            kept = [each for each in self._recipients if sameAddress(each.mailbox) != same]
-            self._recipients = kept
+            self._recipients = [each for each in self._recipients if each[0] != same]
 
         return apply
 

@@ -670,6 +670,18 @@ class ChangeTests(MilterCase):
         said = self.sent(Script({b"E": addHeader("A", "1" * 60_000) * 20 + CONTINUE}))
         self.assertEqual(said[:3], "451")
 
+    def test_manyRecipients(self) -> None:
+        """Each address is read once, however many recipients there are to compare it with."""
+        asked: list[object] = []
+        same = milterchanges.sameAddress
+        self.patch(milterchanges, "sameAddress", lambda each: asked.append(each) or same(each))
+        changes = [text(b"+", f"<{number}@b.example>") for number in range(100)]
+        changes += [text(b"-", f"<{number}@b.example>") for number in range(50)]
+        self.assertEqual(self.sent(Script({b"E": b"".join(changes) + CONTINUE}))[:3], "250")
+        [event] = self.named("message-accepted")
+        self.assertEqual(event["recipients"], 51)
+        self.assertEqual(len(asked), 151)
+
     def test_notHeld(self) -> None:
         """A message that the filter cannot change is not kept back."""
         script = Script({b"E": HANG}, actions=Action.CHANGE_SENDER)
