@@ -255,7 +255,7 @@ class Delegation:
         reply = refusal(action)
         if reply is not None:
             self._refuse(reply, question, str(action))
-        if action.name in _NO_OBJECTION or action.name.isdigit():  # access(5): all digits are OK
+        if action.name in _NO_OBJECTION or str(action).isdigit():  # access(5): all digits are OK
             return
         if action.name in _LOGGED:
             self._log(action, question)

@@ -64,7 +64,8 @@ ATTRIBUTES = (
 _NUMBERS = frozenset({"recipient_count", "size", "encryption_keysize"})
 
 _STATUS = re.compile(r"([245])(\.[0-9]{1,3}\.[0-9]{1,3})(?:[ \t]+|$)")
-_CODE = re.compile(r"[45][0-5][0-9]")
+# More than RFC 5321 4.2 has: 571 and the like are old custom, and must not be consent.
+_CODE = re.compile(r"[45][0-9][0-9]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 # access(5): what each of them answers where no text says otherwise.
@@ -171,8 +172,8 @@ def _action(head: bytes) -> Action:
             found = value
     if found is None or not found.strip():
         raise AnswerError("no action")
-    word, _, text = found.strip().partition(" ")
-    return Action(word.upper(), text.strip())
+    word, *text = found.split(maxsplit=1)
+    return Action(word.upper(), "".join(text).rstrip())
 
 
 def refusal(action: Action) -> Reply | None:

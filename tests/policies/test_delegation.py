@@ -261,6 +261,8 @@ class ActionTests(DelegationCase):
             ("REJECT go", f"554 5.7.1 go {origin}REJECT go)"),
             ("defer_if_permit x", f"450 4.7.1 x {origin}DEFER_IF_PERMIT x)"),
             ("550 5.1.1 y", f"550 5.1.1 y {origin}550 5.1.1 y)"),
+            ("571 z", f"571 5.7.1 z {origin}571 z)"),
+            ("REJECT\tgo", f"554 5.7.1 go {origin}REJECT go)"),
         ):
             self.assertEqual(self.said(action), said)
 
@@ -289,6 +291,7 @@ class ActionTests(DelegationCase):
             "FILTER smtp:[127.0.0.1]:10025",
             "REDIRECT x@example.com",
             "reject_unknown_sender_domain",
+            "600 x",
             "PREPEND no field",
             "BCC nobody",
             "BCC ü@example.com",

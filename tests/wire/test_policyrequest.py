@@ -141,6 +141,8 @@ class RefusalTests(SynchronousTestCase):
             ("450 later", b"450 4.7.1 later"),
             ("421 4.3.2 closing", b"421 4.3.2 closing"),
             ("550", b"550 5.7.1 Access denied"),
+            ("571 Go away", b"571 5.7.1 Go away"),
+            ("499", b"499 4.7.1 Try again later"),
             ("451", b"451 4.7.1 Try again later"),
             ("550 5.1.1extra", b"550 5.7.1 5.1.1extra"),
             ("REJECT f\xfcr\x07 immer", b"554 5.7.1 f?r? immer"),
@@ -152,7 +154,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """What does not refuse is no reply."""
-        for name in ("OK", "DUNNO", "200", "354", "4500", "600", "470", "45", "HOLD", "FILTER"):
+        for name in ("OK", "DUNNO", "200", "354", "4500", "600", "45", "HOLD", "FILTER"):
             self.assertIsNone(refusal(Action(name, "x")))
 
 
