@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
@@ -67,7 +67,7 @@ class WebHook:
         body = FileBodyProducer(BytesIO(json.dumps(dict(facts)).encode("ascii")))
         headers = Headers({"Content-Type": ["application/json"], "User-Agent": ["submitd"]})
         asking: Deferred[Any] = self._agent.request(b"POST", self._url, headers, body)
-        asking.addTimeout(HOOK_TIME, self._clock)
+        asking.addTimeout(HOOK_TIME, self._clock, onTimeoutCancel=_late)
         try:
             response = await asking
         except Exception as error:
@@ -76,6 +76,11 @@ class WebHook:
         response.deliverBody(_Unread())
         if not 200 <= response.code < 300:
             raise HookFailed(f"{self.host}: answered {response.code}")
+
+
+def _late(result: object, seconds: float) -> NoReturn:
+    # Where an agent is asked already, it wraps what cancels it, and nobody would see that.
+    raise TimeoutError
 
 
 def _kind(error: Exception) -> str:

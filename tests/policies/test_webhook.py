@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -66,6 +66,17 @@ class WebHookTests(SynchronousTestCase):
         """Silence is over at the time limit."""
         clock = Clock()
         telling = WebHook(URL, Agent(Deferred()), clock).tell({})
+        clock.advance(HOOK_TIME)
+        self.assertEqual(self.failed(telling), "chat.example.com: TimeoutError")
+
+    def test_answersNever(self) -> None:
+        """So it is where the agent has asked, and says only that something has gone wrong."""
+
+        def cancelled(asking: Deferred[Any]) -> None:
+            asking.errback(ResponseNeverReceived([Failure(CancelledError())]))
+
+        clock = Clock()
+        telling = WebHook(URL, Agent(Deferred(cancelled)), clock).tell({})
         clock.advance(HOOK_TIME)
         self.assertEqual(self.failed(telling), "chat.example.com: TimeoutError")
 
