@@ -1,8 +1,9 @@
 """Policies: who may do what.  One file each, and one line here.
 
 What is no policy and stands here all the same is what policies are made of: ``addresses``, the
-files of addresses that several read; ``holding``, what the log says of a message that one of them
-has held; ``rights`` and ``ownersquery`` of sender-owner;
+files of addresses that several read; ``endpoint``, where programs listen that they ask;
+``holding``, what the log says of a message that one of them has held; ``rights`` and
+``ownersquery`` of sender-owner;
 ``policyserver`` of delegation; ``milterclient``, ``miltertalk`` and ``milterchanges`` of milter;
 ``webhook`` of brake.
 """

@@ -27,7 +27,6 @@ from typing import Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
@@ -38,6 +37,7 @@ from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
     IDataPolicy,
+    IDelays,
     IDisconnectObserver,
     IHeaderPolicy,
     IHelloPolicy,
@@ -50,6 +50,7 @@ from submitd.interfaces import (
     ISenderPolicy,
 )
 from submitd.message.header import Header
+from submitd.policies.endpoint import clientEndpoint, mistake
 from submitd.policies.milterclient import FilterConnection, FilterFailed, connectTo
 from submitd.policies.miltertalk import Talk, Transaction, bare
 from submitd.session import Session
@@ -71,20 +72,9 @@ AWAY_REJECTED = Reply(550, "5.7.1", "A filter does not answer")
 _MACRO = re.compile(r"\{?([A-Za-z0-9_]+)\}?")
 
 
-def _endpoint(reactor: Any, text: str) -> IStreamClientEndpoint:
-    kind, colon, rest = text.partition(":")
-    made: IStreamClientEndpoint = clientFromString(
-        reactor, f"tcp:{rest}" if kind == "inet" and colon else text
-    )
-    return made
-
-
 def _isEndpoint(policy: object, attribute: object, text: str) -> None:
-    try:
-        _endpoint(None, text)
-    except Exception as error:
-        said = 'must be "tcp:HOST:PORT", "unix:PATH" or another client endpoint of Twisted\'s'
-        raise ValueError(f'{said}, not "{text}" ({error})') from None
+    if mistake(text):
+        raise ValueError(mistake(text))
 
 
 def _areMacros(policy: object, attribute: object, macros: Mapping[str, str]) -> None:
@@ -105,6 +95,7 @@ def _areMacros(policy: object, attribute: object, macros: Mapping[str, str]) -> 
     INamesHost,
     IRunning,
     IChecked,
+    IDelays,
 )
 @attrs.define(eq=False, slots=False)
 class Milter:
@@ -179,6 +170,16 @@ class Milter:
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         return [] if self.name.strip() else ["name: is empty"]
+
+    def delays(self) -> dict[str, float]:
+        """See :meth:`submitd.interfaces.IDelays.delays`; where the stage's end says the same, none.
+
+        Behind a stage that is over first, ``on_failure`` would never decide.
+        """
+        if self.on_failure == "tempfail":
+            return {}
+        keys = ("connect_timeout", "timeout", "message_timeout")
+        return {key: getattr(self, key) for key in keys}
 
     def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.IRunning.start`."""
@@ -288,7 +289,7 @@ class Milter:
 
     def where(self) -> IStreamClientEndpoint:
         """What to connect to."""
-        return _endpoint(self._reactor, self.endpoint)
+        return clientEndpoint(self._reactor, self.endpoint)
 
     @property
     def actions(self) -> Action:

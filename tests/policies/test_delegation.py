@@ -21,6 +21,7 @@ from submitd.interfaces import (
     IChecked,
     IConnectionPolicy,
     IDataPolicy,
+    IDelays,
     IHelloPolicy,
     IMessagePolicy,
     IRecipientPolicy,
@@ -65,7 +66,7 @@ class DelegationCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(1000)
         self.endpoint = Endpoint()
-        self.patch(module, "clientFromString", lambda reactor, text: self.endpoint)
+        self.patch(module, "clientEndpoint", lambda reactor, text: self.endpoint)
         self.session = makeSession("alice")
         self.session.mechanism = "PLAIN"
 
@@ -441,15 +442,23 @@ class CheckTests(SynchronousTestCase):
 
     def test_endpoints(self) -> None:
         """Endpoints of Twisted, and no others; no stages would mean no questions."""
-        for endpoint in ("tcp:127.0.0.1:10023", "unix:/run/policy.sock", "tcp:host=::1:port=1"):
+        for endpoint in ("tcp:127.0.0.1:10023", "unix:/run/policy.sock", r"tcp:\:\:1:1"):
             self.assertEqual(Delegation(endpoint=endpoint).check(), [])
-        for endpoint in ("", "127.0.0.1:10023", "tcp:localhost:many", "carrier-pigeon:x"):
+        for endpoint in ("", "127.0.0.1:10023", "tcp:localhost:many", "tcp:localhost:0", "x:y"):
             [sentence] = Delegation(endpoint=endpoint).check()
             self.assertIn(f'not "{endpoint}"', sentence)
         self.assertEqual(
             Delegation(endpoint="unix:x", stages=[]).check(),
             ["stages: is empty: it would never be asked"],
         )
+
+    def test_delays(self) -> None:
+        """A stage that is over first would keep a permission or a rejection from being one."""
+        verifyObject(IDelays, Delegation(endpoint="unix:x"))
+        self.assertEqual(Delegation(endpoint="unix:x", timeout=90.0).delays(), {})
+        for choice in ("permit", "reject"):
+            policy = Delegation(endpoint="unix:x", timeout=90.0, on_failure=choice)
+            self.assertEqual(policy.delays(), {"timeout": 90.0})
 
     def test_values(self) -> None:
         """Values that cannot be."""

@@ -1095,8 +1095,17 @@ class SettingsTests(SynchronousTestCase):
         """Twisted's forms and that of other mail servers; anything else is a mistake."""
         for good in ("tcp:127.0.0.1:8891", "inet:127.0.0.1:8891", "unix:/run/x.sock"):
             self.assertEqual(Milter(good).endpoint, good)
-        for bad in ("", "8891", "inet:8891", "inet", "what:1", "tcp:127.0.0.1:port"):
+        for bad in ("", "8891", "inet:8891", "inet", "what:1", "tcp:127.0.0.1:port", "unix:"):
             self.assertRaises(ValueError, Milter, bad)
+
+    def test_delays(self) -> None:
+        """A stage that is over first would keep ``on_failure`` from deciding."""
+        verifyObject(interfaces.IDelays, Milter("unix:/a"))
+        self.assertEqual(Milter("unix:/a").delays(), {})
+        self.assertEqual(
+            Milter("unix:/a", on_failure="accept", timeout=90.0).delays(),
+            {"connect_timeout": 5.0, "timeout": 90.0, "message_timeout": 50.0},
+        )
 
     def test_macros(self) -> None:
         """A macro has a name of letters, in braces or not."""

@@ -1,0 +1,67 @@
+"""Where a program listens that a policy asks: a client endpoint of Twisted's, as text.
+
+``inet:`` stands for ``tcp:``, as other mail servers write it.  :func:`mistake` finds beforehand
+what Twisted finds only at each attempt to connect: a host or path that is empty, a port that is
+none, a path that no unix socket can have.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+
+# Octets of the path of a unix socket, without the NUL behind it (unix(7)).
+MAX_PATH = 107
+
+
+def clientEndpoint(reactor: Any, text: str) -> IStreamClientEndpoint:
+    """The endpoint itself.
+
+    :raise Exception: for a text that is none; whatever Twisted raises.
+    """
+    kind, colon, rest = text.partition(":")
+    made: IStreamClientEndpoint = clientFromString(
+        reactor, f"tcp:{rest}" if kind == "inet" and colon else text
+    )
+    return made
+
+
+def mistake(text: str) -> str:
+    """What is wrong with the text of an endpoint; empty when all is well."""
+    asked = _Asked()
+    try:
+        made = clientEndpoint(asked, text)
+        if isinstance(made, TCP4ClientEndpoint | UNIXClientEndpoint):
+            made.connect(Factory())
+        found = asked.mistake
+    except Exception as error:
+        found = str(error) or type(error).__name__
+    said = 'must be "tcp:HOST:PORT", "unix:PATH" or another client endpoint of Twisted\'s'
+    return f'{said}, not "{text}" ({found})' if found else ""
+
+
+class _Asked:
+    """Stands in for a reactor, to learn what would be connected to.
+
+    :ivar mistake: why it cannot be.
+    """
+
+    mistake = ""
+
+    def connectTCP(self, host: str, port: int, *_: object, **__: object) -> None:
+        """A host and a port."""
+        if not host:
+            self.mistake = "there is no host"
+        elif not 0 < port <= 65535:
+            self.mistake = "a port is a number from 1 to 65535"
+
+    def connectUNIX(self, path: str, *_: object, **__: object) -> None:
+        """A unix socket."""
+        if not path:
+            self.mistake = "there is no path"
+        elif len(os.fsencode(path)) > MAX_PATH:
+            self.mistake = f"a unix socket's path has {MAX_PATH} octets at most"
