@@ -97,7 +97,7 @@ class Archive:
             self._mailbox = _readAddress(self.address)
             alsoProvides(self, IMayBlindCopy)
         for login in self.logins:
-            _readLine([login.encode()], self._given)
+            _readLogin(login, self._given)
         if self.login_file is not None:
             self._file = WatchedFile(self.login_file, _readLine)
 
@@ -174,6 +174,15 @@ def _isAmong(mailbox: Mailbox, envelope: Envelope) -> bool:
     return any(
         sameAddress(each.mailbox) == same for each in (*envelope.recipients, *envelope.blind)
     )
+
+
+def _readLogin(login: str, logins: Addresses[bool]) -> None:
+    try:
+        if not login or login != login.strip():
+            raise ValueError("nobody has such a login")
+        logins.set(_pattern(login.encode()), _MEMBER)
+    except ValueError as error:
+        raise ValueError(f'logins: "{login}": {error}') from None
 
 
 def _readLine(words: list[bytes], logins: Addresses[bool]) -> None:

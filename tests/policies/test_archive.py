@@ -143,8 +143,18 @@ class WhoseTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """What is no address, or not one for every message, is a mistake."""
-        for keys in ({"address": "nobody"}, {"address": "ä@example.com"}, {"logins": ["@"]}):
+        for keys in ({"address": "nobody"}, {"address": "ä@example.com"}):
             self.assertRaises(ValueError, Archive, **keys)
+
+    def test_wrongLogins(self) -> None:
+        """A login that nobody can have would be archived never; it is named."""
+        for login, why in (
+            ("@", "not an address"),
+            ("", "nobody has such a login"),
+            ("alice ", "nobody has such a login"),
+        ):
+            error = self.assertRaises(ValueError, Archive, logins=["bob", login])
+            self.assertEqual(str(error), f'logins: "{login}": {why}')
 
     def test_nobody(self) -> None:
         """A copy to nobody is a mistake."""
