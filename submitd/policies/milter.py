@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import re
 import socket
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
@@ -158,7 +157,8 @@ class Milter:
     hostname: str = attrs.field(init=False, repr=False, default="")
     _reactor: Any = attrs.field(init=False, repr=False, default=None)
     _talks: dict[str, Talk] = attrs.field(init=False, repr=False, factory=dict)
-    _idle: deque[FilterConnection] = attrs.field(init=False, repr=False, factory=deque)
+    # With what ends it where no client comes.
+    _idle: dict[FilterConnection, IDelayedCall] = attrs.field(init=False, repr=False, factory=dict)
     _pausedUntil: float = attrs.field(init=False, repr=False, default=0.0)
     _isAway: bool = attrs.field(init=False, repr=False, default=False)
 
@@ -189,9 +189,8 @@ class Milter:
 
     def stop(self) -> Deferred[None]:
         """Close the connections that nobody uses."""
-        for connection in list(self._idle):
+        while (connection := self.kept()) is not None:
             connection.end(milter.QUIT)
-        self._idle.clear()
         return succeed(None)
 
     # The stages.
@@ -262,7 +261,8 @@ class Milter:
     def kept(self) -> FilterConnection | None:
         """A connection that waits for the next client, if there is one."""
         while self._idle:
-            kept = self._idle.pop()
+            kept, tooLong = self._idle.popitem()
+            tooLong.cancel()
             if kept.failed is None:
                 return kept
         return None
@@ -302,13 +302,11 @@ class Milter:
             connection.end(milter.QUIT)
             return
         connection.write(milter.QUIT_NEW_CONNECTION)
-        self._idle.append(connection)
-        self._reactor.callLater(IDLE, self._tooLong, connection)
+        self._idle[connection] = self._reactor.callLater(IDLE, self._tooLong, connection)
 
     def _tooLong(self, connection: FilterConnection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
-            connection.end(milter.QUIT)
+        del self._idle[connection]
+        connection.end(milter.QUIT)
 
     def _report(self, session: Session, stage: str, failed: FilterFailed, verdict: str) -> None:
         self._isAway = True

@@ -357,7 +357,20 @@ class DialogueTests(MilterCase):
         script = self.idle()
         self.policies[0].stop()
         self.assertEqual((script.letters[-2:], script.open), ("KQ", []))
-        self.clock.advance(policy.IDLE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_idleAgain(self) -> None:
+        """One that has served in the meantime may wait as long as any."""
+        script = self.idle()
+        self.clock.advance(policy.IDLE - 1)
+        talk = self.again()
+        self.greet(talk)
+        self.send(talk)
+        talk.lose()
+        self.clock.advance(policy.IDLE - 1)
+        self.assertEqual((script.connections, len(script.open)), (1, 1))
+        self.clock.advance(1)
+        self.assertEqual(script.open, [])
 
     def test_fewIdle(self) -> None:
         """No more than a few are kept."""
