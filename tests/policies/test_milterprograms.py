@@ -17,16 +17,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import dkim
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from submitd.policies.milter import Milter
 from tests.fixtures import Conversation, makeSubmission
+from tests.policies.filters import CONTINUE, FakeFilter, Script, changeHeader, replaceBody
 from tests.running import freePorts
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin"
@@ -240,6 +243,31 @@ class OpenDKIMTests(ProgramsCase):
         """The same over TCP, relaxed."""
         self.begin("relaxed/relaxed", freePorts(1)[0])
         return Deferred.fromCoroutine(self.check())
+
+    def test_behind(self) -> Deferred[None]:
+        """Behind a filter that changes the message, what is signed is what goes on."""
+        self.begin("simple/simple")
+        changes = changeHeader(1, "Subject", "changed") + replaceBody(b"another\n")
+        script = Script({b"E": changes + CONTINUE})
+        factory = Factory.forProtocol(lambda: FakeFilter(script))
+        factory.noisy = False
+        reactor_: Any = reactor
+        port = reactor_.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        first = Milter(f"tcp:127.0.0.1:{port.getHost().port}")
+        first.start(reactor)
+        self.submission = attrs.evolve(self.submission, policies=[first, self.policy])
+
+        async def check() -> None:
+            self.assertEqual((await self.send(HEADER + "hello\r\n"))[:3], "250")
+            self.assertIn(b"\r\nSubject: changed\r\n", self.kept)
+            self.assertTrue(self.kept.endswith(b"\r\n\r\nanother\r\n"))
+            self.assertTrue(self.isSigned())
+            await first.stop()
+            while script.open:
+                await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+
+        return Deferred.fromCoroutine(check())
 
     def test_killed(self) -> Deferred[None]:
         """A filter that is killed between two messages: the next one is for later."""
