@@ -327,9 +327,12 @@ def _discard(effects: _Effects, text: str) -> None:
 
 
 def _prepend(effects: _Effects, text: str) -> None:
+    field = headerField(text, effects.envelope.smtpUtf8)
+    if field in effects.fields:  # asked at each recipient, or at a second DATA, many say the same
+        return
     if len(effects.fields) >= MAX_FIELDS:
         raise ValueError(f"more than {MAX_FIELDS} header fields")
-    effects.fields.append(headerField(text, effects.envelope.smtpUtf8))
+    effects.fields.append(field)
 
 
 def _blindCopy(effects: _Effects, text: str) -> None:

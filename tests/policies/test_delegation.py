@@ -351,13 +351,23 @@ class ActionTests(DelegationCase):
         self.assertEqual(self.finish().reasons, [])
 
     def test_tooManyFields(self) -> None:
-        """A field for each of a thousand recipients is too much."""
-        self.said("PREPEND X-A: b")
+        """Another field for each of a thousand recipients is too much."""
+        self.said("PREPEND X-A: 1")
         for at in range(2, MAX_FIELDS + 2):
+            waiting = self.at(self.running, "RCPT", self.envelope)
+            self.endpoint.answer(b"action=PREPEND X-A: %d\n\n" % at)
+            assert waiting is not None
+            self.assertEqual(self.outcome(waiting)[:3], "" if at <= MAX_FIELDS else "451")
+
+    def test_sameField(self) -> None:
+        """The same field for each of a thousand recipients is one field."""
+        self.said("PREPEND X-A: b")
+        for _ in range(1000):
             waiting = self.at(self.running, "RCPT", self.envelope)
             self.endpoint.answer(b"action=PREPEND X-A: b\n\n")
             assert waiting is not None
-            self.assertEqual(self.outcome(waiting)[:3], "" if at <= MAX_FIELDS else "451")
+            self.assertEqual(self.outcome(waiting), "")
+        self.assertEqual(self.finish().fields, [b"X-A: b\r\n", b"X-End: 1\r\n"])
 
     def test_blindCopy(self) -> None:
         """BCC adds a recipient of whom nobody is told, once."""
