@@ -258,7 +258,7 @@ class Transaction:
         self._discards = False
         self._held: IHeldMessage | None = None
         self._header: Header | None = None
-        self._isShown = False
+        self._isBehind = self._isShown = False
         self._pending = bytearray()
         self._skipsBody = False
 
@@ -346,7 +346,8 @@ class Transaction:
         """
         assert self.envelope is not None
         self._header = header
-        if self._talk.session.notes.get(KEPT_BACK) != self.envelope.id:
+        self._isBehind = self._talk.session.notes.get(KEPT_BACK) == self.envelope.id
+        if not self._isBehind:
             await self._showHeader()
 
     async def _showHeader(self) -> None:
@@ -385,7 +386,17 @@ class Transaction:
         self._pending += octets
         if len(self._pending) < milter.MAX_DATA:
             return None
-        return Deferred.fromCoroutine(self.during("body", Transaction._sendBody, False))
+        return Deferred.fromCoroutine(self._takePart())
+
+    async def _takePart(self) -> None:
+        try:
+            await self.during("body", Transaction._sendBody, False)
+        except Refused as refused:
+            if not self._isBehind:
+                raise
+            # Raised while another lets the message go, it would be said to be that one's.
+            self.isOver = True
+            self._refused = refused
 
     async def _sendBody(self, all_: bool) -> None:
         pending = self._pending

@@ -755,6 +755,21 @@ class ChangeTests(MilterCase):
                     kept = self.submission.delivery.messages  # type: ignore[attr-defined]
                     self.assertEqual(len(kept), said == ACCEPT)
 
+    def test_orderInLog(self) -> None:
+        """The log names the filter that has refused, also where the first lets go of the body."""
+        tooLarge = "A: " + "x" * 65_600 + "\r\n"
+        for letter, field in ((b"L", ""), (b"B", ""), (b"E", ""), (b"", tooLarge)):
+            self.events.clear()
+            one, two = Script(steps=Step.NO_HEADER), Script({letter: REJECT})
+            self.make(one, two)
+            self.policies[0].name, self.policies[1].name = "one", "two"
+            talk = self.again()
+            self.greet(talk)
+            message = TEXT.replace("\r\n\r\n", f"\r\n{field}\r\n") + "x" * 70_000 + "\r\n"
+            self.assertIn(self.send(talk, message)[-1][:3], ("550", "552"))
+            [event] = [each for each in self.events if each.get("origin")]
+            self.assertEqual(event["origin"], "two at message")
+
     def test_orderOfMessages(self) -> None:
         """A message that the first filter accepts at once is shown to the second as it comes."""
         one = Script({b"E": changeHeader(1, "Subject", "one") + CONTINUE})
