@@ -74,7 +74,9 @@ class Usual:
             del self.recipients[next(iter(self.recipients))]
         self.days[day] = self.days.get(day, 0) + len(recipients)
         while len(self.days) > MAX_DAYS:
-            del self.days[min(self.days)]
+            # The one farthest away: days that are to come, of a clock that was ahead, are never the
+            # oldest, and would leave no room for today.
+            del self.days[max(self.days, key=lambda each: abs(each - day))]
         self.changed = True
 
     def perDay(self, day: int) -> tuple[int, float]:

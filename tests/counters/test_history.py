@@ -41,6 +41,18 @@ class UsualTests(SynchronousTestCase):
         self.assertNotIn(digest(1), usual.recipients)
         self.assertEqual(len(usual.days), MAX_DAYS)
 
+    def test_daysToCome(self) -> None:
+        """Days of a clock that was ahead make room for today, and those before it stay."""
+        usual = Usual()
+        for day in (*range(90, 100), *range(4000, 4000 + MAX_DAYS)):
+            usual.learn([digest(0)], day)
+        for _ in range(10):
+            usual.learn([digest(0)], 100)
+        self.assertEqual((usual.days[100], len(usual.days)), (10, MAX_DAYS))
+        for day in range(101, 105):
+            usual.learn([digest(0)], day)
+        self.assertEqual(usual.perDay(105)[0], 5)
+
     def test_perDay(self) -> None:
         """The mean of the days with mail, without this one and those long past."""
         usual = Usual(days={1: 1000, 90: 10, 95: 20, 100: 500, 101: 900})
