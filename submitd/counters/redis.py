@@ -20,14 +20,26 @@ from submitd.counters.windows import Room, Taken, Want, Window
 
 SCHEMES = ("redis://", "rediss://", "redis+unix://")
 
+# Whether the latest entry is of a clock that was ahead, and has been set back since.  An hour more
+# than the window: nodes' clocks are never quite the same.
+_IS_AHEAD = b"""
+local function isAhead(key, now, seconds)
+  local latest = redis.call('lindex', key, 0)
+  return latest and tonumber(latest) > now + seconds + 3600
+end
+"""
+
 # ARGV: now, whether all or none; then for each key: amount, seconds, cost, mark.
 # Gives {the want without room or 0, the time of the entry in its way, the marked ones ...}.
-_TAKE = b"""
+_TAKE = (
+    _IS_AHEAD
+    + b"""
 local now, together = tonumber(ARGV[1]), ARGV[2] == '1'
 local free, shortage, blocking = {}, 0, ''
 for i, key in ipairs(KEYS) do
   local amount, seconds = tonumber(ARGV[i * 4 - 1]), tonumber(ARGV[i * 4])
   local cost = tonumber(ARGV[i * 4 + 1])
+  if isAhead(key, now, seconds) then redis.call('del', key) end
   local entry = redis.call('lindex', key, math.max(amount - cost, 0))
   if cost > amount or (entry and tonumber(entry) > now - seconds) then
     if shortage == 0 then shortage, blocking = i, entry or '' end
@@ -58,13 +70,18 @@ for _, i in ipairs(free) do
 end
 return result
 """
+)
 
 # ARGV: now; then for each key: amount, seconds.  Gives the count and the oldest time of each.
-_ROOMS = b"""
+_ROOMS = (
+    _IS_AHEAD
+    + b"""
 local now, result = tonumber(ARGV[1]), {}
 for i, key in ipairs(KEYS) do
   local low, high = 0, math.min(redis.call('llen', key), tonumber(ARGV[i * 2]))
-  local after = now - tonumber(ARGV[i * 2 + 1])
+  local seconds = tonumber(ARGV[i * 2 + 1])
+  local after = now - seconds
+  if isAhead(key, now, seconds) then high = 0 end
   while low < high do
     local middle = math.floor((low + high) / 2)
     if tonumber(redis.call('lindex', key, middle)) > after then
@@ -78,6 +95,7 @@ for i, key in ipairs(KEYS) do
 end
 return result
 """
+)
 
 
 class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]

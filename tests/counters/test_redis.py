@@ -62,6 +62,17 @@ class RedisTests(Contract, SynchronousTestCase):
             self.redis.take([Want("a", HOUR, 1)], 1e9 + 4000 * (at + 1), True)
         self.assertEqual(connection.llen("submitd:a"), 5)
 
+    def test_setBack(self) -> None:
+        """What was counted by a clock far ahead does not count when it has been set back."""
+        want, minute = Want("a", HOUR, HOUR.amount), 60.0
+        ahead = 1e9 + 10 * 365 * 86400
+        for seconds in (ahead, 1e9):
+            self.assertEqual(self.redis.rooms([want], seconds)[0].left, HOUR.amount, seconds)
+            self.assertIsNone(self.redis.take([want], seconds, True).shortage, seconds)
+            # Another node's is never quite the same.
+            self.assertEqual(self.redis.take([want], seconds - minute, True).shortage, 0, seconds)
+            self.assertEqual(self.redis.rooms([want], seconds - minute)[0].left, 0, seconds)
+
     def test_large(self) -> None:
         """A message to more recipients than Lua can unpack at once is counted whole."""
         want = Want("large", Window(100_000, 3600, ""), 20_000)
