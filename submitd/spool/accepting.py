@@ -131,12 +131,14 @@ def _repeated(connection: sa.Connection, acceptances: list[Acceptance]) -> dict[
     if not rows or _ADD_SUBMISSION.run(connection, rows).rowcount == len(rows):
         return {}
     oldest = min(each.message["arrived"] - each.window for each in acceptances)
+    latest = max(each.message["arrived"] + each.window for each in acceptances)
     known = {}
     for row in connection.execute(_KNOWN, {"digests": [row["digest"] for row in rows]}):
-        if row.at >= oldest:
+        if oldest <= row.at <= latest:
             known[bytes(row.digest)] = row.message
         else:
-            # Too old, and not cleared away yet: the first of ours takes its place.
+            # Too old, or of a clock that was far ahead, and not cleared away yet: the first of ours
+            # takes its place.
             FORGET_DIGEST.run(connection, {"one": row.digest})
     firsts = {}
     for own in rows:

@@ -488,6 +488,16 @@ class QueueTests:
         self.assertEqual(self.send("C-1", text=self.MAIL), "C-1")
         self.assertEqual(self.send("D-1", text=self.MAIL), "C-1")
 
+    def test_repeatedSetBack(self: Any) -> None:
+        """What was submitted by a clock far ahead is not known for ever when it is set back."""
+        self.time.now += 10 * 365 * 86400
+        self.assertEqual(self.send("A-1", text=self.MAIL), "A-1")
+        self.time.now -= 3600
+        self.assertEqual(self.send("B-1", text=self.MAIL), "A-1")
+        self.time.now -= 9 * 365 * 86400
+        self.assertEqual(self.send("C-1", text=self.MAIL), "C-1")
+        self.assertEqual(self.send("D-1", text=self.MAIL), "C-1")
+
     def test_repeatedLarge(self: Any) -> None:
         """So is a large one, and its chunks are dropped."""
         text = self.MAIL + b"x" * 600_000
