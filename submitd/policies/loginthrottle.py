@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -404,7 +405,10 @@ class LoginThrottle:
         told = repr((scope, name, login, secret)).encode("ascii", "backslashreplace")
         digest = hashlib.blake2b(told, key=self._key, digest_size=16).hexdigest()
         once = Want(digest, Window(1, windows[-1].seconds, ""))
-        return self._wrong.take([once], self._counters.now(), True).shortage is None
+        try:
+            return self._wrong.take([once], self._counters.now(), True).shortage is None
+        except (sqlite3.Error, OSError):
+            return True  # what workers share is away, which the counters say
 
     # What is counted.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import shutil
+from pathlib import Path
 from typing import Any
 
 from twisted.cred.credentials import CramMD5Credentials, UsernamePassword
@@ -17,6 +19,7 @@ from zope.interface.verify import verifyObject
 
 from submitd import events, policies
 from submitd.checkers import LoginUnavailable
+from submitd.counters.shared import SharedCounts, prepare
 from submitd.counters.windows import Room
 from submitd.interfaces import (
     IChecked,
@@ -104,6 +107,21 @@ class ThrottleTestCase(SynchronousTestCase):
             for each in self.logged
             if each["event"] == "login-blocked"
         ]
+
+
+class AwayTests(ThrottleTestCase):
+    """What workers share cannot be used, for its disk is full, say."""
+
+    def test_away(self) -> None:
+        """Everybody may try, a wrong password is one, and an event says so once."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        prepare(directory)
+        self.policy.share(SharedCounts(directory))
+        shutil.rmtree(directory)
+        self.fail("alice", CAFE, 5)
+        self.assertEqual(self.attempt("alice", CAFE, good=True), "in")
+        self.assertEqual([each["event"] for each in self.logged], ["counters-away"])
 
 
 class BlockTests(ThrottleTestCase):
