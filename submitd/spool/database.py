@@ -59,6 +59,15 @@ third of that.
 ELSEWHERE = "the file was removed or replaced while it was open; put it back, or start anew"
 """Why nothing more is added to a data base; what is in it is still delivered."""
 
+EMPTIED = "the file was emptied while it was open; put it back, or start anew"
+"""The same, but of what was in it there is no more than what memory still has."""
+
+LOG_REMOVED = (
+    f"{FILE}-wal was removed while it was open; stop the service, which saves what is in it, and"
+    " start it again"
+)
+"""The same; a crash now would lose the latest that was written."""
+
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
 # PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
@@ -141,18 +150,21 @@ class Database:
                     schema.migrate(connection)
             except schema.SchemaMistake as mistake:
                 raise Unusable(f"{self.name} {mistake}") from None
-            self._opened = None if self.path is None else _identity(self.path / FILE)
+            self._opened = None if self.path is None else _identity((self.path / FILE).stat())
 
     def _missing(self) -> str:
         """Why the file that we have opened is not found under its name; empty when it is."""
         if self.path is None or self._opened is None:
             return ""
         try:
-            return "" if _identity(self.path / FILE) == self._opened else ELSEWHERE
+            found = (self.path / FILE).stat()
         except FileNotFoundError:
             return ELSEWHERE
         except OSError as error:
             return cause(error)
+        if _identity(found) != self._opened:
+            return ELSEWHERE
+        return "" if found.st_size else EMPTIED
 
     def check(self, needsRoom: bool = True) -> list[str]:
         """What is wrong, in sentences, without making anything.
@@ -189,7 +201,7 @@ class Database:
         """
         if self.path is None:
             return
-        if missing := self._missing():
+        if missing := self._missing() or _logMissing(self.path, connection):
             raise Refused(LOCAL_ERROR, f"{self.name}: {missing}")
         found = os.statvfs(self.path)
         free = found.f_bavail * found.f_frsize
@@ -263,9 +275,20 @@ def _unused(connection: sa.Connection) -> int:
     return int(count) * int(size)
 
 
-def _identity(file: Path) -> tuple[int, int]:
+def _logMissing(path: Path, connection: sa.Connection) -> str:
+    """Why what is written would be gone with this process; empty when it would not.
+
+    While anybody has the data base open, its log is there.
+    """
+    if (path / f"{FILE}-wal").exists():
+        return ""
+    # There is none at all where the file system cannot have it.
+    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    return LOG_REMOVED if mode == "wal" else ""
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
     """Which file it is, whatever its name."""
-    found = file.stat()
     return found.st_dev, found.st_ino
 
 

@@ -295,6 +295,40 @@ class TroubleTests(SpoolCase):
         self.assertEqual(self.refused().reply.code, 451)
         self.assertFalse((self.path / FILE).exists(), "no other one is made")
 
+    def test_logRemoved(self) -> None:
+        """So does one whose log is removed; a stop saves what is in it."""
+        self.send("A-1")
+        (self.path / f"{FILE}-wal").unlink()
+        refused = self.refused()
+        self.assertEqual((refused.reply.code, refused.reply.status), (451, "4.3.0"))
+        self.assertIn("spool.db-wal was removed while it was open; stop the ser", refused.cause)
+        self.successResultOf(self.spool.stop())
+        self.successResultOf(self.queue.runIn(maybeDeferred, maybeDeferred))
+        self.send("B-1")
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "B-1"])
+        self.assertEqual(self.sql("PRAGMA integrity_check"), [("ok",)])
+
+    def test_noLog(self) -> None:
+        """Where the file system cannot have a log, none is missed."""
+        self.send("A-1")
+        self.queue._links[1].close()
+        driver = self.writer().connection.driver_connection
+        self.assertEqual(driver.execute("PRAGMA journal_mode=DELETE").fetchall(), [("delete",)])
+        self.send("B-1")
+
+    def test_emptied(self) -> None:
+        """One that is emptied takes no more, and nothing is made in it."""
+        self.send("A-1")
+        os.truncate(self.path / FILE, 0)
+        refused = self.refused()
+        self.assertEqual((refused.reply.code, refused.reply.status), (451, "4.3.0"))
+        self.assertIn("was emptied while it was open", refused.cause)
+        for link in self.queue._links:
+            link.close()
+        os.truncate(self.path / FILE, 0)
+        self.assertEqual(self.refused().reply.code, 451)
+        self.assertEqual((self.path / FILE).stat().st_size, 0)
+
     def test_moved(self) -> None:
         """It goes on when its directory is back in its place; another one there is not used."""
         self.send("A-1")
