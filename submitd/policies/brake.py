@@ -264,6 +264,8 @@ class Brake:
 
     def _judge(self, usual: Usual, recipients: list[bytes], login: str, now: float) -> Decision:
         """Learn, or brake."""
+        # Where the clock was ahead and has been set back, it would last for as long again.
+        usual.braked = min(usual.braked, now + self.lasts)
         if usual.braked > now:
             return Decision(usual.reason, usual.braked)
         reason = "" if usual.trusted > now else self._objection(usual, recipients, login, now)

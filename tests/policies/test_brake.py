@@ -144,6 +144,16 @@ class FirstTimeTests(BrakeCase):
         self.clock.advance(DAY)
         self.assertIsNone(self.held(policy, *self.strangers(5)))
 
+    def test_setBack(self) -> None:
+        """A brake of a clock that was far ahead lasts no longer than any when it is set back."""
+        policy = self.brake(first_time=Rates("5/hour"))
+        self.clock.rightNow += 3650 * DAY
+        self.assertIsNotNone(self.held(policy, *self.strangers(6)))
+        self.clock.rightNow -= 3650 * DAY
+        self.assertIsNotNone(self.held(policy, *self.strangers(1)))
+        self.clock.rightNow += DAY
+        self.assertIsNone(self.held(policy, *self.strangers(5)))
+
     def test_clockSet(self) -> None:
         """How long a brake lasts stands in the file by the time of day, not by the reactor's."""
         alsoProvides(self.clock, IReactorCore)
