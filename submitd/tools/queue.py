@@ -18,13 +18,15 @@ import sys
 import syslog
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 import sqlalchemy as sa
-from twisted.internet.task import react
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater, react
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import provider
 
@@ -76,6 +78,10 @@ CONFIGURATION = Path("/etc/submitd/submitd.toml")
 
 # Messages that one look at the queue, and one change, comprises.
 PAGE = 200
+
+# Seconds between two pages of a change.  SQLite looks at a lock that another process holds every
+# tenth of a second: without a pause a long change would keep the service from writing for seconds.
+MOMENT = 0.15
 
 
 class Problem(Exception):
@@ -239,6 +245,7 @@ class Command:
     :param out: where the answer goes.
     :param err: where questions and progress go.
     :param who: what the history says.
+    :param giveWay: waits a moment between two pages of a change.
     """
 
     queue: Any
@@ -246,6 +253,7 @@ class Command:
     out: TextIO
     err: TextIO
     who: str
+    giveWay: Callable[[], Deferred[None]] = lambda: succeed(None)
 
     async def run(self) -> None:
         """Do what the command line says."""
@@ -328,6 +336,8 @@ class Command:
             self.say(f"{which.login} is no longer braked")
         ids, changed = sorted(messages), 0
         for at in range(0, len(ids), PAGE):
+            if at:
+                await self.giveWay()
             page = attrs.evolve(which, ids=tuple(ids[at : at + PAGE]))
             changed += await self.queue.change(action, page, self.who)
             self.progress(min(at + PAGE, len(ids)), len(ids))
@@ -390,7 +400,8 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
     assert ISpool.providedBy(queue) and ISpoolOperations.providedBy(queue)
     try:
         await queue.start(reactor)
-        await Command(queue, arguments, out, err, operator()).run()
+        giveWay = partial(deferLater, reactor, MOMENT, lambda: None)
+        await Command(queue, arguments, out, err, operator(), giveWay).run()
     except Refused as refused:
         raise Problem(f"the queue cannot be used: {refused.cause or refused}") from None
     except (Damaged, LookupError) as error:

@@ -97,6 +97,28 @@ class CommandTests(SpoolCase):
             self.assertEqual(set(self.states()["A-4"]), {"held"})
             self.assertEqual(self.run_("list", "--json", "--limit", "3").count("\n"), 3)
 
+    def test_givesWay(self) -> None:
+        """Between two pages of a change there is a moment for the service to write."""
+        for number in range(5):
+            self.send(f"A-{number}")
+        arguments = tool.parser().parse_args(["hold", "--all", "--yes"])
+        moments: list[Deferred[None]] = []
+
+        def giveWay() -> Deferred[None]:
+            moments.append(Deferred())
+            return moments[-1]
+
+        out = io.StringIO()
+        command = tool.Command(self.queue, arguments, out, out, "operator test", giveWay)
+        with patch.object(tool, "PAGE", 2):
+            running = Deferred.fromCoroutine(command.run())
+            for count in (2, 4):
+                held = [states for states in self.states().values() if states == ["held"]]
+                self.assertEqual(len(held), count)
+                moments[-1].callback(None)
+            self.successResultOf(running)
+        self.assertEqual(len(moments), 2)
+
     def test_brake(self) -> None:
         """A login that is braked is let go with its messages, or without any; others are not."""
         usual = self.path.with_name("usual.sqlite")
