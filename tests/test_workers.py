@@ -590,6 +590,20 @@ class WorkersTests(TestCase):
         # smtplib tries each password twice, by PLAIN and LOGIN; that is no other guess.
         self.assertEqual(codes, [*[535] * 5, *[421] * 3])
 
+    async def test_tidied(self) -> None:
+        """What tidies temporary files away does not keep another worker from beginning."""
+        await deferToThread(self.tidied)
+
+    def tidied(self) -> None:
+        service = self.start('[[policy]]\nuse = "login-throttle"\ndelay = 0\n', 2)
+        for place in service.directory.glob("tmp/submitd-*"):
+            shutil.rmtree(place)
+        os.kill(service.live()["1"], signal.SIGKILL)
+        service.until(lambda: service.events("worker-died"))
+        service.waitForWorkers(2)
+        with service.client() as client:
+            client.login("alice", "first")
+
     async def test_password(self) -> None:
         """A password that was changed lets nobody in any more, whichever worker remembers it."""
         await deferToThread(self.password)

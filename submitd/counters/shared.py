@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from submitd.counters.memory import MAX_KEYS
@@ -55,6 +57,43 @@ def prepare(directory: Path) -> None:
     with shared._turn():
         pass
     shared.close()
+
+
+class Place:
+    """The directory of the workers' counts, among the system's temporary ones.
+
+    Those are tidied on many machines, of what nobody has read or written for days.  One that is
+    locked is left alone by systemd's tidying (tmpfiles.d(5)); for that of others it is made anew
+    when it is gone, so that another worker can begin.
+
+    :raise OSError: when it cannot be made.
+    """
+
+    def __init__(self) -> None:
+        self._path, self._lock = _make()
+
+    def path(self) -> Path:
+        """Where it is now; workers that began before a new one was made go on with their own."""
+        if not (self._path / KEY).exists():
+            # When it cannot be made the worker ends, and is begun again later.
+            with suppress(OSError):
+                made = _make()
+                self.close()
+                self._path, self._lock = made
+        return self._path
+
+    def close(self) -> None:
+        """Remove it."""
+        os.close(self._lock)
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _make() -> tuple[Path, int]:
+    path = Path(tempfile.mkdtemp(prefix="submitd-"))
+    prepare(path)
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return path, lock
 
 
 class SharedCounts:

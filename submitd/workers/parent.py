@@ -25,10 +25,8 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,7 +161,7 @@ class WorkersService(MultiService):
         self._log = JSONLog(self._logTarget, reactor)
         self._stopped: Deferred[None] | None = None
         self._drain = float(settings.limits.drain)
-        self._counts: Path | None = None
+        self._counts: shared.Place | None = None
         self._tally: tally.Tally | None = None
         self._tallyFile = -1
         self._key = os.urandom(32)
@@ -202,8 +200,7 @@ class WorkersService(MultiService):
         """
         self._openAll(super().startService)
         self._hangUp.startService()
-        self._counts = Path(tempfile.mkdtemp(prefix="submitd-"))
-        shared.prepare(self._counts)
+        self._counts = shared.Place()
         self._tallyFile = tally.makeFile()
         self._tally = tally.Tally(self._tallyFile)
         self._candidate = self._candidate or self._beginFirst()
@@ -252,7 +249,7 @@ class WorkersService(MultiService):
             self._tally.close()
             os.close(self._tallyFile)
         if self._counts is not None:
-            shutil.rmtree(self._counts, ignore_errors=True)
+            self._counts.close()
         # Not before: the signal would end the process, and leave the workers to themselves.
         self._hangUp.stopService()
         events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
@@ -516,7 +513,7 @@ class WorkersService(MultiService):
         :param file: its end of the channel.
         """
         name, about = worker.post.name, worker.template.about
-        assert about is not None
+        assert about is not None and self._counts is not None
         isRelay = name == RELAY
         endpoints = () if isRelay else about["endpoints"]
         log = self._log.fileno()
@@ -524,7 +521,7 @@ class WorkersService(MultiService):
             "number": worker.number,
             "name": name,
             "isRelay": isRelay,
-            "counts": str(self._counts),
+            "counts": str(self._counts.path()),
             "key": self._key.hex(),
             "reactor": self._source.reactor,
             "logs": self._source.logs,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,44 @@ class Files(SynchronousTestCase):
         made = SharedCounts(self.directory, **arguments)
         self.addCleanup(made.close)
         return made
+
+
+class PlaceTests(SynchronousTestCase):
+    """The directory that the workers of one service have."""
+
+    def setUp(self) -> None:
+        self.temporary = Path(self.mktemp())
+        self.temporary.mkdir()
+        self.patch(tempfile, "tempdir", str(self.temporary))
+        self.place = shared.Place()
+
+    def test_ends(self) -> None:
+        """It is nobody else's, the same as long as it is there, and removed at the end."""
+        path = self.place.path()
+        self.assertEqual(path.stat().st_mode & 0o777, 0o700)
+        self.assertEqual(self.place.path(), path)
+        self.place.close()
+        self.assertEqual(list(self.temporary.iterdir()), [])
+
+    def test_locked(self) -> None:
+        """What tidies temporary directories asks for a lock, and leaves this one alone."""
+        file = os.open(self.place.path(), os.O_RDONLY)
+        self.assertRaises(BlockingIOError, fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.place.close()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(file)
+
+    def test_removed(self) -> None:
+        """One that was removed is made anew; where that cannot be, at the next question."""
+        first = self.place.path()
+        shutil.rmtree(first)
+        self.temporary.rename(aside := Path(self.mktemp()))
+        self.assertEqual(self.place.path(), first)
+        aside.rename(self.temporary)
+        storage = SharedCounts(self.place.path())
+        self.assertEqual(len(storage.secret), 32)
+        self.place.close()
+        self.assertEqual(list(self.temporary.iterdir()), [])
 
 
 class SharedTests(Contract, Files):
