@@ -126,7 +126,10 @@ class HistoryFile:
                 # Readers and the one writer do not wait for each other, in any process.
                 connection.execute(sa.text("PRAGMA journal_mode=WAL"))
                 connection.execute(sa.text("PRAGMA synchronous=NORMAL"))
-            _tables.create_all(self._engine)
+            with self._engine.begin() as connection:
+                # Workers that start together do not make the table both.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                _tables.create_all(connection)
             self._isReady = True
         return self._engine.begin()
 

@@ -121,6 +121,19 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.file.read("alice").braked, 0.0)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
+    def test_madeTogether(self) -> None:
+        """Of two processes that find no table, one makes it and the other waits for it."""
+        other = sqlite3.connect(self.path, timeout=0)
+        self.addCleanup(other.close)
+
+        def another(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            if "CREATE TABLE" in statement:
+                with contextlib.suppress(sqlite3.OperationalError):
+                    other.execute(statement)
+
+        sa.event.listen(self.file._engine, "before_cursor_execute", another)
+        self.assertEqual(self.file.read("alice").braked, 0.0)
+
     def test_closedInUse(self) -> None:
         """Closing waits for a thread that is at it: SQLite crashes the process otherwise."""
         going, end = threading.Event(), threading.Event()
