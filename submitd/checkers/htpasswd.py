@@ -17,6 +17,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import attrs
@@ -170,6 +171,9 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
         threads: int = THREADS,
     ) -> None:
         self._turns = DeferredSemaphore(threads)
+        # The C library keeps for each thread what it has once allocated there, 19 MiB for argon2:
+        # so the hashes are not spread over all threads of the reactor.
+        self._threads = ThreadPoolExecutor(threads)
         super().__init__(UserFile(path, parseHash))
         self._run = run
         self._limit = pending
@@ -195,7 +199,7 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
         somebodys = self._somebodys(accounts, folded)  # for known users too: it takes time itself
         expected = account.entries[0] if account else somebodys
         self._pending += 1
-        verified = self._turns.run(self._run, self._verify, credentials.password, expected)
+        verified = self._turns.run(self._run, self._compare, credentials.password, expected)
         # A Deferred of its own: cancelling it must not let another login in while the thread of
         # this one is still busy.
         answer: Deferred[AvatarId] = Deferred()
@@ -203,6 +207,9 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
         verified.addCallback(grant, account)
         verified.addCallbacks(answer.callback, answer.errback)
         return answer
+
+    def _compare(self, password: bytes, expected: PasswordHash) -> bool:
+        return self._threads.submit(self._verify, password, expected).result()
 
     def _done(self, result: Any) -> Any:
         self._pending -= 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread
 from typing import Any
 
 from passlib.hash import bcrypt
@@ -75,6 +77,24 @@ class HtpasswdCheckerTests(FileTestCase):
             self.assertLogin(good, name)
             self.assertRefused(checker.requestAvatarId(UsernamePassword(name, b"Wonder")))
         self.assertEqual(self.problems(), [])
+
+    def test_fewThreads(self) -> None:
+        """However many threads the reactor has, verifications are done in so few."""
+        verifying = set()
+
+        def inNewThread(function: Any, *arguments: Any) -> Deferred[Any]:
+            with ThreadPoolExecutor(1) as pool:
+                return execute(pool.submit(function, *arguments).result)
+
+        def here(password: bytes, expected: PasswordHash) -> bool:
+            verifying.add(current_thread())
+            return True
+
+        self.write(f"alice:{HASHES['argon2']}")
+        checker = self.checker(run=inNewThread, verify=here, threads=1)
+        for _ in range(3):
+            self.assertLogin(checker.requestAvatarId(WONDER), b"alice")
+        self.assertEqual(len(verifying), 1)
 
     def test_portal(self) -> None:
         """Through a Portal, the avatar has the name as the file writes it."""
