@@ -71,7 +71,7 @@ Key = tuple[str, str, bool]
 
 @attrs.define(eq=False)
 class Lease:
-    """One work, and what of it is under way.
+    """One message's work, and what of it is under way.
 
     :param work: as it is now; extended from time to time.
     :ivar open: parts of it that have not ended.
@@ -89,7 +89,9 @@ class Part:
 
     :param key: of the next hop.
     :param hop: the next hop; ``None`` when there is no route.
-    :param recipients: with the lease of each.
+    :param lease: of the message.
+    :param recipients: those who have no verdict yet.
+    :ivar verdicts: on the others.
     :ivar hasPlace: whether it is one of those that may be on their way.
     :ivar isBegun: whether the message has begun to go out.
     :ivar isStopped: whether it was told to end.
@@ -97,7 +99,9 @@ class Part:
 
     key: Key
     hop: Hop | None
-    recipients: list[tuple[Lease, QueuedRecipient]]
+    lease: Lease
+    recipients: list[QueuedRecipient]
+    verdicts: list[Verdict] = attrs.field(factory=list)
     hasPlace: bool = False
     isBegun: bool = False
     isStopped: bool = False
@@ -112,12 +116,7 @@ class Part:
     @property
     def message(self) -> QueuedMessage:
         """Which message."""
-        return self.recipients[0][0].work.message
-
-    @property
-    def leases(self) -> list[Lease]:
-        """The leases, each once."""
-        return list(dict.fromkeys(lease for lease, _ in self.recipients))
+        return self.lease.work.message
 
 
 @implementer(IBody)
@@ -319,37 +318,33 @@ class Runner:
 
     def _parted(self, works: Iterable[Work]) -> Iterator[Part]:
         """Works become parts: by message, then by next hop, none with too many recipients."""
-        for _, group in itertools.groupby(works, lambda work: work.message.id):
+        for _, group in itertools.groupby(works, lambda work: (work.message.id, work.token)):
+            lease = Lease(_joined(list(group)))
             parts: dict[Key, Part] = {}
-            for work in group:
-                lease = Lease(work)
-                for recipient in work.recipients:
-                    key, hop = self._hopFor(work, recipient)
-                    part = parts.setdefault(key, Part(key, hop, []))
-                    part.recipients.append((lease, recipient))
+            for recipient in lease.work.recipients:
+                key, hop = self._hopFor(lease.work.message, recipient)
+                parts.setdefault(key, Part(key, hop, lease, [])).recipients.append(recipient)
             for part in parts.values():
                 yield from self._cut(part)
 
     def _cut(self, part: Part) -> Iterator[Part]:
         most = self._settings.recipients_per_message or len(part.recipients)
         for at in range(0, len(part.recipients), most):
-            yield Part(part.key, part.hop, part.recipients[at : at + most])
+            yield Part(part.key, part.hop, part.lease, part.recipients[at : at + most])
 
-    def _hopFor(self, work: Work, recipient: QueuedRecipient) -> tuple[Key, Hop | None]:
-        message = work.message
+    def _hopFor(self, message: QueuedMessage, recipient: QueuedRecipient) -> tuple[Key, Hop | None]:
         route: Route | None = self._routes.find(
             message.login, message.envelope.reversePath, recipient.mailbox
         )
         if route is None:
             return ("", "", False), None
-        return self._destinations.find(route, work.domain, message.envelope.requireTLS)
+        return self._destinations.find(route, recipient.domain, message.envelope.requireTLS)
 
     def _begin(self, part: Part) -> None:
         self._parts[part] = None
         self._lines.join(part.key, part)
-        for lease in part.leases:
-            lease.open += 1
-            self._leases[lease] = None
+        part.lease.open += 1
+        self._leases[part.lease] = None
         part.running = Deferred.fromCoroutine(self._run(part))
         part.running.addErrback(self._broken, part)
         part.running.addBoth(lambda _: self._spawn(self._end(part)))
@@ -359,20 +354,19 @@ class Runner:
             # Given back it would be due at once, and break at once, for ever; the lease ends.
             self._unexpected(failure)
             return
-        for lease in part.leases:
-            lease.isBroken = True
+        part.lease.isBroken = True
         if part.isBegun:
             problem = "broken off at the end of the service; it may arrive twice"
             events.emit(events.RELAY_PROBLEM, id=part.message.id, problem=problem)
 
     async def _end(self, part: Part) -> None:
+        lease = part.lease
+        lease.open -= 1
         try:
-            for lease in part.leases:
-                lease.open -= 1
-                if lease.open == 0:
-                    self._leases.pop(lease, None)
-                    if lease.isBroken:
-                        await self._spool.giveBack(lease.work)
+            if lease.open == 0:
+                self._leases.pop(lease, None)
+                if lease.isBroken:
+                    await self._spool.giveBack(lease.work)
         except Refused as refused:
             # The lease ends by itself.
             events.emit(events.RELAY_PROBLEM, problem=str(refused))
@@ -405,39 +399,31 @@ class Runner:
     # One part.
 
     async def _run(self, part: Part) -> None:
-        verdicts = await self._verdicts(part)
-        for lease in part.leases:
-            own = [
-                verdicts[at]
-                for at, (each, _) in enumerate(part.recipients)
-                if each is lease and verdicts[at] is not None
-            ]
-            if own:
-                await self._settleOrLog(lease, [each for each in own if each is not None])
-
-    async def _verdicts(self, part: Part) -> list[Verdict | None]:
-        verdicts: list[Verdict | None] = [None] * len(part.recipients)
         now = self._now()
-        self._judgeBeforehand(part, verdicts)
-        if None in verdicts and self._lines.isCrowded(part.key):
+        self._judgeBeforehand(part)
+        if part.recipients and self._lines.isCrowded(part.key):
             due = self._lines.sendBack(part.key, part, now)
-            for at in _open(verdicts):
-                verdicts[at] = self._judge.postponed(part.recipients[at][1], due)
-        elif None in verdicts:
-            await self._inTurn(part, verdicts)
-        return verdicts
+            part.verdicts += [self._judge.postponed(each, due) for each in part.recipients]
+        elif part.recipients:
+            await self._inTurn(part)
+        if part.verdicts:
+            await self._settle(part)
 
-    def _judgeBeforehand(self, part: Part, verdicts: list[Verdict | None]) -> None:
+    def _judgeBeforehand(self, part: Part) -> None:
         """Judge those that are not to be tried."""
-        for at in _open(verdicts):
-            recipient = part.recipients[at][1]
-            verdicts[at] = (
-                self._judge.noRoute(recipient)
+        recipients, part.recipients = part.recipients, []
+        for each in recipients:
+            verdict = (
+                self._judge.noRoute(each)
                 if part.hop is None
-                else self._judge.beforehand(recipient, self._now())
+                else self._judge.beforehand(each, self._now())
             )
+            if verdict is None:
+                part.recipients.append(each)
+            else:
+                part.verdicts.append(verdict)
 
-    async def _inTurn(self, part: Part, verdicts: list[Verdict | None]) -> None:
+    async def _inTurn(self, part: Part) -> None:
         """Deliver to those that have no verdict yet, when their turn has come."""
         assert part.hop is not None, "there is a route"
         priority, turns = part.message.priority, part.hop.turns
@@ -448,23 +434,18 @@ class Runner:
             part.hasPlace = True  # until it is settled
             self._lines.begin(part.key, part)
             # Once more: the time of some may have ended while they waited.
-            self._judgeBeforehand(part, verdicts)
-            if None in verdicts:
-                await self._deliverOpen(part, part.hop, verdicts)
+            self._judgeBeforehand(part)
+            if part.recipients:
+                outcomes = await self._deliver(part, part.hop)
+                part.verdicts += [
+                    self._judge.judge(part.message, each, outcome, self._now())
+                    for each, outcome in zip(part.recipients, outcomes, strict=False)
+                ]
         finally:
             turns.release()
 
-    async def _deliverOpen(self, part: Part, hop: Hop, verdicts: list[Verdict | None]) -> None:
-        live = _open(verdicts)
-        outcomes = await self._deliver(part, hop, [part.recipients[at][1] for at in live])
-        for at, outcome in zip(live, outcomes, strict=False):
-            recipient = part.recipients[at][1]
-            verdicts[at] = self._judge.judge(part.message, recipient, outcome, self._now())
-
-    async def _deliver(
-        self, part: Part, hop: Hop, recipients: Sequence[QueuedRecipient]
-    ) -> Sequence[Outcome]:
-        message = part.message
+    async def _deliver(self, part: Part, hop: Hop) -> Sequence[Outcome]:
+        message, recipients = part.message, part.recipients
         body = self._spool.read(message.id)
         try:
             first = await body.next()
@@ -522,21 +503,13 @@ class Runner:
 
     # Settling.
 
-    async def _settleOrLog(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
-        """Settle; an error of our own with one lease does not lose what came of the others."""
-        try:
-            await self._settle(lease, verdicts)
-        except CancelledError:
-            raise
-        except Exception:
-            self._unexpected(Failure())
-
-    async def _settle(self, lease: Lease, verdicts: Sequence[Verdict]) -> None:
-        settlements, reports = await self._settlements.of(lease.work.message, verdicts)
+    async def _settle(self, part: Part) -> None:
+        work, verdicts = part.lease.work, part.verdicts
+        settlements, reports = await self._settlements.of(part.message, verdicts)
         isTold = False
         while True:
             try:
-                await self._spool.settle(lease.work, settlements, reports)
+                await self._spool.settle(work, settlements, reports)
                 break
             except LeaseLost as lost:
                 events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
@@ -545,18 +518,20 @@ class Runner:
                 # What was delivered is not to be delivered again: the data base may come back.
                 if not isTold:
                     isTold = True
-                    id = lease.work.message.id
+                    id = part.message.id
                     events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
                 await deferLater(self._clock, PATIENCE, lambda: None)
-                if lease not in self._leases:
+                if part.lease not in self._leases:
                     return
         for verdict in verdicts:
-            _logVerdict(lease.work.message, verdict)
+            _logVerdict(part.message, verdict)
 
 
-def _open(verdicts: Sequence[Verdict | None]) -> list[int]:
-    """Where there is no verdict yet."""
-    return [at for at, verdict in enumerate(verdicts) if verdict is None]
+def _joined(works: Sequence[Work]) -> Work:
+    """What is leased of one message, whatever the domains."""
+    return attrs.evolve(
+        works[0], recipients=tuple(each for work in works for each in work.recipients)
+    )
 
 
 def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> tuple[Outcome, ...]:

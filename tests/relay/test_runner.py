@@ -494,6 +494,15 @@ class ReportTests(RunnerCase):
         self.assertEqual(len(self.hop.seen), 3)
         self.assertEqual(self.reports, [])
 
+    def test_oneReport(self) -> None:
+        """One transaction that is refused is one report, whatever the domains."""
+        addresses = ("a@one.example", "b@two.example", "c@three.example")
+        self.hop.said = dict.fromkeys(addresses, NO)
+        self.send("M1", *addresses)
+        self.run_()
+        [(_, report)] = self.reports
+        self.assertEqual(report.as_string().count("Action: failed"), 3)
+
     def test_nullSender(self) -> None:
         """No report about a report."""
         self.hop.said = {"bob@example.net": NO}
@@ -765,27 +774,39 @@ class QueueTests(RunnerCase):
         self.run_()
 
     def test_settlingBug(self) -> None:
-        """An error of our own in settling delivers no message again and again.
-
-        What came of other leases of the same part is kept.
-        """
-        settle, broken = self.queue.settle, ["one.example"]
+        """An error of our own in settling delivers no message again and again."""
+        settle, broken = self.queue.settle, ["M1"]
 
         def fails(work: Any, *arguments: Any) -> Deferred[Any]:
-            if work.domain in broken:
+            if work.message.id in broken:
                 raise RuntimeError("bug")
             return settle(work, *arguments)
 
         self.patch(self.queue, "settle", fails)
-        self.send("M1", "a@one.example", "b@two.example")
+        self.send("M1")
+        self.send("M2")
         self.run_()
         self.run_(60.0)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
-        self.assertEqual(len(self.hop.seen), 1)
-        self.assertEqual([state for state, _, _ in self.states("M1")], ["leased", "delivered"])
+        self.assertEqual(len(self.hop.seen), 2)
+        self.assertEqual((self.states("M1")[0][0], self.states("M2")), ("leased", []))
         broken.clear()
         self.run_(900.0)
-        self.assertEqual(self.hop.addresses[1:], [["a@one.example"]])
+        self.assertEqual([message.id for message, _ in self.hop.seen], ["M1", "M2", "M1"])
+        self.assertEqual(self.states("M1"), [])
+
+    def test_oneCommit(self) -> None:
+        """What came of one transaction is written down at once, whatever the domains."""
+        settle, settled = self.queue.settle, []
+
+        def counted(work: Any, outcomes: Any, reports: Any) -> Deferred[Any]:
+            settled.append(len(outcomes))
+            return settle(work, outcomes, reports)
+
+        self.patch(self.queue, "settle", counted)
+        self.send("M1", "a@one.example", "b@two.example", "c@three.example")
+        self.run_()
+        self.assertEqual(settled, [3])
         self.assertEqual(self.states("M1"), [])
 
     def test_lost(self) -> None:
