@@ -512,6 +512,8 @@ class Runner:
                 await self._spool.settle(work, settlements, reports)
                 break
             except LeaseLost as lost:
+                if isTold and part.lease.work.until > self._now():
+                    break  # An answer did not arrive: it was ourselves who have settled it.
                 events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
                 return
             except Refused as refused:
@@ -521,8 +523,6 @@ class Runner:
                     id = part.message.id
                     events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
                 await deferLater(self._clock, PATIENCE, lambda: None)
-                if part.lease not in self._leases:
-                    return
         for verdict in verdicts:
             _logVerdict(part.message, verdict)
 

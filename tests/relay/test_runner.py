@@ -11,6 +11,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
 
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
@@ -944,6 +945,29 @@ class QueueTests(RunnerCase):
         self.clock.advance(0.05)
         self.successResultOf(stopping)
         self.assertEqual(len(self.lease()), 1)
+
+    def test_answerLost(self) -> None:
+        """What was written down, though its answer was lost, is a line of the log as ever."""
+        settle, lost = self.queue.settle, [True]
+
+        def unanswered(*arguments: Any) -> Deferred[Any]:
+            result: Deferred[Any] = settle(*arguments)
+            if lost.pop():
+                result.addCallback(lambda _: Failure(Refused(LOCAL_ERROR, "gone")))
+                lost.append(False)
+            return result
+
+        self.patch(self.queue, "settle", unanswered)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.send("M1")
+        self.run_()
+        self.run_(5.0)
+        self.assertEqual((len(self.hop.seen), self.states("M1")), (1, []))
+        self.assertEqual([each["problem"][-6:] for each in logged if "problem" in each], ["(gone)"])
+        ended = [each["id"] for each in logged if each.get("event") == "recipient-delivered"]
+        self.assertEqual(ended, ["M1"])
 
     def test_dataBaseGone(self) -> None:
         """While the data base is away nothing is taken, and what was delivered is settled later."""
