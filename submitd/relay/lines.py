@@ -6,6 +6,9 @@ there is some for the next one.  With a line that is as long, the rest of the sp
 moment.  When it moves, it is filled up again.  When it does not, its next hop is slow, and what
 else is found for it goes back to the spool for a while, so that what is behind it is found.  That
 comes again at a bounded pace: a long queue for a slow next hop is not looked through all the time.
+
+The spool gives all recipients of a message at once, which may be more than there is room for; one
+message that begins with room stays, as long as its next hop is not slow.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ class Line:
 
     :ivar waiting: what has not begun, and since when it waits.
     :ivar begun: the others.
+    :ivar message: the last one that began to come in while there was room.
     :ivar look: when what goes back now is looked at again, counted in ``PATIENCE``.
     :ivar looked: how many come again then.
     """
 
     waiting: dict[Hashable, float] = attrs.field(factory=dict)
     begun: set[Hashable] = attrs.field(factory=set)
+    message: Hashable = None
     look: int = 0
     looked: int = 0
 
@@ -65,13 +70,17 @@ class Lines:
         self._taken = self._begun = 0
         self._lines: dict[Hashable, Line] = {}
 
-    def join(self, key: Hashable, one: Hashable) -> None:
+    def join(self, key: Hashable, one: Hashable, message: Hashable) -> None:
         """One has been taken.
 
         :param key: of its next hop.
+        :param message: which it is a part of.
         """
         self._taken += 1
-        self._lines.setdefault(key, Line()).waiting[one] = self._seconds()
+        line = self._lines.setdefault(key, Line())
+        line.waiting[one] = self._seconds()
+        if self._left >= 0:
+            line.message = message
 
     def begin(self, key: Hashable, one: Hashable) -> None:
         """Its turn has come."""
@@ -108,10 +117,10 @@ class Lines:
         """Whether so many may be taken.  This is asked often, and looks at no line in vain."""
         return not 0 < self._left <= 3 * (count - 1) and self.room >= count
 
-    def isCrowded(self, key: Hashable) -> bool:
+    def isCrowded(self, key: Hashable, message: Hashable) -> bool:
         """Whether one that has joined is to go back."""
         line = self._lines[key]
-        if self._left < 0:
+        if self._left < 0 and line.message != message:
             return len(line.waiting) > 1
         return 2 * len(line) > self._left and line.isSlow(self._seconds())
 

@@ -342,7 +342,7 @@ class Runner:
 
     def _begin(self, part: Part) -> None:
         self._parts[part] = None
-        self._lines.join(part.key, part)
+        self._lines.join(part.key, part, part.message.id)
         part.lease.open += 1
         self._leases[part.lease] = None
         part.running = Deferred.fromCoroutine(self._run(part))
@@ -401,7 +401,7 @@ class Runner:
     async def _run(self, part: Part) -> None:
         now = self._now()
         self._judgeBeforehand(part)
-        if part.recipients and self._lines.isCrowded(part.key):
+        if part.recipients and self._lines.isCrowded(part.key, part.message.id):
             due = self._lines.sendBack(part.key, part, now)
             part.verdicts += [self._judge.postponed(each, due) for each in part.recipients]
         elif part.recipients:

@@ -20,7 +20,11 @@ class LinesTests(SynchronousTestCase):
     def join(self, key: str, *ones: int) -> None:
         """Take these for a next hop."""
         for one in ones:
-            self.lines.join(key, (key, one))
+            self.lines.join(key, (key, one), (key, one))
+
+    def isCrowded(self, key: str, message: object = "new") -> bool:
+        """Whether one more for a next hop goes back."""
+        return self.lines.isCrowded(key, message)
 
     def test_oneAlone(self) -> None:
         """One may have a third; what has begun counts, what is over does not."""
@@ -44,7 +48,7 @@ class LinesTests(SynchronousTestCase):
             self.clock.advance(0.8)
             self.lines.begin("a", ("a", n))
             self.join("a", n + 6)
-            self.assertFalse(self.lines.isCrowded("a"))
+            self.assertFalse(self.isCrowded("a"))
             self.lines.leave("a", ("a", n))
         self.assertEqual(self.lines.room, 0)
 
@@ -53,16 +57,16 @@ class LinesTests(SynchronousTestCase):
         self.join("a", *range(6))
         self.clock.advance(4.9)
         self.join("a", 7)
-        self.assertFalse(self.lines.isCrowded("a"))
+        self.assertFalse(self.isCrowded("a"))
         self.assertLessEqual(self.lines.room, 0)
         self.clock.advance(0.1)
-        self.assertTrue(self.lines.isCrowded("a"))
+        self.assertTrue(self.isCrowded("a"))
         self.assertEqual(self.lines.room, 4)
         self.join("b", 1)
-        self.assertFalse(self.lines.isCrowded("b"))
+        self.assertFalse(self.isCrowded("b"))
         self.lines.leave("a", ("a", 0))
         self.lines.leave("a", ("a", 7))
-        self.assertFalse(self.lines.isCrowded("a"))
+        self.assertFalse(self.isCrowded("a"))
 
     def test_more(self) -> None:
         """Each further slow one has less, and there is some for the next one."""
@@ -78,14 +82,25 @@ class LinesTests(SynchronousTestCase):
         self.join("a", *range(18))
         self.assertEqual(self.lines.room, 6)
         self.join("a", 18)
-        self.assertTrue(self.lines.isCrowded("a"))
+        self.assertTrue(self.isCrowded("a"))
         self.join("b", 1)
-        self.assertFalse(self.lines.isCrowded("b"))
+        self.assertFalse(self.isCrowded("b"))
         self.join("b", 2)
-        self.assertTrue(self.lines.isCrowded("b"))
+        self.assertTrue(self.isCrowded("b"))
         for n in range(6):
             self.lines.begin("a", ("a", n))
         self.assertEqual(self.lines.room, 0)
+
+    def test_manyParts(self) -> None:
+        """One message that began with room stays, whatever its parts, if it is not slow."""
+        for n in range(40):
+            self.lines.join("a", n, "M1")
+            self.assertFalse(self.isCrowded("a", "M1"))
+        self.lines.join("a", 40, "M2")
+        self.assertTrue(self.isCrowded("a", "M2"))
+        self.lines.leave("a", 40)
+        self.clock.advance(5.0)
+        self.assertTrue(self.isCrowded("a", "M1"))
 
     def back(self, one: int, now: float) -> float:
         """Send one back: in how many seconds it comes again."""

@@ -653,6 +653,18 @@ class QueueTests(RunnerCase):
             self.run_(1.0)
         self.assertEqual(self.sql("SELECT count(*) FROM recipient WHERE reply <> ''"), [(0,)])
 
+    def test_manyParts(self) -> None:
+        """Nothing goes back of one message with many parts, where the next hop takes them."""
+        self.make(deliveries=4, connections=2, recipients_per_message=1)
+        self.hop.holding = True
+        self.send("M1", *(f"{n}@b.example" for n in range(40)))
+        self.run_()
+        for n in range(20):
+            self.assertEqual((len(self.hop.held), len(self.hop.seen)), (2, 2 * n))
+            self.hop.release()
+            self.run_(0.1)
+        self.assertEqual(self.states("M1"), [])
+
     def test_manySlow(self) -> None:
         """Some next hops that are slow leave room for one more."""
         self.make(Route(name="relay", kind="mx"), deliveries=20, connections=1)
