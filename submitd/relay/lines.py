@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable
 import attrs
 
 PATIENCE = 5.0
-"""Seconds for which a long line may stand still, and for which what has no room goes back."""
+"""Seconds for which a line may stand still, and for which what has no room goes back."""
 
 LOOK = 10
 """How many are taken at once where there is no more room: those whose next hop has none go back."""

@@ -33,7 +33,7 @@ from submitd.extensions.deliverby import DeliverBy
 from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
 from submitd.interfaces import IBody, ISpool
 from submitd.relay.destinations import Destinations, Hop
-from submitd.relay.lines import Lines
+from submitd.relay.lines import PATIENCE, Lines
 from submitd.relay.outgoing import Outcome, Outgoing, Result
 from submitd.relay.reports import Reporter
 from submitd.relay.routes import RelaySettings, Route, Routes
@@ -55,8 +55,11 @@ from submitd.wire.reply import LOCAL_ERROR, Reply
 POLL = 30.0
 """Seconds after which the spool is asked anyway: other processes add to it too."""
 
-PATIENCE = 5.0
-"""Seconds between two attempts to reach the data base, and between two looks at full lines."""
+AGAIN = 5.0
+"""Seconds until the data base is tried again."""
+
+LAST = 5.0
+"""Seconds that what is broken off at the end has to be given back."""
 
 MOMENT = 0.1
 """Seconds until the spool is asked for a few where there is room for no more than these."""
@@ -222,7 +225,7 @@ class Runner:
         await self._ended(drain)
         for part in list(self._parts):
             part.stop()
-        await self._ended(PATIENCE)
+        await self._ended(LAST)
         if self._extending.running:
             self._extending.stop()
         await self._destinations.close()
@@ -272,11 +275,11 @@ class Runner:
                 due = await self._take()
         except Refused as refused:
             events.emit(events.RELAY_PROBLEM, problem=str(refused))
-            due = self._now() + PATIENCE
+            due = self._now() + AGAIN
         except Exception:
             # Whatever it is, it must not be the end of all deliveries.
             self._unexpected(Failure())
-            due = self._now() + PATIENCE
+            due = self._now() + AGAIN
         finally:
             self._filling = False
         if self._running:
@@ -522,7 +525,7 @@ class Runner:
                     isTold = True
                     id = part.message.id
                     events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
-                await deferLater(self._clock, PATIENCE, lambda: None)
+                await deferLater(self._clock, AGAIN, lambda: None)
         for verdict in verdicts:
             _logVerdict(part.message, verdict)
 
