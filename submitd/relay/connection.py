@@ -40,10 +40,10 @@ from zope.interface import implementer
 from submitd.connecting import connected
 from submitd.interfaces import IBody
 from submitd.relay.client import INJECTED, Client, Profile
-from submitd.relay.outgoing import Outcome, Outgoing
+from submitd.relay.outgoing import Outcome, Outgoing, Result
 from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready, StartTLS, State
 from submitd.typed import Seconds
-from submitd.wire.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
+from submitd.wire.reply import LOCAL_ERROR, Reply
 
 # States before the first message may be sent.
 _OPENING = frozenset(
@@ -278,14 +278,18 @@ class Connection(Protocol):
         return delivering
 
     def _breakOff(self, delivering: Deferred[tuple[Outcome, ...]]) -> None:
-        if self._outcomes is not None:
-            delivering.callback(self._outcomes)  # it is over: what came of it must not get lost
-        else:
+        isOver = self._outcomes is not None
+        if not isOver:
             self.abort()
+        outcomes = self._outcomes or ()
+        # What came of it must not get lost; an LMTP server may have taken it for some already.
+        if isOver or any(each.result is Result.DELIVERED for each in outcomes):
+            delivering.callback(outcomes)
 
     def abort(self) -> None:
         """End at once; a message on its way gets its outcomes all the same."""
-        self._client.connectionLost(SHUTTING_DOWN)
+        said = f"Broken off at the end of the service, waiting for {self._client.waitingFor}"
+        self._client.connectionLost(Reply(451, "4.3.2", said))
         self._go()
 
     def quit(self) -> Deferred[None]:

@@ -239,6 +239,21 @@ class DeliveryTests(HopCase):
         self.patch(connection, "_done", doneAndOver)
         self.assertEqual(result(await delivering), ("delivered", 250, "2.0.0"))
 
+    async def test_cancelledInPart(self) -> None:
+        """Who has the message of an LMTP server already has it, although the rest is broken off."""
+        self.server.answer = lambda protocol, line: ("250 2.1.5 ok",) if line == "(end)" else None
+        hop = self.destination(kind="lmtp")
+        await send(hop, outgoing())
+        [connection] = hop._free
+        message = outgoing("you@example.net", "them@example.net")
+        delivering = connection.deliver(message, Body(TEXT))
+        transaction: Any = connection._client._transaction
+        await self.until(lambda: any(transaction.outcomes))
+        delivering.cancel()
+        outcomes = await delivering
+        self.assertEqual([each.result.value for each in outcomes], ["delivered", "delayed"])
+        self.assertIn("may arrive twice", outcomes[1].reply.lines[0])
+
     async def test_cancelledWhileConnecting(self) -> None:
         """The same before there is a connection, whatever an endpoint calls that."""
 
