@@ -10,8 +10,9 @@ good enough for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
@@ -89,7 +90,10 @@ class Destinations:
 
     def __init__(self, means: Means) -> None:
         self._means = means
-        self._hops: dict[tuple[str, str, bool], Hop] = {}
+        # One that is not kept any more may be somebody's still, and is the same when it is found
+        # again: two would have twice as many connections.
+        self._hops: MutableMapping[tuple[str, str, bool], Hop] = WeakValueDictionary()
+        self._kept: dict[tuple[str, str, bool], Hop] = {}
 
     def find(
         self, route: Route, domain: str, requireTLS: bool
@@ -102,9 +106,11 @@ class Destinations:
         key = (route.name, domain if route.kind == "mx" else "", requireTLS)
         hop = self._hops.get(key)
         if hop is None:
-            if len(self._hops) >= MAX_IDLE:
-                self._forget()
             hop = self._hops[key] = self._make(route, domain, requireTLS)
+        if key not in self._kept:
+            if len(self._kept) >= MAX_IDLE:
+                self._forget()
+            self._kept[key] = hop
         return key, hop
 
     def _make(self, route: Route, domain: str, requireTLS: bool) -> Hop:
@@ -113,9 +119,9 @@ class Destinations:
         return Destination(route, domain, requireTLS, self._means)
 
     def _forget(self) -> None:
-        for key, hop in list(self._hops.items()):
+        for key, hop in list(self._kept.items()):
             if isinstance(hop, Destination) and hop.isIdle:
-                del self._hops[key]
+                del self._kept[key]
 
     async def close(self) -> None:
         """End all connections."""

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from submitd.relay import destinations as relayDestinations
 from submitd.relay.connection import ClientTLS
 from submitd.relay.destinations import Destinations
 from submitd.relay.mx import Exchanger, NoHosts
@@ -266,6 +267,17 @@ class DeliveryTests(HopCase):
         sending = Deferred.fromCoroutine(send(hop, outgoing()))
         sending.cancel()
         await self.assertFailure(sending, CancelledError)
+
+    async def test_forgotten(self) -> None:
+        """No more next hops are kept than a number; one that somebody has is the same for all."""
+        self.patch(relayDestinations, "MAX_IDLE", 2)
+        destinations = Destinations(self.destination()._means)
+        route = Route(name="relay", kind="mx")
+        had = destinations.find(route, "a.example", False)
+        for domain in ("b.example", "c.example", "d.example", "e.example"):
+            destinations.find(route, domain, False)
+            self.assertLessEqual(len(destinations._hops), 3)
+        self.assertIs(destinations.find(route, "a.example", False)[1], had[1])
 
     async def test_closedTogether(self) -> None:
         """At the end no next hop waits for another one to answer to QUIT."""
