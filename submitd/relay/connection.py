@@ -9,6 +9,7 @@ that goes on record: 4.4.1 where nobody answers, 4.4.2 for a lost connection and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +236,14 @@ class Connection(Protocol):
     :ivar opened: fires when the first message may be sent, or fails with :class:`HopFailed`.
     :ivar isReady: whether a message may be sent now.
     :ivar messages: how many have been sent.
+    :ivar whenIdle: what is called when it has been kept long enough; it is to end it.
     """
 
     def __init__(self, host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> None:
         self.host = host
         self.opened: Deferred[None] = Deferred()
         self.messages = 0
+        self.whenIdle: Callable[[Connection], object] = Connection.quit
         self.endedIn: State | None = None
         self._client = Client(host.profile)
         self._clock = clock
@@ -495,7 +498,7 @@ class Connection(Protocol):
         self._timer = None
         client = self._client
         if client.state is State.READY:
-            client.quit()
+            self.whenIdle(self)
         elif client.state in (State.QUIT, State.CLOSED):
             transport: Any = self.transport
             client.quit()

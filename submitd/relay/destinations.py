@@ -214,12 +214,16 @@ class Destination:
     def _keep(self, connection: Connection) -> None:
         most = self._means.settings.messages_per_connection
         if self._closing or (most and connection.messages >= most):
-            # It is open until the answer to QUIT, and the next hop counts it.
-            self.turns.take()
-            connection.quit().addCallback(lambda _: self.turns.release())
+            self._leave(connection)
         elif connection.isReady:
+            connection.whenIdle = self._leave
             self._free = [each for each in self._free if each.isReady]
             self._free.append(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        # It is open until the answer to QUIT, and the next hop counts it.
+        self.turns.take()
+        connection.quit().addCallback(lambda _: self.turns.release())
 
     async def close(self) -> None:
         """End the connections that are free; those at work end with their message."""

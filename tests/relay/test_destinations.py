@@ -89,6 +89,25 @@ class DeliveryTests(HopCase):
         await gatherResults(sending)
         self.assertEqual(opened, [1] * 4)
 
+    async def test_idleCounts(self) -> None:
+        """So does one that ends because nobody has needed it."""
+        hop = self.destination(connections=Count(1), timeouts={"idle": Seconds(0.05)})
+        opened: list[int] = []
+
+        def count(protocol: Scripted, line: str) -> Any:
+            if line.startswith("EHLO"):
+                opened.append(sum(not each.lost for each in self.server.connections))
+            return () if line == "QUIT" else None
+
+        self.server.answer = count
+        await send(hop, outgoing())
+        await self.until(lambda: "QUIT" in self.server.heard)
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await deferLater(clock, 0.05, lambda: None)
+        self.server.connections[0].transport.loseConnection()
+        await sending
+        self.assertEqual(opened, [1, 1])
+
     async def test_idle(self) -> None:
         """A connection that nobody needs is closed."""
         hop = self.destination(timeouts={"idle": Seconds(0.05)})
