@@ -3,13 +3,15 @@
 A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
 the next one when it leaves us before the end of the message; its connections are kept for the next
 message for a while.  One that nobody can connect to is left alone for a time, so that a thousand
-messages for it cost one attempt.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is
-verified; over MX records, which anybody can forge, only hosts below the recipient's own domain are
-good enough for it.
+messages for it cost one attempt.  One that refuses a connection while it has others gets one less
+for that time, and no other message is delayed by that.  REQUIRETLS (RFC 8689) has destinations of
+its own, whose TLS is verified; over MX records, which anybody can forge, only hosts below the
+recipient's own domain are good enough for it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -22,7 +24,7 @@ from twisted.internet.endpoints import (
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from submitd.equality import sameDomain
 from submitd.interfaces import IBody
@@ -145,6 +147,8 @@ class Destination:
         self._means = means
         self.turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
+        self._underWay = 0
+        self._refused: deque[IDelayedCall] = deque()
         self._deadUntil = 0.0
         self._deadReply = LOCAL_ERROR
         self._closing = False
@@ -156,6 +160,13 @@ class Destination:
 
     async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         """See :meth:`Hop.deliver`."""
+        self._underWay += 1
+        try:
+            return await self._deliver(message, read)
+        finally:
+            self._underWay -= 1
+
+    async def _deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         connection = self._taken()
         if connection is not None:
             outcomes = await connection.deliver(message, read())
@@ -172,7 +183,10 @@ class Destination:
             if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
                 # RFC 8689 4.2.1: what cannot be had is not waited for.
                 return _all(message, REQUIRETLS_UNSUPPORTED)
-            self._dead(failed.reply)
+            if self._underWay > 1 or any(each.isReady for each in self._free):
+                self._haveLess()
+            else:
+                self._dead(failed.reply)
             # Whatever a next hop says before MAIL, it bounces nobody's mail.
             return _all(message, failed.reply, Result.DELAYED)
 
@@ -199,6 +213,15 @@ class Destination:
             assert failed is not None, "there is one host at least"
             raise failed
         return outcomes
+
+    def _haveLess(self) -> None:
+        self.turns.take()
+        call = self._means.reactor.callLater(self._means.settings.backoff, self._haveMore)
+        self._refused.append(call)
+
+    def _haveMore(self) -> None:
+        self._refused.popleft()
+        self.turns.release()
 
     def _dead(self, reply: Reply) -> None:
         self._deadUntil = self._means.reactor.seconds() + self._means.settings.backoff
@@ -228,6 +251,8 @@ class Destination:
     async def close(self) -> None:
         """End the connections that are free; those at work end with their message."""
         self._closing = True
+        while self._refused:
+            self._refused.popleft().cancel()
         free, self._free = self._free, []
         for closed in [connection.quit() for connection in free]:
             await closed

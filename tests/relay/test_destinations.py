@@ -133,6 +133,35 @@ class DeliveryTests(HopCase):
         self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
         self.assertEqual(len(self.server.connections), 2)
 
+    async def test_fewer(self) -> None:
+        """A next hop that takes fewer connections than we may have is not away for all others."""
+        hop = self.destination(connections=Count(5), backoff=Seconds(60.0))
+        greet = Scripted.greet
+
+        def full(protocol: Scripted) -> None:
+            if sum(not each.lost for each in self.server.connections) > 2:
+                protocol.send("421 4.7.0 too many connections")
+                protocol.transport.loseConnection()
+            else:
+                greet(protocol)
+
+        self.patch(Scripted, "greet", full)
+        sending = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(40)]
+        results = [result(outcomes)[0] for outcomes in await gatherResults(sending)]
+        self.assertEqual(self.server.messages, results.count("delivered"))
+        # Each connection too many costs one message its attempt, and is not tried again at once.
+        self.assertEqual(results.count("delayed"), 3)
+        self.assertEqual(len(self.server.connections), 5)
+
+    async def test_away(self) -> None:
+        """One that refuses all connections is away for all, after one attempt with each of them."""
+        hop = self.destination(connections=Count(5), backoff=Seconds(60.0))
+        self.server.greeting = "421 4.7.0 no"
+        sending = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(40)]
+        for outcomes in await gatherResults(sending):
+            self.assertEqual(result(outcomes), ("delayed", 421, "4.7.0"))
+        self.assertEqual(len(self.server.connections), 5)
+
     async def test_concurrency(self) -> None:
         """No more connections at one time than the settings allow."""
         hop = self.destination(connections=Count(2))
