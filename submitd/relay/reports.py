@@ -16,6 +16,7 @@ import email.charset
 import email.policy
 import enum
 import io
+import ipaddress
 from collections.abc import Iterable, Sequence
 from email.encoders import encode_quopri
 from email.generator import BytesGenerator
@@ -232,7 +233,8 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     block["Action"] = told.action.value
     block["Status"] = statusOf(outcome.reply, told.action)
     if outcome.host and outcome.isRemote:
-        block["Remote-MTA"] = f"dns; {outcome.host}"
+        if not outcome.host.startswith("/"):  # the path of a socket is no name of an MTA
+            block["Remote-MTA"] = f"dns; {_domain(outcome.host)}"
         said = " ".join(outcome.reply.lines)[:MAX_REPLY]
         code = f"{outcome.reply.code} {outcome.reply.status}".strip()
         # ``smtp`` is what a next hop has said; our own words go into the text alone.
@@ -240,6 +242,15 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     if told.retryUntil is not None and told.action is Action.DELAYED:
         block["Will-Retry-Until"] = formatdate(told.retryUntil)
     return block
+
+
+def _domain(host: str) -> str:
+    """A host as RFC 3464 2.1.2 has it: an address stands in brackets, as in a mailbox."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    return f"[IPv6:{host}]" if address.version == 6 else f"[{host}]"
 
 
 def _finalRecipient(recipient: Recipient, utf8: bool) -> str:

@@ -111,6 +111,18 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(first["Remote-MTA"], "dns; mx.example.net")
         self.assertEqual(first["Diagnostic-Code"], "smtp; 550 5.1.1 no such user")
 
+    def test_remote(self) -> None:
+        """A host without a name is an address in brackets; the path of a socket is no host."""
+        for host, named in (
+            ("192.0.2.1", "dns; [192.0.2.1]"),
+            ("2001:db8::1", "dns; [IPv6:2001:db8::1]"),
+            ("/run/lmtp", None),
+        ):
+            outcome = Outcome(Result.FAILED, Reply(550, "5.1.1", "no"), host=host)
+            [_, first] = report(None, told(outcome=outcome))[2][1].get_payload()
+            self.assertEqual(first["Remote-MTA"], named)
+            self.assertEqual(first["Diagnostic-Code"], "smtp; 550 5.1.1 no")
+
     def test_ours(self) -> None:
         """What we said ourselves is no diagnostic of a next hop."""
         outcome = Outcome(Result.FAILED, Reply(550, "", "no route"), isRemote=False)
