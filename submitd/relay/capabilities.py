@@ -178,7 +178,7 @@ def rcptCommand(recipient: Recipient, capabilities: Capabilities) -> bytes:
 
 
 def originalRecipient(orcpt: tuple[str, str]) -> bytes:
-    """An original recipient in ASCII (RFC 3461 4.2, RFC 6533 3), for commands and reports."""
+    """An original recipient in ASCII (RFC 3461 4.2, RFC 6533 3), for commands."""
     kind, address = orcpt
     if kind.lower() == "utf-8":
         return b"utf-8;" + encodeUtf8AddrXtext(address)

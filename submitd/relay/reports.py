@@ -31,7 +31,6 @@ from email.utils import formatdate
 import attrs
 
 from submitd.envelope import Envelope, Recipient
-from submitd.relay.capabilities import originalRecipient
 from submitd.relay.outgoing import Outcome
 from submitd.wire.address import NULL_PATH
 from submitd.wire.command import encodeUtf8AddrXtext
@@ -227,8 +226,9 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     recipient, outcome = told.recipient, told.outcome
     if recipient.orcpt is not None:
         kind, address = recipient.orcpt
-        original = originalRecipient(recipient.orcpt).decode("ascii")
-        block["Original-Recipient"] = f"{kind};{address}" if utf8 else original
+        if kind.lower() == "utf-8" and not utf8:
+            address = encodeUtf8AddrXtext(address).decode("ascii")
+        block["Original-Recipient"] = f"{kind};{address}"
     block["Final-Recipient"] = _finalRecipient(recipient, utf8)
     block["Action"] = told.action.value
     block["Status"] = statusOf(outcome.reply, told.action)

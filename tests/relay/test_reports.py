@@ -104,7 +104,7 @@ class FormTests(SynchronousTestCase):
         ].get_payload()
         self.assertEqual(block["Original-Envelope-Id"], "QQ+1")
         self.assertEqual(block["Reporting-MTA"], "dns; mail.example.com")
-        self.assertEqual(first["Original-Recipient"], "rfc822;you+2Bx@example.org")
+        self.assertEqual(first["Original-Recipient"], "rfc822;you+x@example.org")
         self.assertEqual(first["Final-Recipient"], "rfc822; you@example.net")
         self.assertEqual(first["Action"], "failed")
         self.assertEqual(first["Status"], "5.1.1")
