@@ -134,7 +134,10 @@ class RelaySettings(TargetSettings):
         metadata={"help": "Recipients of one message at a next hop."}, default=Count(100)
     )
     backoff: Seconds = attrs.field(
-        metadata={"help": "How long a next hop is left alone that cannot be connected to."},
+        metadata={
+            "help": "How long a next hop is left alone that cannot be connected to; one that "
+            "refuses a connection while it has others gets one less for so long."
+        },
         default=Seconds(60.0),
     )
     lease: Seconds = attrs.field(
