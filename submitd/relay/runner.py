@@ -98,6 +98,7 @@ class Part:
     :ivar hasPlace: whether it is one of those that may be on their way.
     :ivar isBegun: whether the message has begun to go out.
     :ivar isStopped: whether it was told to end.
+    :ivar isSettling: whether what came of it is being written down.
     """
 
     key: Key
@@ -108,12 +109,13 @@ class Part:
     hasPlace: bool = False
     isBegun: bool = False
     isStopped: bool = False
+    isSettling: bool = False
     running: Deferred[None] | None = None
 
     def stop(self) -> None:
-        """Break it off."""
+        """Break it off, unless what came of it is being written down: that must not get lost."""
         self.isStopped = True
-        if self.running is not None:
+        if self.running is not None and not self.isSettling:
             self.running.cancel()
 
     @property
@@ -507,6 +509,7 @@ class Runner:
     # Settling.
 
     async def _settle(self, part: Part) -> None:
+        part.isSettling = True
         work, verdicts = part.lease.work, part.verdicts
         settlements, reports = await self._settlements.of(part.message, verdicts)
         isTold = False
@@ -525,7 +528,11 @@ class Runner:
                     isTold = True
                     id = part.message.id
                     events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
+                if part.isStopped:
+                    raise CancelledError from None
+                part.isSettling = False
                 await deferLater(self._clock, AGAIN, lambda: None)
+                part.isSettling = True
         for verdict in verdicts:
             _logVerdict(part.message, verdict)
 

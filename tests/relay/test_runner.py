@@ -938,6 +938,43 @@ class QueueTests(RunnerCase):
         self.stop(0.2)
         self.assertEqual([work.message.id for work in self.lease()], ["M1"])
 
+    def stopWhileSettling(self, *results: Any) -> list[str]:
+        """Stop while an outcome is being written down, which ends so; problems in the log."""
+        settle, waiting = self.queue.settle, []
+
+        def slowly(*arguments: Any) -> Deferred[Any]:
+            waiting.append(Deferred().addCallback(lambda result: result or settle(*arguments)))
+            return waiting[-1]
+
+        self.patch(self.queue, "settle", slowly)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.send("M1")
+        self.run_()
+        stopping = Deferred.fromCoroutine(self.runner.stop(0.2))
+        for _ in range(8):
+            self.clock.advance(0.05)
+        for each, result in zip(waiting, results, strict=True):
+            each.callback(result)
+        for _ in range(2):
+            self.clock.advance(0.05)
+        self.successResultOf(stopping)
+        self.assertEqual(len(self.hop.seen), 1)
+        return [each["problem"] for each in logged if "problem" in each]
+
+    def test_stopWhileSettling(self) -> None:
+        """What has come of a message is written down, although the time is over."""
+        self.assertEqual(self.stopWhileSettling(None), [])
+        self.assertEqual(self.states("M1"), [])
+
+    def test_stopWhileGone(self) -> None:
+        """Where that cannot be done now, it is not waited for any longer."""
+        [gone, brokenOff] = self.stopWhileSettling(Failure(Refused(LOCAL_ERROR, "gone")))
+        self.assertIn("(gone)", gone)
+        self.assertIn("may arrive twice", brokenOff)
+        self.assertEqual([work.message.id for work in self.lease()], ["M1"])
+
     def test_stopWhileTaking(self) -> None:
         """Work that comes when nobody wants it any more goes back."""
         self.send("M1")
