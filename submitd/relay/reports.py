@@ -3,7 +3,7 @@
 A report has a text for a person, a part for programs, and the message's header, or with RET=FULL
 the whole of it when it is small enough.  It has the null sender, and none is made about a message
 that has it (RFC 5321 6.1): so no report is about a report.  NOTIFY decides who is told what (RFC
-3461 4.1), ENVID and ORCPT are given back.
+3461 4.1), ENVID and ORCPT are given back, and so are the times of DELIVERBY and FUTURERELEASE.
 
 A report is ASCII unless its receiver's own address is not, or a whole message that is given back is
 8-bit: what can be read everywhere arrives everywhere.
@@ -18,6 +18,7 @@ import enum
 import io
 import ipaddress
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from email.encoders import encode_quopri
 from email.generator import BytesGenerator
 from email.header import Header, decode_header, make_header
@@ -31,6 +32,9 @@ from email.utils import formatdate
 import attrs
 
 from submitd.envelope import Envelope, Recipient
+from submitd.extensions.deliverby import KEYWORD as DELIVERBY
+from submitd.extensions.deliverby import DeliverBy
+from submitd.extensions.futurerelease import KEYWORD as FUTURERELEASE
 from submitd.relay.outgoing import Outcome
 from submitd.wire.address import NULL_PATH
 from submitd.wire.command import encodeUtf8AddrXtext
@@ -183,6 +187,11 @@ class Reporter:
             block["Original-Envelope-Id"] = envelope.envid
         block["Reporting-MTA"] = f"dns; {self.hostname}"
         block["Arrival-Date"] = formatdate(original.arrived)
+        deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
+        if deliverBy is not None:
+            block["Deliver-By-Date"] = formatdate(deliverBy.deadline)
+        if FUTURERELEASE in envelope.extensions:
+            block["Future-Release-Request"] = _holdRequest(envelope)
         blocks = [_recipientBlock(each, utf8) for each in told]
         part = MIMEBase("message", kind)
         if utf8:
@@ -219,6 +228,16 @@ def _reason(told: Told) -> str:
         return f"taken over by {outcome.host or 'the mailbox'}"
     who = f"{outcome.host} said" if outcome.isRemote and outcome.host else "reason"
     return f"{who}: {outcome.reply.code} {outcome.reply.status} {said}".replace("  ", " ")
+
+
+def _holdRequest(envelope: Envelope) -> str:
+    """The hold, in the client's own words (RFC 4865 5.1.2); those of a program are not known."""
+    if seconds := envelope.parameters.get("HOLDFOR"):
+        return f"for;{seconds}"
+    if until := envelope.parameters.get("HOLDUNTIL"):
+        return f"until;{until}"
+    release = datetime.fromtimestamp(envelope.extensions[FUTURERELEASE], UTC)
+    return f"until;{release:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _recipientBlock(told: Told, utf8: bool) -> Message:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.envelope import Envelope, Recipient
+from submitd.extensions.deliverby import DeliverBy
 from submitd.relay.outgoing import Outcome, Result
 from submitd.relay.reports import (
     Action,
@@ -122,6 +123,49 @@ class FormTests(SynchronousTestCase):
             [_, first] = report(None, told(outcome=outcome))[2][1].get_payload()
             self.assertEqual(first["Remote-MTA"], named)
             self.assertEqual(first["Diagnostic-Code"], "smtp; 550 5.1.1 no")
+
+    def fields(self, about: Original) -> list[tuple[str, str]]:
+        """What a report says of the message as a whole."""
+        [block, _] = report(about)[2][1].get_payload()
+        return [(name, str(value)) for name, value in block.items()]
+
+    def test_deliverBy(self) -> None:
+        """The time by which the message was to arrive is told, also one that has passed."""
+        for deadline, said in (
+            (ARRIVED + 86400, "Sat, 16 Jan 2027 08:00:00 -0000"),
+            (ARRIVED - 86400, "Thu, 14 Jan 2027 08:00:00 -0000"),
+        ):
+            about = original(extensions={"DELIVERBY": DeliverBy(deadline, "N")})
+            self.assertEqual(
+                self.fields(about),
+                [
+                    ("Reporting-MTA", "dns; mail.example.com"),
+                    ("Arrival-Date", "Fri, 15 Jan 2027 08:00:00 -0000"),
+                    ("Deliver-By-Date", said),
+                ],
+            )
+
+    def test_hold(self) -> None:
+        """A hold is told as the client asked for it, and that of a program by its time."""
+        for parameters, said in (
+            ({"HOLDFOR": "86400"}, "for;86400"),
+            ({"HOLDUNTIL": "2027-01-16T09:00:00+01:00"}, "until;2027-01-16T09:00:00+01:00"),
+            ({}, "until;2027-01-16T08:00:00Z"),
+        ):
+            about = original(extensions={"FUTURERELEASE": ARRIVED + 86400}, parameters=parameters)
+            self.assertEqual(
+                self.fields(about),
+                [
+                    ("Reporting-MTA", "dns; mail.example.com"),
+                    ("Arrival-Date", "Fri, 15 Jan 2027 08:00:00 -0000"),
+                    ("Future-Release-Request", said),
+                ],
+            )
+
+    def test_noTimes(self) -> None:
+        """A parameter that no extension has taken is not believed."""
+        names = [name for name, _ in self.fields(original(parameters={"HOLDFOR": "\r\nX: y"}))]
+        self.assertEqual(names, ["Reporting-MTA", "Arrival-Date"])
 
     def test_ours(self) -> None:
         """What we said ourselves is no diagnostic of a next hop."""

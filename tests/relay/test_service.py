@@ -89,7 +89,7 @@ class ServiceTests(SynchronousTestCase):
             text,
             "box@example.net",
             "no@example.net",
-            mail_options=["ENVID=E1"],
+            mail_options=["ENVID=E1", "HOLDFOR=1"],
             rcpt_options=["NOTIFY=FAILURE"],
         )
         until(
@@ -107,6 +107,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(report.get_content_type(), "multipart/report")
         self.assertIn("no@example.net", report.as_string())
         self.assertIn("Original-Envelope-Id: E1", report.as_string())
+        self.assertIn("Future-Release-Request: for;1", report.as_string())
         self.assertNotIn(PASSWORD, running.log)
         running.stop()
         events = (running.directory / "events").read_text()
