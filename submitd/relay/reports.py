@@ -35,6 +35,7 @@ from submitd.envelope import Envelope, Recipient
 from submitd.extensions.deliverby import KEYWORD as DELIVERBY
 from submitd.extensions.deliverby import DeliverBy
 from submitd.extensions.futurerelease import KEYWORD as FUTURERELEASE
+from submitd.relay.capabilities import originalRecipient
 from submitd.relay.outgoing import Outcome
 from submitd.wire.address import NULL_PATH
 from submitd.wire.command import encodeUtf8AddrXtext
@@ -244,10 +245,7 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     block = Message()
     recipient, outcome = told.recipient, told.outcome
     if recipient.orcpt is not None:
-        kind, address = recipient.orcpt
-        if kind.lower() == "utf-8" and not utf8:
-            address = encodeUtf8AddrXtext(address).decode("ascii")
-        block["Original-Recipient"] = f"{kind};{address}"
+        block["Original-Recipient"] = _originalRecipient(recipient.orcpt, utf8)
     block["Final-Recipient"] = _finalRecipient(recipient, utf8)
     block["Action"] = told.action.value
     block["Status"] = statusOf(outcome.reply, told.action)
@@ -270,6 +268,14 @@ def _domain(host: str) -> str:
     except ValueError:
         return host
     return f"[IPv6:{host}]" if address.version == 6 else f"[{host}]"
+
+
+def _originalRecipient(orcpt: tuple[str, str], utf8: bool) -> str:
+    kind, address = orcpt
+    # Only a command needs xtext; but the type utf-8 is written so in ASCII (RFC 6533 3).
+    if utf8 or (address.isascii() and kind.lower() != "utf-8"):
+        return f"{kind};{address}"
+    return originalRecipient(orcpt).decode("ascii")
 
 
 def _finalRecipient(recipient: Recipient, utf8: bool) -> str:

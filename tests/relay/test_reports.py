@@ -224,6 +224,17 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(first["Final-Recipient"], "utf-8; j\\x{F6}rg@example.net")
         self.assertEqual(first["Original-Recipient"], "utf-8;j\\x{F6}@x.y")
 
+    def test_originalRecipient(self) -> None:
+        """It is given back as the sender wrote it, before it was encoded (RFC 3461 4.2)."""
+        for orcpt, said in (
+            (("rfc822", "a+b=c@x.y"), "rfc822;a+b=c@x.y"),
+            (("X400", "/c=us /o=a+b/"), "X400;/c=us /o=a+b/"),
+            (("utf-8", "a+b@x.y"), "utf-8;a\\x{2B}b@x.y"),
+            (("rfc822", "j\xf6@x.y"), "rfc822;j+C3+B6@x.y"),
+        ):
+            [_, first] = report(None, told(orcpt=orcpt))[2][1].get_payload()
+            self.assertEqual(first["Original-Recipient"], said)
+
     def test_utf8Sender(self) -> None:
         """Who has such an address himself gets UTF-8, and the types of RFC 6533."""
         about = original("jörg@example.org", "Subject: hällo\r\n".encode())
