@@ -48,6 +48,9 @@ MAX_SUBJECT = 200
 MAX_REPLY = 800
 MAX_LINE = 998
 
+# Delivery time expired, which RFC 2852 4.1.3 asks for whatever the next hop has said.
+LATE = "4.4.7"
+
 # Fields and bodies stay as they are: what is given back is to be what it was.
 _LEFT_ALONE = email.policy.compat32.clone(linesep="\r\n", max_line_length=None)
 
@@ -69,12 +72,14 @@ class Told:
     :param action: what became of it.
     :param outcome: of the last attempt.
     :param retryUntil: for a delay, when it will be given up, in seconds since 1970.
+    :param isLate: for a delay, whether it is told since the time of by-mode N is over (RFC 2852).
     """
 
     recipient: Recipient
     action: Action
     outcome: Outcome
     retryUntil: float | None = None
+    isLate: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -248,7 +253,7 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
         block["Original-Recipient"] = _originalRecipient(recipient.orcpt, utf8)
     block["Final-Recipient"] = _finalRecipient(recipient, utf8)
     block["Action"] = told.action.value
-    block["Status"] = statusOf(outcome.reply, told.action)
+    block["Status"] = LATE if told.isLate else statusOf(outcome.reply, told.action)
     if outcome.host and outcome.isRemote:
         if not outcome.host.startswith("/"):  # the path of a socket is no name of an MTA
             block["Remote-MTA"] = f"dns; {_domain(outcome.host)}"

@@ -66,6 +66,8 @@ class Settlements:
                         action=action,
                         outcome=verdict.outcome,
                         retryUntil=verdict.expiry or None,
+                        isLate=action is Action.DELAYED
+                        and _isLate(message, verdict.recipient, now),
                     )
                 )
             settlements.append(
@@ -93,11 +95,10 @@ class Settlements:
                 return None  # the next hop will (RFC 3461 5.2.2)
             action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
         else:
-            deadline = noticeBy(message)
-            late = deadline is not None and now >= deadline and recipient.notified is None
-            if not verdict.attempted or not (
-                late or self.schedule.isNoticeDue(now, sendable(message), recipient.notified)
-            ):
+            isDue = verdict.attempted and self.schedule.isNoticeDue(
+                now, sendable(message), recipient.notified
+            )
+            if not isDue and not _isLate(message, recipient, now):
                 return None
             action = Action.DELAYED
         return action if isWanted(action, recipient.recipient, message.envelope) else None
@@ -140,17 +141,31 @@ class Settlements:
         return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
 
 
+def _isLate(message: QueuedMessage, recipient: QueuedRecipient, now: float) -> bool:
+    """Whether the time of by-mode N is over and the sender is not told yet (RFC 2852 4.1.3).
+
+    Neither an earlier notice of delay nor a wait for a turn at the next hop stands in its way.
+    """
+    deadline = noticeBy(message)
+    return deadline is not None and now >= deadline and not _isTold(recipient, deadline)
+
+
+def _isTold(recipient: QueuedRecipient, deadline: float) -> bool:
+    return recipient.notified is not None and recipient.notified >= deadline
+
+
 def _isTraced(message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome) -> bool:
     """Whether the sender is told that it was passed on, because of its deadline (RFC 2852 4.1.4).
 
     By-trace T asks for that; in by-mode N it is also the last word when the next hop knows nothing
-    of deadlines.
+    of deadlines, unless the sender is told already that it is late.
     """
     envelope = message.envelope
     deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
     if deliverBy is None or outcome.isFinal or envelope.reversePath.isNull:
         return False
-    isUnkept = deliverBy.mode == "N" and not outcome.deliverBy
+    isOpen = deliverBy.mode == "N" and not _isTold(recipient, deliverBy.deadline)
+    isUnkept = isOpen and not outcome.deliverBy
     return (deliverBy.trace or isUnkept) and "NEVER" not in recipient.recipient.notify
 
 
