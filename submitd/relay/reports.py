@@ -139,6 +139,7 @@ class Reporter:
         :param now: the time, in seconds since 1970.
         :return: its envelope and its octets.
         """
+        told = [self._placed(each) for each in told]
         sender = original.envelope.reversePath.mailbox
         assert sender is not None, "no report about a report"
         utf8 = not sender.isAscii
@@ -165,6 +166,12 @@ class Reporter:
         # RFC 8689 5: what reports on such a message is one itself.
         envelope.requireTLS = original.envelope.requireTLS
         return envelope, content
+
+    def _placed(self, told: Told) -> Told:
+        # A next hop behind a socket is at our own host, and its path is nobody else's business.
+        if "/" not in told.outcome.host:
+            return told
+        return attrs.evolve(told, outcome=attrs.evolve(told.outcome, host=self.hostname))
 
     def _text(self, original: Original, told: Sequence[Told]) -> Message:
         action = told[0].action

@@ -7,6 +7,7 @@ import email.policy
 from email.message import Message
 from typing import Any
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,6 +29,7 @@ from submitd.wire.reply import Reply
 
 ARRIVED = 1_800_000_000.0
 HEADER = b"Subject: hello\r\nMessage-ID: <1@example.org>\r\n"
+OK = Reply(250, "2.0.0", "ok")
 NO = Outcome(Result.FAILED, Reply(550, "5.1.1", ["no such", "user"]), host="mx.example.net")
 
 
@@ -166,6 +168,18 @@ class FormTests(SynchronousTestCase):
         """A parameter that no extension has taken is not believed."""
         names = [name for name, _ in self.fields(original(parameters={"HOLDFOR": "\r\nX: y"}))]
         self.assertEqual(names, ["Reporting-MTA", "Arrival-Date"])
+
+    def test_socket(self) -> None:
+        """A next hop behind a socket is at our own host; the path is not told."""
+        for action, outcome in (
+            (Action.FAILED, attrs.evolve(NO, host="/run/lmtp")),
+            (Action.DELIVERED, Outcome(Result.DELIVERED, OK, host="/run/lmtp", isFinal=True)),
+        ):
+            _, content, parts = report(None, told(action=action, outcome=outcome))
+            self.assertNotIn(b"/run/lmtp", content)
+            self.assertIn("mail.example.com", str(parts[0].get_payload()).partition("<")[2])
+            [_, first] = parts[1].get_payload()
+            self.assertEqual(first["Remote-MTA"], "dns; mail.example.com")
 
     def test_ours(self) -> None:
         """What we said ourselves is no diagnostic of a next hop."""
