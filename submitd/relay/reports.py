@@ -261,9 +261,10 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     block["Final-Recipient"] = _finalRecipient(recipient, utf8)
     block["Action"] = told.action.value
     block["Status"] = LATE if told.isLate else statusOf(outcome.reply, told.action)
+    if outcome.host:
+        # RFC 3461 6.3 (h): wherever one was reached, as before a message is given up.
+        block["Remote-MTA"] = f"dns; {_domain(outcome.host)}"
     if outcome.host and outcome.isRemote:
-        if not outcome.host.startswith("/"):  # the path of a socket is no name of an MTA
-            block["Remote-MTA"] = f"dns; {_domain(outcome.host)}"
         said = " ".join(outcome.reply.lines)[:MAX_REPLY]
         code = f"{outcome.reply.code} {outcome.reply.status}".strip()
         # ``smtp`` is what a next hop has said; our own words go into the text alone.

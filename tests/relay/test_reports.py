@@ -185,8 +185,15 @@ class FormTests(SynchronousTestCase):
         """What we said ourselves is no diagnostic of a next hop."""
         outcome = Outcome(Result.FAILED, Reply(550, "", "no route"), isRemote=False)
         [_, first] = report(None, told(outcome=outcome))[2][1].get_payload()
-        self.assertIsNone(first["Diagnostic-Code"])
+        self.assertEqual((first["Remote-MTA"], first["Diagnostic-Code"]), (None, None))
         self.assertEqual(first["Status"], "5.0.0")
+
+    def test_givenUp(self) -> None:
+        """What we give up ourselves has the next hop that was tried last (RFC 3461 6.3)."""
+        late = Outcome(Result.FAILED, Reply(550, "5.4.7", "late"), False, host="mx.example.net")
+        [_, first] = report(None, told(outcome=late))[2][1].get_payload()
+        self.assertEqual(first["Remote-MTA"], "dns; mx.example.net")
+        self.assertIsNone(first["Diagnostic-Code"])
 
     def test_delay(self) -> None:
         """A delay says until when it is tried."""
