@@ -61,6 +61,7 @@ class Outcome:
     :param host: the next hop it was tried at; empty where none was reached.
     :param deliverBy: whether the next hop now keeps the deadline (RFC 2852), if there is one.
     :param isFinal: whether the recipient's mailbox has it, so that nobody relays it any further.
+    :param saidLast: what the next hop said, where ``reply`` is not that, for its time is over.
     """
 
     result: Result
@@ -70,6 +71,7 @@ class Outcome:
     host: str = ""
     isFinal: bool = False
     deliverBy: bool = False
+    saidLast: Reply | None = None
 
 
 def judge(reply: Reply) -> Result:

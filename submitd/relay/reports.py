@@ -264,9 +264,10 @@ def _recipientBlock(told: Told, utf8: bool) -> Message:
     if outcome.host:
         # RFC 3461 6.3 (h): wherever one was reached, as before a message is given up.
         block["Remote-MTA"] = f"dns; {_domain(outcome.host)}"
-    if outcome.host and outcome.isRemote:
-        said = " ".join(outcome.reply.lines)[:MAX_REPLY]
-        code = f"{outcome.reply.code} {outcome.reply.status}".strip()
+    reply = outcome.reply if outcome.isRemote else outcome.saidLast
+    if outcome.host and reply is not None:
+        said = " ".join(reply.lines)[:MAX_REPLY]
+        code = f"{reply.code} {reply.status}".strip()
         # ``smtp`` is what a next hop has said; our own words go into the text alone.
         block["Diagnostic-Code"] = f"smtp; {code} {said}".strip()
     if told.retryUntil is not None and told.action is Action.DELAYED:

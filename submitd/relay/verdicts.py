@@ -15,6 +15,7 @@ from submitd.wire.reply import Reply
 NO_ROUTE = Reply(550, "5.4.4", "There is no route to this address")
 CROWDED = Reply(451, "4.3.2", "Waits for its turn at the next hop")
 EXPIRED = "Message could not be delivered in time"
+NOT_TRIED = Outcome(Result.DELAYED, CROWDED, isRemote=False)
 
 
 @attrs.frozen
@@ -66,8 +67,7 @@ class Judge:
         """
         if recipient.expires is not None:
             due = min(due, recipient.expires)
-        outcome = Outcome(Result.DELAYED, CROWDED, isRemote=False)
-        return Verdict(recipient, outcome, State.DELAYED, due=due, attempted=False)
+        return Verdict(recipient, NOT_TRIED, State.DELAYED, due=due, attempted=False)
 
     def judge(
         self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, now: float
@@ -79,18 +79,19 @@ class Judge:
             return Verdict(recipient, outcome, State.FAILED)
         expiry = self.schedule.expiry(sendable(message), recipient.expires)
         if now >= expiry:
-            given = _expired(said(outcome.reply), outcome.host)
+            given = _expired(said(outcome.reply), outcome)
             return Verdict(recipient, given, State.FAILED, isExpired=True)
         due = self.schedule.next(now, recipient.attempts + 1, expiry)
         deadline = noticeBy(message)
-        if deadline is not None and recipient.notified is None and now < deadline < due:
+        if deadline is not None and now < deadline < due:
             due = deadline
         return Verdict(recipient, outcome, State.DELAYED, due=due, expiry=expiry)
 
 
-def _expired(last: str, host: str = "") -> Outcome:
+def _expired(last: str, outcome: Outcome = NOT_TRIED) -> Outcome:
     reply = Reply(550, "5.4.7", f"{EXPIRED}; {last}")
-    return Outcome(Result.FAILED, reply, isRemote=False, host=host)
+    saidLast = outcome.reply if outcome.isRemote else None
+    return Outcome(Result.FAILED, reply, isRemote=False, host=outcome.host, saidLast=saidLast)
 
 
 def sendable(message: QueuedMessage) -> float:

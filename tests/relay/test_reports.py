@@ -115,11 +115,11 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(first["Diagnostic-Code"], "smtp; 550 5.1.1 no such user")
 
     def test_remote(self) -> None:
-        """A host without a name is an address in brackets; the path of a socket is no host."""
+        """A host without a name is an address in brackets; one behind a socket is our own."""
         for host, named in (
             ("192.0.2.1", "dns; [192.0.2.1]"),
             ("2001:db8::1", "dns; [IPv6:2001:db8::1]"),
-            ("/run/lmtp", None),
+            ("/run/lmtp", "dns; mail.example.com"),
         ):
             outcome = Outcome(Result.FAILED, Reply(550, "5.1.1", "no"), host=host)
             [_, first] = report(None, told(outcome=outcome))[2][1].get_payload()

@@ -258,7 +258,7 @@ class DeliveryTests(RunnerCase):
         self.run_(700.0)
         [(_, report)] = self.reports
         self.assertIn("Status: 5.4.7", report.as_string())
-        self.assertIn("4.2.1 later", report.as_string())
+        self.assertIn("Diagnostic-Code: smtp; 450 4.2.1 later", report.as_string())
         self.assertEqual(self.states("M1"), [])
 
     def test_triedOnce(self) -> None:

@@ -79,6 +79,19 @@ class LateTests(RunnerCase):
             self.run_(100.0)
         self.assertEqual([status for _, status, _ in self.told()], ["4.2.1", "4.4.7"])
 
+    def test_inTime(self) -> None:
+        """It is tried when the time is over, also by whom an earlier delay was told already."""
+        self.make(retry=(100.0, 100.0, 1000.0), delay_notice=100.0)
+        self.hop.said = {BOB: LATER}
+        self.send("M1", BOB, DELIVERBY=DeliverBy(NOW + 250.0, "N"))
+        self.run_()
+        self.run_(100.0)
+        self.run_(100.0)
+        self.run_(49.0)
+        self.assertEqual([status for _, status, _ in self.told()], ["4.2.1"])
+        self.run_(1.0)
+        self.assertEqual([status for _, status, _ in self.told()], ["4.2.1", "4.4.7"])
+
     def test_takenLater(self) -> None:
         """That it is passed on later, to who knows nothing of deadlines, is not told any more."""
         self.hop.said = {BOB: LATER}
