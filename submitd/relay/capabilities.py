@@ -166,15 +166,28 @@ def _needsUtf8(message: Outgoing) -> bool:
     return not all(mailbox.isAscii for mailbox in mailboxes)
 
 
-def rcptCommand(recipient: Recipient, capabilities: Capabilities) -> bytes:
+def rcptCommand(message: Outgoing, recipient: Recipient, capabilities: Capabilities) -> bytes:
     """RCPT with the parameters that the next hop knows; without CRLF."""
     words = [b"RCPT TO:<%b>" % bytes(recipient.mailbox)]
     if capabilities.offers("DSN"):
-        if recipient.notify:
-            words.append(b"NOTIFY=" + ",".join(recipient.notify).encode("ascii"))
+        if notify := _notify(message, recipient, capabilities):
+            words.append(b"NOTIFY=" + ",".join(notify).encode("ascii"))
         if recipient.orcpt is not None:
             words.append(b"ORCPT=" + originalRecipient(recipient.orcpt))
     return b" ".join(words)
+
+
+def _notify(message: Outgoing, recipient: Recipient, capabilities: Capabilities) -> tuple[str, ...]:
+    """What the next hop is to report.
+
+    RFC 2852 4.1.4.2: where the sender wants to be told when it is late, one that knows nothing of
+    deadlines is asked for its notice of delay, unless nothing is wanted at all.
+    """
+    seconds, _, mode = message.parameters.get("BY", "").partition(";")
+    isOpen = mode.upper().startswith("N") and int(seconds) > 0
+    if not isOpen or capabilities.offers("DELIVERBY") or {"NEVER", "DELAY"} & {*recipient.notify}:
+        return recipient.notify
+    return (*(recipient.notify or ("FAILURE",)), "DELAY")
 
 
 def originalRecipient(orcpt: tuple[str, str]) -> bytes:

@@ -436,7 +436,7 @@ class Client:
         self._enqueue(mailCommand(message, self.capabilities), "MAIL", self._mailAnswered)
         for at in wanted:
             self._enqueue(
-                rcptCommand(message.recipients[at], self.capabilities),
+                rcptCommand(message, message.recipients[at], self.capabilities),
                 "RCPT",
                 partial(self._rcptAnswered, at),
             )

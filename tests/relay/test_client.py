@@ -76,6 +76,26 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(hop.results, [("delivered", 250)] * 2)
         self.assertTrue(hop.outcomes[0].dsn)
 
+    def test_tellsDelay(self) -> None:
+        """A next hop without deadlines is asked to tell a sender of delays who wants to know."""
+        to = [
+            recipient("a@b.example"),
+            recipient("b@b.example", notify=("SUCCESS",)),
+            recipient("c@b.example", notify=("NEVER",)),
+            recipient("d@b.example", notify=("DELAY",)),
+        ]
+
+        def notify(offered: str, **parameters: str) -> list[str]:
+            said = Hop().greet(offered).offer(outgoing(*to, parameters=parameters))
+            return [line.partition(" NOTIFY=")[2] for line in said.split("\r\n")[1:-1]]
+
+        asIs = ["", "SUCCESS", "NEVER", "DELAY"]
+        more = ["FAILURE,DELAY", "SUCCESS,DELAY", "NEVER", "DELAY"]
+        self.assertEqual(notify("PIPELINING,DSN,CHUNKING", BY="60;N"), more)
+        self.assertEqual(notify("PIPELINING,DSN,CHUNKING", BY="0;NT"), asIs)
+        self.assertEqual(notify("PIPELINING,DSN,CHUNKING,DELIVERBY", BY="60;N"), asIs)
+        self.assertEqual(notify("PIPELINING,DSN,CHUNKING"), asIs)
+
     def test_nothingOffered(self) -> None:
         """What the next hop does not know it is not told."""
         hop = Hop().greet("")
