@@ -182,6 +182,7 @@ class Dialogue:
     :ivar logout: Cred's, once logged in.
     :ivar pipeline: the policies, the avatar among them.
     :ivar delivery: where this session's messages go: the avatar where it is a delivery itself.
+    :ivar turnedAway: when it was refused for good in place of the greeting, in the clock's seconds.
     """
 
     def __init__(
@@ -204,6 +205,7 @@ class Dialogue:
         self.logout: Callable[[], object] | None = None
         self._waiting: Deferred[Any] | None = None
         self._objection: Refused | None = None
+        self.turnedAway: float | None = None
         self._refusals = 0
         self._verb = b""
         self.proposed: object = None
@@ -596,6 +598,7 @@ class Dialogue:
         if reply.isTransient:
             return attrs.evolve(reply, code=421)
         self._objection = Refused(BAD_SEQUENCE, "turned away in place of the greeting")
+        self.turnedAway = self.submission.clock.seconds()
         self.state = GREETED
         return reply
 

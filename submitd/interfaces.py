@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 class IConnectionPolicy(Interface):
     """May refuse a connection, in place of the greeting: 421, which closes it, or 554.
 
-    Behind any reply for good, the client can only say QUIT; one for later is sent as 421.
+    Behind any reply for good, the client can only say QUIT, and has ten seconds for that; one for
+    later is sent as 421.
     """
 
     def connectionMade(session: Session) -> Verdict:

@@ -46,7 +46,8 @@ from submitd.wire.network import Networks
 from submitd.wire.proxy import Ends
 from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 
-# Seconds that a client gets to read our last reply before the connection is cut.
+# Seconds that a client gets to read our last reply before the connection is cut, and to QUIT behind
+# the one that is all it will hear of us.
 LINGER = 10.0
 
 
@@ -425,6 +426,9 @@ class SubmissionProtocol(Protocol):
             passed.append(("no login", now - self._began, limits.login))
         if incoming is not None:
             passed.append(("message not finished", now - incoming.began, limits.message))
+        if dialogue.turnedAway is not None:
+            # Whom a policy keeps out must not keep a place for long.
+            passed.append(("no QUIT", now - dialogue.turnedAway, LINGER))
         for what, seconds, limit in passed:
             if limit and seconds > limit:
                 return f"{what} within {limit:g} s" if what != "idle" else f"idle for {limit:g} s"

@@ -607,6 +607,25 @@ class TimeTests(SynchronousTestCase):
         self.advance(LINGER + 2 * SWEEP)
         self.assertTrue(talk.transport.aborted)
 
+    def test_turnedAway(self) -> None:
+        """Who is refused in place of the greeting keeps no place, whatever else it says."""
+        for octets in (b"", b"N", b"BDAT 0\r\n", b"BDAT 99999999\r\n"):
+            for implicitTLS in (False, True):
+                policies, limits = [Policy(connection=refuse)], Limits(idle=0)
+                submission = openly(clock=self.clock, policies=policies, limits=limits)
+                talk = Conversation(submission, implicitTLS)
+                talk.factory.doStart()
+                self.addCleanup(talk.factory.doStop)
+                if implicitTLS:
+                    talk.secure()
+                self.assertEqual(talk.transport.taken()[:4], b"554 ")
+                self.advance(LINGER)
+                talk.send(octets)
+                self.assertFalse(talk.transport.disconnecting)
+                self.advance(2 * SWEEP)
+                self.assertIn(b"421 4.4.2 Connection timed out\r\n", talk.transport.taken())
+                self.assertTrue(talk.transport.disconnecting)
+
     def test_shortLimits(self) -> None:
         """A limit shorter than the time between two sweeps ends nobody who keeps to it."""
         limits = Limits(idle=2, handshake=2)
