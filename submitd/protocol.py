@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events, openssl
-from submitd.connections import Connections
+from submitd.connections import SWEEP, Connections
 from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
 from submitd.proxy import HeaderReader
 from submitd.session import Session, TLSInfo
@@ -312,6 +312,7 @@ class SubmissionProtocol(Protocol):
             if held:
                 self._awaited -= 1
                 self._heard = self._connections.now  # only now is it the client's turn
+                self._endIfLate()
                 self.release()
 
         held = False
@@ -433,6 +434,15 @@ class SubmissionProtocol(Protocol):
             if limit and seconds > limit:
                 return f"{what} within {limit:g} s" if what != "idle" else f"idle for {limit:g} s"
         return None
+
+    def _endIfLate(self) -> None:
+        """Behind an answer: of one whose next command waits at once, no sweep would see the end."""
+        if self._closing or self.dialogue.state is CLOSED:
+            return
+        # By the time of the last sweep: at the end of the service there are none any more.
+        overdue = self._overdue(self._connections.now - SWEEP)
+        if overdue is not None:
+            self._say(self.dialogue.timedOut(overdue))
 
     def _turnAway(self) -> None:
         """Too many connections: say so where the client can read it, and close."""

@@ -722,6 +722,32 @@ class TimeTests(SynchronousTestCase):
             self.advance(10)
             self.assertIs(talk.transport.disconnecting, code == "554")
 
+    def test_noLoginButCommands(self) -> None:
+        """Who has us wait for one command behind the other does not outlast its time to log in."""
+        waits: list[Deferred[None]] = []
+        limits = Limits(commandsBeforeLogin=0)
+        submission = makeSubmission(
+            clock=self.clock,
+            requireTLS=False,
+            insecureLogin=True,
+            limits=limits,
+            policies=[Policy(login=waitingFor(waits))],
+        )
+        talk = Conversation(submission)
+        talk.factory.doStart()
+        self.addCleanup(talk.factory.doStop)
+        talk.say("EHLO c")
+        talk.send(f"{LOGIN}\r\n".encode() * 20)
+        for _ in range(3):
+            self.advance(50)
+            waits.pop().errback(Refused(Reply(454, "4.7.0", "Later")))
+            self.assertEqual(talk.transport.taken(), b"454 4.7.0 Later\r\n")
+        self.advance(50)
+        waits.pop().errback(Refused(Reply(454, "4.7.0", "Later")))
+        said = b"454 4.7.0 Later\r\n421 4.4.2 Connection timed out\r\n"
+        self.assertEqual((talk.transport.taken(), waits), (said, []))
+        self.assertTrue(talk.transport.disconnecting)
+
     def test_messageLooked(self) -> None:
         """A message that has come whole is answered, however long policies look at it."""
         waits: list[Deferred[None]] = []
