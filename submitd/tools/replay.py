@@ -137,7 +137,9 @@ class Replay:
             self.differences.append(Difference(step.said, tuple(turn.heard), now, objections))
             # Where text, a response or a handshake was to follow, it would be taken for commands.
             waits = _endsIn(turn.heard, "3") or turn.sent[-1:] == ["STARTTLS"]
-            self.isCut = waits or not now
+            # And who was turned away hears no more than that in all the rest.
+            isTurnedAway = self.rehearsal.protocol.dialogue.turnedAway is not None
+            self.isCut = waits or not now or (isTurnedAway and bool(self.turns))
         if self.rehearsal.wire.isClosed and self.turns:
             self.isCut = True
 

@@ -132,6 +132,14 @@ class Slow:
         return _later(None)
 
 
+@implementer(IConnectionPolicy)
+class Shut:
+    """Lets nobody in."""
+
+    def connectionMade(self, session: Any) -> None:
+        raise Refused(Reply(554, "5.7.1", "Not from there"))
+
+
 @implementer(ISenderPolicy, IRunning)
 class Broken:
     """Fails wherever it can."""
@@ -593,6 +601,16 @@ class SessionTests(Case):
         self.configure()
         _, out, _ = await self.replay(text="C: QUIT\nS: 221 *\nC: NOOP\nS: 250 *\n")
         self.assertIn("left out", out)
+
+    async def test_turnedAway(self) -> None:
+        """Where nobody is greeted any more, that is the one difference there is."""
+        self.configure(OWN % "Shut")
+        _, out, _ = await self.replay()
+        self.assertIn("- S: 220 *\n+ S: 554 5.7.1 Not from there\n", out)
+        self.assertIn("left out", out)
+        self.assertNotIn("503", out)
+        same = await self.replay(text="S: 554 *\nC: NOOP\nS: 503 *\nC: QUIT\nS: 221 *\n")
+        self.assertEqual(same[:2], (0, "the session goes as it went\n"))
 
     async def test_malformed(self) -> None:
         """What is no recorded session is named by its line."""
