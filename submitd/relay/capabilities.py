@@ -194,5 +194,7 @@ def originalRecipient(orcpt: tuple[str, str]) -> bytes:
     """An original recipient in ASCII (RFC 3461 4.2, RFC 6533 3), for commands."""
     kind, address = orcpt
     if kind.lower() == "utf-8":
-        return b"utf-8;" + encodeUtf8AddrXtext(address)
-    return kind.encode("ascii") + b";" + encodeXtext(address.encode("utf-8"))
+        encoded = encodeUtf8AddrXtext(address)
+    else:
+        encoded = encodeXtext(address.encode("utf-8"))
+    return kind.encode("ascii") + b";" + encoded

@@ -56,7 +56,7 @@ class DeliveryTests(SynchronousTestCase):
         hop = Hop().greet(EVERYTHING + ",DELIVERBY")
         message = outgoing(
             recipient("you@example.net", notify=("SUCCESS", "DELAY"), orcpt=("rfc822", "a+b@c.d")),
-            recipient("jörg@example.net", orcpt=("utf-8", "jörg@example.net")),
+            recipient("jörg@example.net", orcpt=("UTF-8", "jörg@example.net")),
             size=40,
             bodyType="8BITMIME",
             smtpUtf8=True,
@@ -69,7 +69,7 @@ class DeliveryTests(SynchronousTestCase):
             "MAIL FROM:<me@example.org> SIZE=40 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+20b"
             " BY=60;R MT-PRIORITY=3\r\n"
             "RCPT TO:<you@example.net> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@c.d\r\n"
-            "RCPT TO:<jörg@example.net> ORCPT=utf-8;j\\x{F6}rg@example.net\r\n",
+            "RCPT TO:<jörg@example.net> ORCPT=UTF-8;j\\x{F6}rg@example.net\r\n",
         )
         self.assertEqual(hop.say("250 ok", "250 ok", "250 ok")[:9], "BDAT 32 L")
         hop.say("250 ok")
