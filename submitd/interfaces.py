@@ -422,7 +422,7 @@ class IWarns(Interface):
 
 
 class IDelays(Interface):
-    """A policy that has somebody wait on purpose."""
+    """A policy that has somebody wait, on purpose or for a server, until it decides itself."""
 
     def delays() -> dict[str, float]:
         """How long at most, so that a stage can be found to have no time for it before a start.
