@@ -579,7 +579,7 @@ class Dialogue:
         """Log a refusal, count it, and give its reply; 421 closes."""
         reply = self._counted(refused)
         if self.state is CONNECTED:
-            reply = self._turnedAway(reply)
+            reply = self._sendAway(reply)
         told = self.told(refused, reply)
         if reply.code == 421:
             self.reset()
@@ -589,7 +589,7 @@ class Dialogue:
             self.reset()
         return told
 
-    def _turnedAway(self, reply: Reply) -> Reply:
+    def _sendAway(self, reply: Reply) -> Reply:
         """What is said in place of the greeting (RFC 5321 3.1, 4.3.2).
 
         For later it is 421, which closes.  For good it is what was said, commonly 554, and then
