@@ -147,7 +147,8 @@ class Destination:
         self._means = means
         self.turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
-        self._underWay = 0
+        self._underWay: dict[object, None] = {}
+        self._sending = 0
         self._refused: deque[IDelayedCall] = deque()
         self._deadUntil = 0.0
         self._deadReply = LOCAL_ERROR
@@ -160,16 +161,17 @@ class Destination:
 
     async def deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
         """See :meth:`Hop.deliver`."""
-        self._underWay += 1
+        mine = object()
+        self._underWay[mine] = None
         try:
-            return await self._deliver(message, read)
+            return await self._deliver(message, read, mine)
         finally:
-            self._underWay -= 1
+            del self._underWay[mine]
 
-    async def _deliver(self, message: Outgoing, read: Read) -> tuple[Outcome, ...]:
+    async def _deliver(self, message: Outgoing, read: Read, mine: object) -> tuple[Outcome, ...]:
         connection = self._taken()
         if connection is not None:
-            outcomes = await connection.deliver(message, read())
+            outcomes = await self._send(connection, message, read)
             if not _wasGone(connection, outcomes):
                 self._keep(connection)
                 return outcomes
@@ -183,7 +185,7 @@ class Destination:
             if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
                 # RFC 8689 4.2.1: what cannot be had is not waited for.
                 return _all(message, REQUIRETLS_UNSUPPORTED)
-            if self._underWay > 1 or any(each.isReady for each in self._free):
+            if self._hasOthers(mine):
                 self._haveLess()
             else:
                 self._dead(failed.reply)
@@ -205,7 +207,7 @@ class Destination:
             except HopFailed as error:
                 failed = error
                 continue
-            outcomes = await connection.deliver(message, read())
+            outcomes = await self._send(connection, message, read)
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
                 break
@@ -213,6 +215,24 @@ class Destination:
             assert failed is not None, "there is one host at least"
             raise failed
         return outcomes
+
+    async def _send(
+        self, connection: Connection, message: Outgoing, read: Read
+    ) -> tuple[Outcome, ...]:
+        self._sending += 1
+        try:
+            return await connection.deliver(message, read())
+        finally:
+            self._sending -= 1
+
+    def _hasOthers(self, mine: object) -> bool:
+        """Whether there are other connections, or one who has tried for longer may get one.
+
+        Not whoever tries: where that takes long there is always somebody, and one that is away
+        would never be known to be.
+        """
+        isFirst = next(iter(self._underWay)) is mine
+        return not isFirst or self._sending > 0 or any(each.isReady for each in self._free)
 
     def _haveLess(self) -> None:
         self.turns.take()

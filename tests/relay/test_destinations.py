@@ -162,6 +162,22 @@ class DeliveryTests(HopCase):
             self.assertEqual(result(outcomes), ("delayed", 421, "4.7.0"))
         self.assertEqual(len(self.server.connections), 5)
 
+    async def test_awaySlowly(self) -> None:
+        """So is one that lets us wait first, although there is always somebody who waits."""
+        hop = self.destination(backoff=Seconds(60.0))
+        self.patch(Scripted, "greet", lambda protocol: None)
+        sending = []
+        for count in (1, 2):
+            sending.append(Deferred.fromCoroutine(send(hop, outgoing())))
+            await self.until(lambda count=count: len(self.server.connections) == count)
+        first, second = self.server.connections
+        first.send("421 4.7.0 no")
+        self.assertEqual(result(await sending[0]), ("delayed", 421, "4.7.0"))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 421, "4.7.0"))
+        self.assertEqual(len(self.server.connections), 2)
+        second.send("421 4.7.0 no")
+        await sending[1]
+
     async def test_concurrency(self) -> None:
         """No more connections at one time than the settings allow."""
         hop = self.destination(connections=Count(2))
