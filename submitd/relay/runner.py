@@ -510,12 +510,12 @@ class Runner:
 
     async def _settle(self, part: Part) -> None:
         part.isSettling = True
-        work, verdicts = part.lease.work, part.verdicts
-        settlements, reports = await self._settlements.of(part.message, verdicts)
+        settlements, reports = await self._settlements.of(part.message, part.verdicts)
         isTold = False
         while True:
             try:
-                await self._spool.settle(work, settlements, reports)
+                # As it is by now: it is extended meanwhile.
+                await self._spool.settle(part.lease.work, settlements, reports)
                 break
             except LeaseLost as lost:
                 if isTold and part.lease.work.until > self._now():
@@ -533,7 +533,7 @@ class Runner:
                 part.isSettling = False
                 await deferLater(self._clock, AGAIN, lambda: None)
                 part.isSettling = True
-        for verdict in verdicts:
+        for verdict in part.verdicts:
             _logVerdict(part.message, verdict)
 
 

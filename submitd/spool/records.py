@@ -121,10 +121,11 @@ class QueuedRecipient:
 class Work:
     """A lease: some recipients of one message at one domain, ours until ``until``.
 
-    Leases of one message stand next to each other, so that domains with the same route can be
-    merged again.
+    Those of one message stand next to each other.  With the same token they are one lease, and come
+    back as one work with all their recipients, so that domains with the same route go together.
 
     :param token: unlike any other lease's.
+    :param domain: the first one's, where several are one.
     """
 
     token: str

@@ -1020,6 +1020,7 @@ class QueueTests(RunnerCase):
 
     def test_dataBaseGone(self) -> None:
         """While the data base is away nothing is taken, and what was delivered is settled later."""
+        self.make(lease=30.0)
         self.hop.holding = True
         self.send("M1")
         self.run_()
@@ -1040,6 +1041,8 @@ class QueueTests(RunnerCase):
         for _ in range(3):
             self.run_(5.0)
         self.assertEqual(len(calls), 4)
+        # With the lease as it is by then: a spool may give another work when it is extended.
+        self.assertGreater(calls[-1][0].until, calls[0][0].until)
         problems = [each["problem"] for each in logged if "problem" in each]
         # Once, however long it lasts.
         self.assertEqual([each[-6:] for each in problems], ["(gone)"])
