@@ -278,13 +278,16 @@ def _unused(connection: sa.Connection) -> int:
 def _logMissing(path: Path, connection: sa.Connection) -> str:
     """Why what is written would be gone with this process; empty when it would not.
 
-    While anybody has the data base open, its log is there.
+    While anybody has the data base open, its log is there, and is the same.
     """
-    if (path / f"{FILE}-wal").exists():
-        return ""
-    # There is none at all where the file system cannot have it.
-    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-    return LOG_REMOVED if mode == "wal" else ""
+    try:
+        found = _identity((path / f"{FILE}-wal").stat())
+    except FileNotFoundError:
+        # There is none at all where the file system cannot have it.
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return LOG_REMOVED if mode == "wal" else ""
+    # Where it was removed, whoever else looks at the data base makes another one.
+    return "" if connection.info.setdefault("log", found) == found else LOG_REMOVED
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

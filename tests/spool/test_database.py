@@ -302,6 +302,9 @@ class TroubleTests(SpoolCase):
         refused = self.refused()
         self.assertEqual((refused.reply.code, refused.reply.status), (451, "4.3.0"))
         self.assertIn("spool.db-wal was removed while it was open; stop the ser", refused.cause)
+        self.sql("PRAGMA user_version")  # makes a new one
+        self.assertTrue((self.path / f"{FILE}-wal").exists())
+        self.assertEqual(self.refused().cause, refused.cause)
         self.successResultOf(self.spool.stop())
         self.successResultOf(self.queue.runIn(maybeDeferred, maybeDeferred))
         self.send("B-1")
