@@ -18,7 +18,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from submitd.counters.memory import MAX_KEYS
@@ -54,8 +54,11 @@ def prepare(directory: Path) -> None:
         (directory / name).touch(0o600)
     (directory / KEY).write_bytes(os.urandom(32))
     shared = SharedCounts(directory)
-    with shared._turn():
-        pass
+    try:
+        with shared._turn():
+            pass
+    except sqlite3.Error as error:
+        raise OSError(f"{directory / FILE}: {error}") from None
     shared.close()
 
 
@@ -90,8 +93,12 @@ class Place:
 
 def _make() -> tuple[Path, int]:
     path = Path(tempfile.mkdtemp(prefix="submitd-"))
-    prepare(path)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        prepare(path)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     fcntl.flock(lock, fcntl.LOCK_EX)
     return path, lock
 
@@ -143,18 +150,21 @@ class SharedCounts:
 
     def _open(self) -> sqlite3.Connection:
         # Each opens it for itself: an open file that was inherited would share its lock.
-        self._lock = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
+        # Where it cannot be, it is tried again each time, and nothing of that may stay open.
+        with ExitStack() as opened:
+            lock = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
             connection = sqlite3.connect(
                 self._directory / FILE, isolation_level=None, check_same_thread=False, timeout=5.0
             )
+            opened.callback(connection.close)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=OFF")
             connection.executescript(_SCHEMA)
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._connection = connection
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            opened.pop_all()
+        self._lock, self._connection = lock, connection
         return connection
 
     def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:

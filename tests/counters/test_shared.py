@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ class PlaceTests(SynchronousTestCase):
         self.place.close()
         self.assertEqual(list(self.temporary.iterdir()), [])
 
+    def test_full(self) -> None:
+        """Where there is no room for a new one nothing of it is left, and nothing is raised."""
+        first = self.place.path()
+        shutil.rmtree(first)
+
+        def full(storage: SharedCounts) -> Any:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        self.patch(SharedCounts, "_open", full)
+        self.assertEqual(self.place.path(), first)
+        self.assertEqual(list(self.temporary.iterdir()), [])
+        self.place.close()
+
 
 class SharedTests(Contract, Files):
     """What every storage does, and what this one does besides."""
@@ -121,6 +135,15 @@ class SharedTests(Contract, Files):
         self.take(Want("a", HOUR, 5))
         self.assertEqual(other.rooms([Want("a", HOUR)], self.start)[0].left, 0)
         self.assertEqual(other.secret, self.storage.secret)
+
+    def test_cannotOpen(self) -> None:
+        """A file that cannot be opened leaves nothing open, however often it is tried."""
+        (self.directory / shared.FILE).write_bytes(b"no data base" * 100)
+        storage, opened = SharedCounts(self.directory), Path("/proc/self/fd")
+        before = len(list(opened.glob("*")))
+        for _ in range(5):
+            self.assertRaises(sqlite3.Error, storage.rooms, [Want("a", HOUR)], 0.0)
+        self.assertEqual(len(list(opened.glob("*"))), before)
 
     def test_prefix(self) -> None:
         """Two policies of one configuration do not count together."""
