@@ -1,7 +1,7 @@
 """What is written down of an attempt, and what its sender is told of it.
 
 A report that cannot give back the message's header, for the data base is away or it is damaged,
-goes out without.
+goes out without.  One that an error of our own keeps from being made is left out, and logged.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import attrs
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.extensions.deliverby import KEYWORD as DELIVERBY
@@ -80,8 +82,8 @@ class Settlements:
                     attempted=verdict.attempted,
                 )
             )
-        reports = [await self._report(message, each, now) for each in told.values()]
-        return settlements, reports
+        reports = [await self._reportOrLog(message, each, now) for each in told.values()]
+        return settlements, [each for each in reports if each is not None]
 
     def _actionOf(self, message: QueuedMessage, verdict: Verdict, now: float) -> Action | None:
         """What the sender is to be told of a recipient; ``None`` for nothing."""
@@ -102,6 +104,19 @@ class Settlements:
                 return None
             action = Action.DELAYED
         return action if isWanted(action, recipient.recipient, message.envelope) else None
+
+    async def _reportOrLog(
+        self, message: QueuedMessage, told: Sequence[Told], now: float
+    ) -> NewMessage | None:
+        try:
+            return await self._report(message, told, now)
+        except CancelledError:
+            raise
+        except Exception:
+            # Unless it is written down what became of it, the message goes out again and again.
+            problem = f"no report can be made on {message.id}"
+            events.emit(events.SERVICE_PROBLEM, problem=problem, failure=Failure())
+            return None
 
     async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> NewMessage:
         whole = told[0].action is Action.FAILED and returnsWhole(

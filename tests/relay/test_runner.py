@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.relay.reports import Reporter
 from submitd.relay.routes import RelaySettings, Route, Routes
 from submitd.relay.runner import Runner
 from submitd.spool.records import Action, Filter
@@ -517,6 +518,19 @@ class ReportTests(RunnerCase):
         self.run_(1000.0)
         self.assertEqual(len(self.hop.seen), 2)
         self.assertEqual(self.successResultOf(self.queue.counts()), [])
+
+    def test_reportBug(self) -> None:
+        """An error of our own in a report does not have the message sent again and again."""
+        self.hop.said = {"bob@example.net": NO}
+
+        def report(*arguments: Any) -> Any:
+            raise RuntimeError("bug")
+
+        self.patch(Reporter, "report", report)
+        self.send("M1", "bob@example.net", "carol@example.net")
+        self.run_()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((len(self.hop.seen), self.states("M1"), self.reports), (1, [], []))
 
     def test_delay(self) -> None:
         """The sender is told of a delay once, with the time at which it will be given up."""
