@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from submitd import polling
 from submitd.polling import Polling, pollingOf
+from tests import running
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -465,6 +466,7 @@ class ReactorsTests(SynchronousTestCase):
         for name in self.reactors:
             ended = subprocess.run(
                 [sys.executable, "-c", PROGRAM.format(name=name)],
+                env=running.environment(),
                 capture_output=True,
                 timeout=60,
                 text=True,

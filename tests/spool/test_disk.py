@@ -20,6 +20,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from submitd.spool.database import FILE
+from tests import running
 from tests.clients.running import HOST, RunningService, ServiceFailed
 from tests.relay.programs import until
 
@@ -177,7 +178,9 @@ class FullTests(DiskCase):
         self.assertKept(*answers)
         command = [*self.python("from submitd.tools.queue import main; main()"), "--spool"]
         command += [str(self.disk / "spool"), "delete", "--all", "--yes"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, env=running.environment(), capture_output=True, text=True, timeout=60
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
         after = [self.send(MIDDLE) for _ in range(len(answers) - 1)]
         self.assertKept(*after)
