@@ -748,11 +748,9 @@ class TimeTests(SynchronousTestCase):
         self.assertEqual((talk.transport.taken(), waits), (said, []))
         self.assertTrue(talk.transport.disconnecting)
 
-    def test_messageLooked(self) -> None:
-        """A message that has come whole is answered, however long policies look at it."""
-        waits: list[Deferred[None]] = []
-        policy = Policy(message=waitingFor(waits))
-        talk = self.connect(limits=Limits(message=20), policies=[policy])
+    def answeredLate(self, waits: list[Deferred[None]], **arguments: Any) -> None:
+        """A message that came whole in time has its answer, which waits for so long."""
+        talk = self.connect(limits=Limits(message=20), **arguments)
         talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
         self.advance(15)
         talk.send(b"x\r\n.\r\n")
@@ -760,6 +758,11 @@ class TimeTests(SynchronousTestCase):
         self.assertFalse(talk.transport.aborted)
         waits[0].callback(None)
         self.assertEqual(talk.transport.taken()[:3], b"250")
+
+    def test_messageLooked(self) -> None:
+        """A message that has come whole is answered, however long policies look at it."""
+        waits: list[Deferred[None]] = []
+        self.answeredLate(waits, policies=[Policy(message=waitingFor(waits))])
 
     def test_endlessMessage(self) -> None:
         """A message that drips in for ever ends with its time, and leaves nothing behind."""
@@ -792,14 +795,7 @@ class TimeTests(SynchronousTestCase):
         """A message that has come whole is answered, also where it took nearly all its time."""
         waits: list[Deferred[None]] = []
         delivery = MemoryDelivery(onEnd=lambda message: waitingFor(waits)())
-        talk = self.connect(limits=Limits(message=20), delivery=delivery)
-        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
-        self.advance(15)
-        talk.send(b"x\r\n.\r\n")
-        self.advance(30)
-        self.assertFalse(talk.transport.aborted)
-        waits[0].callback(None)
-        self.assertEqual(talk.transport.taken()[:3], b"250")
+        self.answeredLate(waits, delivery=delivery)
 
     def test_waitsForMany(self) -> None:
         """Each policy has its own time, however many there are."""
