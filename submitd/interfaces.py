@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from submitd.dialogue import Command, Dialogue
     from submitd.envelope import Envelope, Recipient
     from submitd.message.header import Header
-    from submitd.session import Session
+    from submitd.session import Session, TLSInfo
     from submitd.spool.records import (
         Action,
         Count,
@@ -466,6 +466,16 @@ class IMechanism(Interface):
         """A fresh :class:`IExchange` for one login.
 
         :param hostname: the server's own name; a str.
+        """
+
+
+class ITLSMechanism(Interface):
+    """A mechanism that takes part of TLS: a client's certificate, or a channel to bind to."""
+
+    def over(tls: TLSInfo | None) -> IMechanism | None:
+        """The mechanism for one connection; ``None`` where it cannot be used, and is not listed.
+
+        :param tls: what the handshake agreed on; ``None`` without TLS.
         """
 
 

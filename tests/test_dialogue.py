@@ -30,11 +30,13 @@ from submitd.interfaces import (
     IMechanism,
     IMessagePolicy,
     ISubmitter,
+    ITLSMechanism,
     ITraceField,
 )
 from submitd.realm import SubmissionRealm
 from submitd.sasl import mechanism
 from submitd.sasl.xoauth2 import TokenRefused
+from submitd.session import TLSInfo
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import STORAGE_FULL, Reply
@@ -423,6 +425,24 @@ class TicketMechanism:
         return b"" if response is None else Ticket(response)
 
 
+@implementer(ITLSMechanism)
+class CipherMechanism(TicketMechanism):
+    """Takes a number where there is TLS, which is all it asks of it."""
+
+    name = "X-CIPHER"
+    needsTLS = False
+
+    def __init__(self, tls: TLSInfo | None = None) -> None:
+        self.tls = tls
+
+    def over(self, tls: TLSInfo | None) -> Any:
+        return CipherMechanism(tls) if tls is not None else None
+
+    def respond(self, response: bytes | None) -> Any:
+        assert self.tls is not None
+        return Ticket(self.tls.cipher.encode("ascii"))
+
+
 class LoginTests(SynchronousTestCase):
     """AUTH with the Portal behind it."""
 
@@ -444,6 +464,25 @@ class LoginTests(SynchronousTestCase):
         talk = self.checkedBy(lambda credentials: fail(OSError("data base gone")))
         self.assertEqual(talk.say(LOGIN)[:9], "454 4.7.0")
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_partOfTLS(self) -> None:
+        """A mechanism that takes part of TLS is offered where it says so, and is given the TLS."""
+        seen: list[bytes] = []
+
+        def answer(asked: Any) -> Any:
+            seen.append(asked.number)
+            return succeed(b"alice")
+
+        portal = Portal(SubmissionRealm(), [Checker(answer, ITicket)])
+        talk = self.talk(portal, mechanisms=[CipherMechanism()])
+        self.assertNotIn("AUTH", talk.say("EHLO c"))
+        self.assertEqual(
+            talk.say("AUTH X-CIPHER"), "504 5.5.4 Unrecognized authentication mechanism"
+        )
+        talk.protocol.dialogue.session.tls = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256")
+        self.assertIn("AUTH X-CIPHER", talk.say("EHLO c"))
+        self.assertEqual(talk.say("AUTH X-CIPHER")[:9], "235 2.7.0")
+        self.assertEqual(seen, [b"TLS_AES_128_GCM_SHA256"])
 
     def test_hangs(self) -> None:
         """A checker that hangs is 454 after the limit."""

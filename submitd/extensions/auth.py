@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension
-from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter
+from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter, ITLSMechanism
 from submitd.pipeline import runNow
 from submitd.states import State, Verb
 from submitd.twistedmail import adaptAvatar
@@ -55,11 +55,14 @@ def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
     if not argument:
         raise Refused(SYNTAX)
     name, _, initial = argument.partition(b" ")
-    mechanism = dialogue.rules.mechanisms.get(name.upper())
-    if mechanism is None:
+    known = dialogue.rules.mechanisms.get(name.upper())
+    if known is None:
         raise Refused(NO_SUCH_MECHANISM)
-    if not _allowed(dialogue, mechanism):
+    if not _allowed(dialogue, known):
         raise Refused(LOGIN_NEEDS_TLS)
+    mechanism = _over(dialogue, known)
+    if mechanism is None:
+        raise Refused(NO_SUCH_MECHANISM, "it cannot be used over this connection's TLS")
     login = Login(dialogue, mechanism.name, mechanism.server(dialogue.submission.hostname))
     # RFC 4954 4: "=" is an initial response of no octets, which is not the same as none.
     return login.respond((b"" if initial == b"=" else decode(initial)) if initial else None)
@@ -69,6 +72,14 @@ def _allowed(dialogue: Dialogue, mechanism: IMechanism) -> bool:
     return bool(
         dialogue.session.secure or dialogue.submission.insecureLogin or not mechanism.needsTLS
     )
+
+
+def _over(dialogue: Dialogue, mechanism: IMechanism) -> IMechanism | None:
+    """The mechanism for this connection."""
+    if not ITLSMechanism.providedBy(mechanism):
+        return mechanism
+    bound: IMechanism | None = mechanism.over(dialogue.session.tls)
+    return bound
 
 
 def decode(response: bytes) -> bytes:
@@ -310,6 +321,6 @@ class Auth(Extension):
         offered = [
             mechanism.name
             for mechanism in dialogue.rules.mechanisms.values()
-            if _allowed(dialogue, mechanism)
+            if _allowed(dialogue, mechanism) and _over(dialogue, mechanism) is not None
         ]
         return " ".join(["AUTH", *offered]) if offered else None
