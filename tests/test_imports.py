@@ -39,6 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "databases",
             "jsonlog",
+            "query",
             "refusals",
             "reverselookup",
             "steady",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from submitd import events
@@ -20,13 +19,11 @@ from submitd.message.header import Header
 from submitd.policies import ownersquery
 from submitd.policies.addresses import MAX_NAMED_LINES, WatchedFile
 from submitd.policies.ownersquery import OwnersQuery
-from submitd.policies.rights import Right
 from submitd.policies.senderowner import MAX_MAILBOXES, SenderOwner, readLine
 from submitd.realm import Submitter
 from submitd.session import Session
 from submitd.wire.address import Mailbox, ReversePath
 from submitd.wire.errors import Refused
-from tests.spool import postgres
 
 
 def mailbox(address: str) -> Mailbox:
@@ -544,68 +541,9 @@ class QueryTests(SenderOwnerTestCase):
             self.assertIn(reason, str(error))
             self.assertNotIn("pa55word", str(error))
 
-    def test_together(self) -> None:
-        """So many are asked at once; who goes gives no turn away, and is not asked for later."""
-        running: list[Deferred[Any]] = []
-
-        def run(call: Any, *arguments: Any) -> Deferred[Any]:
-            running.append(Deferred())
-            return running[-1]
-
-        query = OwnersQuery(self.url, "SELECT :login", 60, run)
-        count = ownersquery.MAX_THREADS
-        asked = [
-            Deferred.fromCoroutine(query.right(f"login{at}", mailbox("info@example.com")))
-            for at in range(count + 3)
-        ]
-        asked[0].cancel()
-        asked[count].cancel()
-        for gone in (asked[0], asked[count]):
-            self.failureResultOf(gone, CancelledError)
-        self.assertEqual(len(running), count)
-        running[0].callback([])
-        self.assertEqual(len(running), count + 1)
-        running[count].callback([("info@example.com",)])
-        self.assertEqual(self.successResultOf(asked[count + 1]), Right.AS)
-        self.assertEqual(len(running), count + 2)
-
     def test_postgresql(self) -> None:
         """PostgreSQL is asked by psycopg, and its password is not shown."""
         query = OwnersQuery("postgresql://u:pa55word@localhost:1/mail", "SELECT :login", 0)
         self.assertEqual(query.name, "postgresql+psycopg://u:***@localhost:1/mail")
         [finding] = query.check()
         self.assertNotIn("pa55word", finding)
-
-
-class PostgresTests(SynchronousTestCase):
-    """With a server."""
-
-    def test_limit(self) -> None:
-        """The server ends a question that takes too long."""
-        postgres.require(self)
-        self.patch(ownersquery, "ANSWER_TIMEOUT", 0.01)
-        statement = "SELECT 'x@example.com' FROM pg_sleep(60) WHERE :login = ''"
-        [finding] = OwnersQuery(postgres.server().url, statement, 0).check()
-        self.assertIn("statement timeout", finding)
-
-    def test_cutOff(self) -> None:
-        """One that does not end it is not waited for: its connection is cut."""
-        postgres.require(self)
-        self.patch(ownersquery, "GRACE", 0.1 - ownersquery.ANSWER_TIMEOUT)
-        statement = "SELECT 'x@example.com' FROM pg_sleep(60) WHERE :login = ''"
-        query = OwnersQuery(postgres.server().url, statement, 0)
-        [finding] = query.check()
-        self.assertIn("server closed the connection", finding)
-        # What is not over in time is cut, and nothing else; the next question has its own.
-        self.patch(ownersquery, "GRACE", 2)
-        good = OwnersQuery(postgres.server().url, "SELECT 'x@example.com' WHERE :login = ''", 0)
-        self.assertEqual(good.check(), [])
-
-
-class ThreadTests(TestCase):
-    """The way a service asks."""
-
-    async def test_thread(self) -> None:
-        """The question runs in another thread than the reactor's."""
-        threads = await ownersquery.deferToThread(threading.get_ident)
-        self.assertNotEqual(threads, threading.get_ident())
