@@ -29,7 +29,7 @@ import attrs
 
 import submitd
 from submitd.checkers import foldName
-from submitd.checkers.htpasswd import COSTS, hashPassword, parseHash, verify
+from submitd.checkers.hashes import COSTS, hashPassword, parseHash, verify
 from submitd.checkers.secrets import parseSecret
 from submitd.checkers.tokens import digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine, isUserLine

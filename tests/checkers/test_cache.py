@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 
 from submitd.checkers import LoginUnavailable
 from submitd.checkers.cache import CachedChecker
-from submitd.checkers.htpasswd import HtpasswdChecker, PasswordHash, verify
+from submitd.checkers.hashes import PasswordHash, verify
+from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.interfaces import IChecked, IRevised
 from submitd.sasl.credentials import UsernameDigest, UsernamePassword

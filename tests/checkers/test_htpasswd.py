@@ -14,14 +14,14 @@ from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from submitd.checkers.htpasswd import (
+from submitd.checkers.hashes import (
     BCRYPT_OCTETS,
     SCHEMES,
-    HtpasswdChecker,
     PasswordHash,
     parseHash,
     verify,
 )
+from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.userfile import BadLine
 from submitd.interfaces import IChecked, IRevised, ISubmitter, IWarns
 from submitd.realm import SubmissionRealm
@@ -215,7 +215,7 @@ class InThreadTests(TestCase):
 
 
 class ParseHashTests(FileTestCase):
-    """:func:`submitd.checkers.htpasswd.parseHash` and :func:`submitd.checkers.htpasswd.verify`."""
+    """:func:`submitd.checkers.hashes.parseHash` and :func:`submitd.checkers.hashes.verify`."""
 
     def test_otherWriters(self) -> None:
         """Hashes as htpasswd -B and openssl passwd -6 write them are taken."""

@@ -26,7 +26,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
-from submitd.checkers.htpasswd import HtpasswdChecker, PasswordHash
+from submitd.checkers.hashes import PasswordHash
+from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.sasl.credentials import UsernameDigest, UsernamePassword
 from tests.clients.case import writePrivately

@@ -19,7 +19,7 @@ from twisted.internet.defer import execute
 from twisted.trial.unittest import SynchronousTestCase
 
 import submitd
-from submitd.checkers import htpasswd
+from submitd.checkers import hashes
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.tokens import TokensChecker
@@ -53,8 +53,8 @@ class PasswdTestCase(SynchronousTestCase):
             "sha512_crypt": {"rounds": 1000},
             "pbkdf2_sha256": {"rounds": 10},
         }
-        self.assertEqual(set(cheap), set(htpasswd.COSTS))
-        self.patch(htpasswd, "COSTS", cheap)
+        self.assertEqual(set(cheap), set(hashes.COSTS))
+        self.patch(hashes, "COSTS", cheap)
 
     def ask(self, prompt: str) -> str:
         """Answer like a person, or like no terminal."""
@@ -131,7 +131,7 @@ class HashesTests(PasswdTestCase):
 
     def test_schemes(self) -> None:
         """Each scheme makes a hash that the service takes; argon2 is the default."""
-        for scheme in htpasswd.COSTS:
+        for scheme in hashes.COSTS:
             self.do("--scheme", scheme, self.path, "add", scheme, "--stdin", stdin=b"wonder")
             self.assertPassword(scheme.encode(), b"wonder")
         self.do(self.path, "add", "alice", "--stdin", stdin=b"wonder")
@@ -236,7 +236,7 @@ class HashesTests(PasswdTestCase):
             self.assertEqual((status, said), wanted)
             self.assertIn(f"{self.path}: line 1: the digest is not 64 hexadecimal digits", error)
             self.assertNotIn("s3cret", error)
-        self.write("alice:{SHA}s3cret", "alice:" + htpasswd.hashPassword(b"wonder"))
+        self.write("alice:{SHA}s3cret", "alice:" + hashes.hashPassword(b"wonder"))
         status, said, _ = self.run_(self.path, "verify", "alice", "--stdin", stdin=b"wonder")
         self.assertEqual((status, said), (0, "the password is right\n"))
 

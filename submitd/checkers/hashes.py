@@ -1,0 +1,191 @@
+"""Hashes of passwords: how they are read, made and compared.
+
+Taken are argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2, as passlib writes them, and
+as ``htpasswd -B``, ``-2`` and ``-5`` or ``openssl passwd -6`` do.  A fast hash (apr1, SHA-1, DES,
+MD5) is a mistake: whoever gets hold of it would have the password the same day.
+
+A hash costs 10 to 450 ms by design, so it is computed off the reactor's thread, and only so many
+at a time; beyond that a login is :class:`submitd.checkers.LoginUnavailable`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+from passlib.context import CryptContext
+from passlib.exc import PasslibHashWarning
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+
+from submitd.checkers import LoginUnavailable
+from submitd.checkers.userfile import BadLine
+from submitd.threads import Run, deferToThread
+
+SCHEMES = (
+    "argon2",
+    "bcrypt",
+    "scrypt",
+    "sha512_crypt",
+    "sha256_crypt",
+    "pbkdf2_sha512",
+    "pbkdf2_sha256",
+)
+
+# How the hashes begin that people do have in such files, for a message that says what to change.
+_WEAK = {
+    "$apr1$": "apr1 (MD5) hashes",
+    "$1$": "MD5 hashes",
+    "{SHA}": "SHA-1 hashes",
+    "{SSHA}": "salted SHA-1 hashes",
+    "{MD5}": "MD5 hashes",
+    "$2x$": "hashes of a broken bcrypt",
+}
+
+# bcrypt has never read further; its newest library refuses longer passwords in place of cutting
+# them, which would lock out whoever has a long one.
+BCRYPT_OCTETS = 72
+
+# The hash of 16 random octets that were not kept, for a login where there is nobody at all.
+NOBODYS = (
+    "$argon2id$v=19$m=19456,t=2,p=1$K2WsNUYoZYyREkJISSllTA"
+    "$tNZPfrAUKfQIK6/iBz1oC7UtgzwRIj08iuJtPXbK5gg"
+)
+
+# What a new hash costs: OWASP's recommendations, which keep ten logins at once within 200 MB.
+COSTS: dict[str, dict[str, int]] = {
+    "argon2": {"memory_cost": 19_456, "time_cost": 2, "parallelism": 1},
+    "bcrypt": {"rounds": 12},
+    "scrypt": {"rounds": 14, "block_size": 8, "parallelism": 5},
+    "sha512_crypt": {"rounds": 656_000},
+    "pbkdf2_sha256": {"rounds": 600_000},
+}
+
+_context = CryptContext(schemes=list(SCHEMES))
+
+
+@attrs.frozen
+class PasswordHash:
+    """The hash of a password.
+
+    :param scheme: one of :data:`SCHEMES`.
+    :param text: the hash.
+    """
+
+    scheme: str
+    text: str = attrs.field(repr=False)
+
+
+def parseHash(value: bytes) -> PasswordHash:
+    """The hash in a line of a file; what follows a further colon is left alone, as Apache does.
+
+    :raise BadLine: when it is malformed, too weak or unknown.
+    """
+    try:
+        text = value.partition(b":")[0].strip().decode("ascii")
+    except UnicodeDecodeError:
+        raise BadLine("not a hash") from None
+    scheme = None if text.startswith(tuple(_WEAK)) else _context.identify(text)
+    if scheme is None:
+        raise BadLine(_whyUnknown(text))
+    try:
+        return PasswordHash(scheme, _normalized(scheme, text))
+    except (ValueError, TypeError):
+        # The text of passlib's error may quote the hash.
+        raise BadLine(f"malformed {scheme} hash") from None
+
+
+def _normalized(scheme: str, text: str) -> str:
+    handler = _context.handler(scheme)
+    with warnings.catch_warnings():
+        # Old PHP left the last bits of a bcrypt salt set, and passlib would warn at each login.
+        warnings.simplefilter("ignore", PasslibHashWarning)
+        parsed = handler.from_string(handler.normhash(text) if scheme == "bcrypt" else text)
+    if parsed.checksum is None:
+        raise ValueError("a salt without a digest")
+    return str(parsed.to_string())
+
+
+def _whyUnknown(text: str) -> str:
+    if not text:
+        return "there is no hash"
+    for prefix, what in _WEAK.items():
+        if text.startswith(prefix):
+            return f"{what} are too weak; set the password anew with submitd-passwd"
+    return f"not a hash of any of {', '.join(SCHEMES)}"
+
+
+def hashPassword(password: bytes, scheme: str = "argon2") -> str:
+    """A new hash, as a line of the file keeps it.
+
+    :param scheme: one of :data:`COSTS`.
+    :raise ValueError: when the scheme does not read the whole password.
+    """
+    if scheme == "bcrypt" and len(password) > BCRYPT_OCTETS:
+        raise ValueError(f"bcrypt reads {BCRYPT_OCTETS} octets of a password and no more")
+    return str(_context.handler(scheme).using(**COSTS[scheme]).hash(password))
+
+
+def verify(password: bytes, expected: PasswordHash) -> bool:
+    """Whether the hash was made with the password.  This takes long; meant for a thread."""
+    if expected.scheme == "bcrypt":
+        password = password[:BCRYPT_OCTETS]
+    return bool(_context.handler(expected.scheme).verify(password, expected.text))
+
+
+# A verification keeps a processor busy, so more at once than there are processors are no faster.
+# The reactor has ten threads, and deliveries need some of them, however many passwords are tried.
+THREADS = max(2, min(os.cpu_count() or 1, 6))
+
+
+class Verifier:
+    """Compares passwords with hashes in threads of its own.
+
+    :param run: calls a function in another thread and gives a Deferred of its result.
+    :param pending: how many verifications may run and wait at once.
+    :param verify: compares a password with a hash.
+    :param threads: how many verifications may run at once.
+    """
+
+    def __init__(
+        self,
+        run: Run = deferToThread,
+        *,
+        pending: int = 100,
+        verify: Callable[[bytes, PasswordHash], bool] = verify,
+        threads: int = THREADS,
+    ) -> None:
+        self._turns = DeferredSemaphore(threads)
+        # The C library keeps for each thread what it has once allocated there, 19 MiB for argon2:
+        # so the hashes are not spread over all threads of the reactor.
+        self._threads = ThreadPoolExecutor(threads)
+        self._run = run
+        self._limit = pending
+        self._verify = verify
+        self._pending = 0
+
+    def matches(self, password: bytes, expected: PasswordHash) -> Deferred[bool]:
+        """Whether the hash was made with the password.
+
+        :raise LoginUnavailable: (the Deferred) when too many verifications are waiting.
+        """
+        if self._pending >= self._limit:
+            return fail(LoginUnavailable(f"{self._pending} passwords wait to be verified"))
+        self._pending += 1
+        verified = self._turns.run(self._run, self._compare, password, expected)
+        # A Deferred of its own: cancelling it must not let another login in while the thread of
+        # this one is still busy.
+        answer: Deferred[bool] = Deferred()
+        verified.addBoth(self._done)
+        verified.addCallbacks(answer.callback, answer.errback)
+        return answer
+
+    def _compare(self, password: bytes, expected: PasswordHash) -> bool:
+        return self._threads.submit(self._verify, password, expected).result()
+
+    def _done(self, result: Any) -> Any:
+        self._pending -= 1
+        return result
