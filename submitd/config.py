@@ -9,7 +9,6 @@ warning, and comes back beside the settings.
 
 from __future__ import annotations
 
-import tomllib
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +29,7 @@ from submitd.settings import (
     SMTPSettings,
 )
 from submitd.tls import CertificateSettings, TLSSettings
-from submitd.typed import Finding, nearest, structure
+from submitd.typed import Finding, nearest, readTable, structure
 
 # Where the keys are described, section by section, for the documentation.
 SECTIONS: tuple[type, ...] = (
@@ -98,14 +97,9 @@ def load(file: Path) -> Loaded:
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
-    except OSError as error:
-        said = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError as error:
-        said = f"is not UTF-8 (octet {error.start})"
-    except tomllib.TOMLDecodeError as error:
-        said = f"is not TOML: {error}"
-    raise ConfigurationError(file, [Finding("", said)])
+        return readTable(file)
+    except ValueError as error:
+        raise ConfigurationError(file, [Finding("", str(error))]) from None
 
 
 def _typed(document: dict[str, Any], directory: Path) -> tuple[Settings, set[str], list[Finding]]:

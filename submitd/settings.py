@@ -108,7 +108,7 @@ class AuthSettings:
     checkers: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
-            '"tokens:FILE", or any other that a Twisted ICheckerFactory plug-in brings.'
+            '"tokens:FILE", "sql:FILE", or any other that a Twisted ICheckerFactory plug-in brings.'
         },
         default=(),
     )

@@ -16,6 +16,7 @@ import difflib
 import functools
 import os
 import re
+import tomllib
 import types
 import typing
 from collections.abc import (
@@ -173,6 +174,35 @@ def structure(
         raise TypeError(f"no configuration key can be of type {error.type_}") from error
     except Exception as error:
         return None, list(_findings(error, key))
+
+
+def readTable(file: Path) -> dict[str, Any]:
+    """The table that a TOML file is.
+
+    :raise ValueError: when there is none; the text says why, without the file's name.
+    """
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8"))
+    except OSError as error:
+        said = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError as error:
+        said = f"is not UTF-8 (octet {error.start})"
+    except tomllib.TOMLDecodeError as error:
+        said = f"is not TOML: {error}"
+    raise ValueError(said)
+
+
+def readObject(file: Path, kind: type[T]) -> T:
+    """The typed object that a TOML file describes.
+
+    :raise ValueError: when it cannot be made; the text says all that is wrong, without the file's
+        name.
+    """
+    made: T | None
+    made, findings = structure(readTable(file), kind, file.absolute().parent, "")
+    if made is None:
+        raise ValueError("; ".join(map(str, findings)))
+    return made
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import attrs
+import sqlalchemy as sa
 from twisted.internet.defer import execute
 
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
+from submitd.checkers.sql import SQLChecker, SQLSettings
 from submitd.checkers.tokens import TokensChecker
 from submitd.sasl.credentials import BearerToken, UsernamePassword
-from tests.checkers.files import FileTestCase
+from tests.checkers.files import HASHES, FileTestCase
 
 ETC = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "etc"
@@ -58,3 +61,16 @@ class ExampleTests(FileTestCase):
         checker = TokensChecker(self.path, seconds=lambda: NOW)
         self.assertLetsIn(checker, BearerToken(b"webapp", b"change-me"))
         self.assertEqual(self.problems(), [])
+
+    def test_sql(self) -> None:
+        """The sample of SQL has all keys, and a query that is one."""
+        with open(os.path.join(ETC, "sql.example"), encoding="ascii") as file:
+            lines = file.read().splitlines()
+        keys = [line for line in lines if line.startswith(("#url = ", "#query = "))]
+        self.assertEqual(len(keys), len(attrs.fields(SQLSettings)))
+        base = f"sqlite:///{os.path.abspath(self.mktemp())}"
+        table = "CREATE TABLE mailbox AS SELECT :hash password, :name username, 1 active"
+        with sa.create_engine(base, poolclass=sa.NullPool).begin() as connection:
+            connection.execute(sa.text(table), {"hash": HASHES["bcrypt"], "name": "alice"})
+        self.write(f"url = {base!r}", *[line[1:] for line in keys if "query" in line])
+        self.assertLetsIn(SQLChecker(self.path, execute), UsernamePassword(b"alice", b"wonder"))

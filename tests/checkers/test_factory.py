@@ -16,8 +16,9 @@ import submitd
 from submitd.checkers.factory import CheckerFactory
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
+from submitd.checkers.sql import SQLChecker
 from submitd.checkers.tokens import TokensChecker
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(submitd.__file__)))
 
@@ -35,10 +36,11 @@ class CheckerFactoryTests(SynchronousTestCase):
         for kind, expected in (
             ("htpasswd", HtpasswdChecker),
             ("secrets", SecretsChecker),
+            ("sql", SQLChecker),
             ("tokens", TokensChecker),
         ):
             self.assertIsInstance(makeChecker(f"{kind}:/no/such:file"), expected)
-        self.assertEqual(set(self.factories()), {"htpasswd", "secrets", "tokens"})
+        self.assertEqual(set(self.factories()), {"htpasswd", "secrets", "sql", "tokens"})
 
     def test_interfaces(self) -> None:
         """Factory and checker provide what they promise, for the same credentials."""
@@ -46,7 +48,7 @@ class CheckerFactoryTests(SynchronousTestCase):
             verifyObject(ICheckerFactory, factory)
             verifyObject(IPlugin, factory)
             checker = factory.generateChecker("/no/file")
-            for interface in (ICredentialsChecker, IChecked, IRevised):
+            for interface in (ICredentialsChecker, IChecked):
                 verifyObject(interface, checker)
             self.assertEqual(
                 tuple(checker.credentialInterfaces), tuple(factory.credentialInterfaces)
@@ -59,7 +61,7 @@ class CheckerFactoryTests(SynchronousTestCase):
 
     def test_withoutPath(self) -> None:
         """Without a path the error says what is missing."""
-        for kind in ("htpasswd", "secrets", "tokens"):
+        for kind in ("htpasswd", "secrets", "sql", "tokens"):
             for text in (kind, f"{kind}:", f"{kind}: "):
                 error = self.assertRaises(InvalidAuthArgumentString, makeChecker, text)
                 self.assertTrue(str(error).startswith(f"{kind}: needs the path of a file"), error)

@@ -37,3 +37,15 @@ again when it changes.""",
     credentialInterfaces=(IBearerToken,),
     argumentIsFile=True,
 )
+
+sql = CheckerFactory(
+    authType="sql",
+    checker="submitd.checkers.sql:SQLChecker",
+    argStringFormat="the path of a file of TOML with the url of a data base and the query",
+    authHelp="""\
+Password hashes in PostgreSQL, SQLite, or any other data base that SQLAlchemy has a driver for. The
+file has two keys: url, such as "postgresql://submitd@db.example.com/mail", and query, such as
+"SELECT password, username FROM mailbox WHERE username = :login AND active".""",
+    credentialInterfaces=(IUsernamePassword,),
+    argumentIsFile=True,
+)
