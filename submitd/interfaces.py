@@ -507,6 +507,13 @@ class IBearerToken(Interface):
     token: bytes = Attribute("the access token; bytes")
 
 
+class ICertificateLogin(Interface):
+    """Credentials: the certificate that the client has shown, which TLS has verified (EXTERNAL)."""
+
+    username: bytes = Attribute("who the client wants to be, bytes; empty for whose it is")
+    tls: TLSInfo = Attribute("what the handshake agreed on")
+
+
 class ITrustedLogin(Interface):
     """Credentials: a user name for which a trusted proxy vouches (LOGIN= of XCLIENT).
 

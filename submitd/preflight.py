@@ -38,6 +38,7 @@ from submitd.checkers.factory import takesFile
 from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
+    ICertificateLogin,
     IChecked,
     IDelays,
     IDelivery,
@@ -348,6 +349,7 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         )
     elif checked:
         yield from _unverified(auth, mechanisms, checked)
+    yield from _withoutCertificates(settings, mechanisms)
     if auth.insecure:
         yield Finding("auth.insecure", "passwords may travel without TLS", isWarning=True)
 
@@ -360,6 +362,19 @@ def _unverified(
             yield Finding(
                 f"auth.mechanisms[{at}]",
                 f"no checker can verify {mechanism.name}; it is not offered",
+                isWarning=True,
+            )
+
+
+def _withoutCertificates(settings: Settings, mechanisms: dict[int, Any]) -> Iterator[Finding]:
+    if settings.tls is not None and settings.tls.client_certificate != "no":
+        return
+    for at, mechanism in mechanisms.items():
+        if mechanism.credentialsInterface is ICertificateLogin:
+            yield Finding(
+                f"auth.mechanisms[{at}]",
+                f"{mechanism.name} is not offered: no client is asked for a certificate"
+                ' (tls.client_certificate is "no")',
                 isWarning=True,
             )
 

@@ -100,15 +100,16 @@ class AuthSettings:
     )
     mechanisms: tuple[str, ...] = attrs.field(
         metadata={
-            "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, or "
-            '"package.module:Name". One that no checker can verify is not offered.'
+            "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, "
+            'EXTERNAL, or "package.module:Name". One that no checker can verify is not offered.'
         },
         default=("PLAIN", "LOGIN"),
     )
     checkers: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
-            '"tokens:FILE", "sql:FILE", or any other that a Twisted ICheckerFactory plug-in brings.'
+            '"tokens:FILE", "sql:FILE", "certificates:FILE", or any other that a Twisted '
+            "ICheckerFactory plug-in brings."
         },
         default=(),
     )

@@ -103,7 +103,7 @@ class TLSSettings:
         default="no",
         metadata={
             "help": 'Whether clients are asked for a certificate. "request": they may have one, '
-            "and policies see whether it was verified; sessions are not resumed then. "
+            "and EXTERNAL and policies see whether it was verified; sessions are not resumed then. "
             '"require": without a good one the handshake fails.'
         },
     )

@@ -218,6 +218,15 @@ class LoadTests(SynchronousTestCase):
             ],
         )
 
+    def test_withoutCertificates(self) -> None:
+        """So is a login by certificate where nobody is asked for one."""
+        (self.directory / "certificates").write_text("a:subject:CN=a\n")
+        (self.directory / "certificates").chmod(0o600)
+        external = 'mechanisms = ["EXTERNAL"]\ncheckers = ["certificates:certificates"]'
+        self.file.write_text(GOOD.replace('checkers = ["htpasswd:passwd"]', external))
+        [said] = self.warnings()
+        self.assertIn("auth.mechanisms[0]: EXTERNAL is not offered: no client is asked", said)
+
     def test_warningsWithMistakes(self) -> None:
         """Where there are mistakes, the warnings come with them."""
         self.file.write_text(GOOD.replace("[auth]", "[auth]\ninsecure = true\nx = 1"))

@@ -2,7 +2,8 @@
 
 They are asked in order, and the first that says yes is believed.  All are asked for an unknown user
 as for a known one with a wrong password, so that the time tells nothing.  Where none says yes and
-one could not tell, the login is :class:`LoginUnavailable`: the user may well be there.
+one could not tell, the login is :class:`LoginUnavailable`: the user may well be there.  Of those
+that say no, the first that says why is heard.
 """
 
 from __future__ import annotations
@@ -59,13 +60,14 @@ class CheckerChain:
 
     async def _ask(self, credentials: Any) -> AvatarId:
         unavailable: LoginUnavailable | None = None
+        refused: LoginFailed | None = None
         for checker in self._checkers:
             if not any(each.providedBy(credentials) for each in checker.credentialInterfaces):
                 continue
             try:
                 return await maybeDeferred(checker.requestAvatarId, credentials)
-            except LoginFailed:
-                continue
+            except LoginFailed as error:
+                refused = refused or (error if error.args else None)
             except CancelledError:
                 raise  # the one who asked has gone
             except LoginUnavailable as error:
@@ -75,4 +77,4 @@ class CheckerChain:
                 told = f"{name} failed; the next back end is asked"
                 events.emit(events.SERVICE_PROBLEM, problem=told, failure=Failure())
                 unavailable = unavailable or LoginUnavailable(f"{name}: {type(error).__name__}")
-        raise unavailable or UnauthorizedLogin()
+        raise unavailable or refused or UnauthorizedLogin()

@@ -13,7 +13,8 @@ import attrs
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from zope.interface import implementer
 
-from submitd.interfaces import IBearerToken, ITrustedLogin
+from submitd.interfaces import IBearerToken, ICertificateLogin, ITrustedLogin
+from submitd.session import TLSInfo
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 
@@ -116,6 +117,18 @@ class BearerToken:
 
     username: bytes
     token: bytes = attrs.field(repr=False)
+
+
+@implementer(ICertificateLogin)
+@attrs.frozen
+class CertificateLogin:
+    """The certificate that the client has shown, of EXTERNAL.
+
+    :param username: who the client wants to be; empty for whose certificate it is.
+    """
+
+    username: bytes
+    tls: TLSInfo = attrs.field(repr=False)
 
 
 @implementer(ITrustedLogin)

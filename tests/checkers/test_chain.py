@@ -18,6 +18,7 @@ from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.interfaces import IBearerToken, IChecked, IRevised
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
+from submitd.sasl.xoauth2 import TokenRefused
 from tests.checkers.files import FileTestCase
 
 ALICE = UsernamePassword(b"alice", b"wonder")
@@ -61,6 +62,12 @@ class CheckerChainTests(FileTestCase):
         checkers = [Says(UnauthorizedLogin()), Says(LoginDenied()), Says(UnauthorizedLogin())]
         self.assertRefused(CheckerChain(checkers).requestAvatarId(ALICE))
         self.assertEqual([each.asked for each in checkers], [1, 1, 1])
+
+    def test_why(self) -> None:
+        """Of all that say no, the first that says why is heard, by log and client."""
+        told, later = TokenRefused(scope="mail"), UnauthorizedLogin("expired")
+        chain = CheckerChain([Says(UnauthorizedLogin()), Says(told), Says(later)])
+        self.assertIs(self.failureResultOf(chain.requestAvatarId(ALICE)).value, told)
 
     def test_nobody(self) -> None:
         """An empty chain lets nobody in."""

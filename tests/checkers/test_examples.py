@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import attrs
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from OpenSSL import crypto
 from twisted.internet.defer import execute
 
+from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.sql import SQLChecker, SQLSettings
 from submitd.checkers.tokens import TokensChecker
-from submitd.sasl.credentials import BearerToken, UsernamePassword
+from submitd.sasl.credentials import BearerToken, CertificateLogin, UsernamePassword
+from submitd.session import TLSInfo
 from tests.checkers.files import HASHES, FileTestCase
+from tests.clients.authority import Authority
 
 ETC = os.path.join(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "etc"
@@ -61,6 +68,18 @@ class ExampleTests(FileTestCase):
         checker = TokensChecker(self.path, seconds=lambda: NOW)
         self.assertLetsIn(checker, BearerToken(b"webapp", b"change-me"))
         self.assertEqual(self.problems(), [])
+
+    def test_certificates(self) -> None:
+        """The certificate of its address is the user's."""
+        self.uncomment("certificates.example", "scanner")
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        authority = Authority.make(directory, "authority")
+        names = [x509.RFC822Name("scanner@example.org")]
+        certificate, _ = authority.sign("scanner", names, ExtendedKeyUsageOID.CLIENT_AUTH)
+        shown = crypto.X509.from_cryptography(certificate)
+        tls = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", peerCertificate=shown, verified=True)
+        self.assertLetsIn(CertificatesChecker(self.path), CertificateLogin(b"scanner", tls))
 
     def test_sql(self) -> None:
         """The sample of SQL has all keys, and a query that is one."""

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import submitd
+from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.factory import CheckerFactory
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
@@ -34,13 +35,15 @@ class CheckerFactoryTests(SynchronousTestCase):
     def test_found(self) -> None:
         """Twisted finds each back end by its name and makes a checker of it."""
         for kind, expected in (
+            ("certificates", CertificatesChecker),
             ("htpasswd", HtpasswdChecker),
             ("secrets", SecretsChecker),
             ("sql", SQLChecker),
             ("tokens", TokensChecker),
         ):
             self.assertIsInstance(makeChecker(f"{kind}:/no/such:file"), expected)
-        self.assertEqual(set(self.factories()), {"htpasswd", "secrets", "sql", "tokens"})
+        known = {"certificates", "htpasswd", "secrets", "sql", "tokens"}
+        self.assertEqual(set(self.factories()), known)
 
     def test_interfaces(self) -> None:
         """Factory and checker provide what they promise, for the same credentials."""
@@ -61,7 +64,7 @@ class CheckerFactoryTests(SynchronousTestCase):
 
     def test_withoutPath(self) -> None:
         """Without a path the error says what is missing."""
-        for kind in ("htpasswd", "secrets", "sql", "tokens"):
+        for kind in ("certificates", "htpasswd", "secrets", "sql", "tokens"):
             for text in (kind, f"{kind}:", f"{kind}: "):
                 error = self.assertRaises(InvalidAuthArgumentString, makeChecker, text)
                 self.assertTrue(str(error).startswith(f"{kind}: needs the path of a file"), error)

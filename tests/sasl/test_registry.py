@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
 
-from submitd.interfaces import IExchange, IMechanism
+from submitd.interfaces import IExchange, IMechanism, ITLSMechanism
 from submitd.sasl import REGISTRY, mechanism
+from submitd.session import TLSInfo
 from submitd.wire.errors import Refused
 
 
@@ -19,16 +21,24 @@ class Promises:
     """Says that it is a mechanism, and has nothing of one."""
 
 
+def bound(name: str) -> Any:
+    """A mechanism for one connection, whose TLS has all that any of them can want."""
+    made = mechanism(name)
+    if not ITLSMechanism.providedBy(made):
+        return made
+    return made.over(TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", verified=True))
+
+
 class RegistryTests(SynchronousTestCase):
     """:func:`submitd.sasl.mechanism`."""
 
     def test_everyMechanism(self) -> None:
         """Each line of the registry gives a mechanism of that name, with its interfaces."""
-        self.assertEqual(set(REGISTRY), {"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"})
+        self.assertEqual(set(REGISTRY), {"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "EXTERNAL"})
         for name in REGISTRY:
             made = mechanism(name)
             verifyObject(IMechanism, made)
-            verifyObject(IExchange, made.server("mail.example.com"))
+            verifyObject(IExchange, bound(name).server("mail.example.com"))
             self.assertEqual(made.name, name)
             self.assertTrue(issubclass(type(made.credentialsInterface), type(Interface)))
 
@@ -80,7 +90,7 @@ class RegistryTests(SynchronousTestCase):
         for name in REGISTRY:
             for first in (None, *noise):
                 for second in noise:
-                    exchange = mechanism(name).server("mail.example.com")
+                    exchange = bound(name).server("mail.example.com")
                     try:
                         if isinstance(exchange.respond(first), bytes):
                             exchange.respond(second)

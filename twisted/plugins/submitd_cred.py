@@ -3,7 +3,7 @@
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 
 from submitd.checkers.factory import CheckerFactory
-from submitd.interfaces import IBearerToken
+from submitd.interfaces import IBearerToken, ICertificateLogin
 
 htpasswd = CheckerFactory(
     authType="htpasswd",
@@ -47,5 +47,17 @@ Password hashes in PostgreSQL, SQLite, or any other data base that SQLAlchemy ha
 file has two keys: url, such as "postgresql://submitd@db.example.com/mail", and query, such as
 "SELECT password, username FROM mailbox WHERE username = :login AND active".""",
     credentialInterfaces=(IUsernamePassword,),
+    argumentIsFile=True,
+)
+
+certificates = CheckerFactory(
+    authType="certificates",
+    checker="submitd.checkers.certificates:CertificatesChecker",
+    argStringFormat="the path of a file with a line name:mark for each certificate of a user",
+    authHelp="""\
+A file that says whose certificates the clients have, for EXTERNAL. A mark is the fingerprint
+(sha256:AB:CD...), a name in the certificate (email:..., dns:...), or its subject (subject:CN=...).
+It is read again when it changes.""",
+    credentialInterfaces=(ICertificateLogin,),
     argumentIsFile=True,
 )
