@@ -450,10 +450,12 @@ class WorkersTests(TestCase):
         service = Service(Path(self.mktemp()), activated=listening)
         self.addCleanup(service.stop)
         service.waitForWorkers(2)
-        clients = [service.client() for _ in range(10)]
-        held = [connections(pid) for pid in service.live().values()]
-        self.assertEqual(sum(held), 10)
-        self.assertGreater(min(held), 1)
+        workers = service.live().values()
+        clients = [service.client()]
+        while min(map(connections, workers)) == 0:
+            self.assertLess(len(clients), 40, "one worker takes no connections")
+            clients.append(service.client())
+        self.assertEqual(sum(map(connections, workers)), len(clients))
         for client in clients:
             client.close()
         service.reload()

@@ -218,7 +218,11 @@ class ClientTestCase(SynchronousTestCase):
         return path
 
     def runProgram(
-        self, *command: str, stdin: bytes = b"", environment: dict[str, str] | None = None
+        self,
+        *command: str,
+        stdin: bytes = b"",
+        environment: dict[str, str] | None = None,
+        seconds: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program to its end, as a user who has configured nothing."""
         base = {"PATH": _PATH, "HOME": str(self.directory), "LANG": "C.UTF-8"}
@@ -229,7 +233,7 @@ class ClientTestCase(SynchronousTestCase):
             cwd=self.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
 

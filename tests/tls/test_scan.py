@@ -96,6 +96,7 @@ class FindingTests(TLSTestCase):
                 *("--protocols", "--std", "--fs", "--vulnerable", "--jsonfile", str(report)),
                 *starttls,
                 f"{HOST}:{self.service.ports[listener]}",
+                seconds=300,
             )
             found = json.loads(report.read_text("utf-8"))
             self.assertGreater(len(found), 30, ran.stdout)
