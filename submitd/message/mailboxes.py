@@ -34,7 +34,7 @@ MAX_REMEMBERED = 512
 # where it does is the parser's question.  Comments nest, and are found by _comment below.
 _TOKEN = re.compile(
     rf"""(?P<space>[ \t]++)
-    |(?P<atom>[{abnf.ATEXT}.]++)
+    |(?P<atom>[{abnf.ATEXT_AND_DOT}]++)
     |(?P<quoted>"(?:[^"\\{abnf.CONTROL}]++|\t|\\[^{abnf.CONTROL}])*")
     |(?P<literal>\[[^\[\]\\{abnf.CONTROL}]*+\])
     |(?P<special>[<>@,:;])
