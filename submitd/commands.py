@@ -9,7 +9,7 @@ signature and live in their own files.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,10 +18,9 @@ from twisted.python.failure import Failure
 from submitd import events
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, ITraceField
-from submitd.message.copied import begin
+from submitd.message.copied import begin, beginningOf
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
-from submitd.pipeline import asDeferred
 from submitd.states import CLOSED, MAIL, RCPT, READY, VERBS, Verb
 from submitd.wire.address import parseHello
 from submitd.wire.command import parseMail, parseRcpt
@@ -183,7 +182,7 @@ def _beginMessage(
     sink = dialogue.delivery.begin(dialogue.session, envelope)
     if IMessage.providedBy(sink):
         return _opened(sink, dialogue, envelope, then)
-    waiting = dialogue.rules.limited(asDeferred(sink))
+    waiting = dialogue.rules.limited(beginningOf(sink))
     return waiting.addCallback(_opened, dialogue, envelope, then)
 
 
@@ -289,9 +288,7 @@ def _committed(
         replies = [Reply(250, "2.0.0", f"Ok: queued as {queueId}")]
     else:
         queueId = envelope.id
-        replies = list(outcome)
-        if len(replies) != len(envelope.recipients):
-            raise TypeError(f"{len(replies)} outcomes for {len(envelope.recipients)} recipients")
+        replies = _repliesIn(outcome, len(envelope.recipients))
     _logAccepted(dialogue, envelope, incoming, queueId, replies)
     if envelope.asked is not None:  # whoever was added or left out, these are to be answered
         replies = [next((reply for reply in replies if not reply.isPositive), replies[0])]
@@ -299,6 +296,16 @@ def _committed(
     answer = _answer(dialogue, envelope, replies)
     dialogue.reset()
     return answer
+
+
+def _repliesIn(outcome: Any, count: int) -> list[Reply]:
+    replies = list(outcome) if isinstance(outcome, Iterable) else []
+    if len(replies) != count or not all(isinstance(each, Reply) for each in replies):
+        raise TypeError(
+            f"eomReceived gave {type(outcome).__name__},"
+            f" neither a queue id (str) nor a list of {count} replies, one for each recipient"
+        )
+    return replies
 
 
 def _answer(dialogue: Dialogue, envelope: Envelope, replies: list[Reply]) -> Answer:

@@ -318,20 +318,21 @@ class IBringsDelivery(Interface):
 class IMessage(Interface):
     """A message on its way into a delivery: begin, write, then commit or abort."""
 
-    def dataReceived(chunk: bytes) -> Deferred[None] | None:
+    def dataReceived(chunk: bytes) -> Verdict:
         """Take some octets of the message; lines end with CRLF, dots are unstuffed.
 
-        :return: ``None``, or a Deferred that fires when the next chunk may come.
+        :return: ``None``, or a Deferred or coroutine that ends when the next chunk may come.
         """
 
     def prepend(fields: bytes) -> None:
         """Put header fields in front of everything; at most once, just before the commit."""
 
-    def eomReceived() -> Outcome | Deferred[Any]:
+    def eomReceived() -> Outcome | Deferred[Any] | Coroutine[Any, Any, Outcome]:
         """Commit.  When this returns (or its Deferred fires), the message is safe.
 
         :return: the queue id as ``str``, ``None`` for the envelope's own, or one
-            :class:`submitd.wire.reply.Reply` per recipient, in order; or a Deferred of these.
+            :class:`submitd.wire.reply.Reply` per recipient, in order; or a Deferred or coroutine of
+            one of these.
         :raise Refused: when it cannot be kept; then nothing of it is left behind.
         """
 

@@ -57,6 +57,11 @@ def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[An
     raise TypeError(f"neither None nor a Deferred nor a coroutine: {type(waiting).__name__}")
 
 
+def promised(answer: Any) -> Any:
+    """What somebody may answer later: a coroutine becomes a Deferred, all else stays as it is."""
+    return Deferred.fromCoroutine(answer) if iscoroutine(answer) else answer
+
+
 def runNow(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
     """Run a coroutine; one that nobody keeps waiting ends at once, and needs no Deferred.
 

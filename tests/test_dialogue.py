@@ -39,7 +39,7 @@ from submitd.sasl.xoauth2 import TokenRefused
 from submitd.session import TLSInfo
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
-from submitd.wire.reply import STORAGE_FULL, Reply
+from submitd.wire.reply import OK, STORAGE_FULL, Reply
 from tests.fixtures import (
     Conversation,
     MemoryDelivery,
@@ -130,6 +130,51 @@ class MessageTests(SynchronousTestCase):
         said = self.outcome(MemoryDelivery(onEnd=lambda message: succeed(None)))
         self.assertRegex(said, r"^250 2.0.0 Ok: queued as [0-9A-V]{14}-1$")
 
+    def test_coroutines(self) -> None:
+        """What a delivery is asked it may answer by coroutines, and is waited for."""
+        waits: list[Deferred[None]] = []
+        wait = waitingFor(waits)
+
+        async def end(message: Any) -> str:
+            await wait()
+            return "Q42"
+
+        async def take(message: Any, chunk: bytes) -> None:
+            await wait()
+
+        talk = self.begin(MemoryDelivery(onEnd=end))
+        talk.say("DATA")
+        self.delivery.onChunk = take
+        self.assertEqual(talk.send(b"Subject: x\r\n\r\n.\r\n"), b"")
+        waits.pop().callback(None)
+        self.assertEqual(talk.transport.taken(), b"")
+        waits.pop().callback(None)
+        self.assertEqual(talk.transport.taken(), b"250 2.0.0 Ok: queued as Q42\r\n")
+
+    def test_coroutineFails(self) -> None:
+        """Rule 6 for a coroutine, too, and for one that hangs."""
+
+        async def fails(message: Any) -> None:
+            raise Refused(STORAGE_FULL)
+
+        async def hangs(message: Any) -> None:
+            await Deferred()
+
+        self.assertEqual(self.outcome(MemoryDelivery(onEnd=fails))[:9], "452 4.3.1")
+        clock = Clock()
+        talk = self.begin(MemoryDelivery(onEnd=hangs), clock=clock)
+        talk.say("DATA", ".")
+        clock.advance(60)
+        self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
+
+    def test_wrongOutcome(self) -> None:
+        """What is no outcome is our mistake, and the log says whose."""
+        for wrong in (Reply(250, "2.0.0", "Ok"), b"Q42", b"Q4", True, [OK, "Q42"]):
+            said = self.outcome(MemoryDelivery(onEnd=lambda message, wrong=wrong: wrong))
+            self.assertEqual(said[:9], "451 4.3.0")
+            [failure] = self.flushLoggedErrors(TypeError)
+            self.assertIn(f"eomReceived gave {type(wrong).__name__}, neither", str(failure.value))
+
     def test_notKept(self) -> None:
         """Rule 6: whatever way a delivery fails, it is never 250."""
         for onEnd, code in (
@@ -213,9 +258,11 @@ class MessageTests(SynchronousTestCase):
 
     def test_wrongBegin(self) -> None:
         """A delivery that gives no IMessage is our mistake, not the client's."""
-        talk = self.begin(MemoryDelivery(onBegin=lambda message: 3))
-        self.assertEqual(talk.say("DATA")[:9], "451 4.3.0")
-        self.flushLoggedErrors()
+        for begun in (3, None):
+            talk = self.begin(MemoryDelivery(onBegin=lambda message, begun=begun: begun))
+            self.assertEqual(talk.say("DATA")[:9], "451 4.3.0")
+            [failure] = self.flushLoggedErrors(TypeError)
+            self.assertIn("which provides no IMessage", str(failure.value))
 
     def test_growing(self) -> None:
         """A delivery can see how large its message is while it grows, and that it is too large."""

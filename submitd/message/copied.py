@@ -23,7 +23,7 @@ from zope.interface import implementer
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.interfaces import IDelivery, IMessage
-from submitd.pipeline import asDeferred
+from submitd.pipeline import asDeferred, promised
 from submitd.session import Session
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
@@ -67,8 +67,22 @@ async def begin(session: Session, envelope: Envelope, delivery: IDelivery) -> IM
 
 async def _begun(delivery: IDelivery, session: Session, envelope: Envelope) -> IMessage:
     begun: Any = delivery.begin(session, envelope)
-    sink: IMessage = begun if IMessage.providedBy(begun) else await asDeferred(begun)
+    sink: IMessage = begun if IMessage.providedBy(begun) else await beginningOf(begun)
     return sink
+
+
+def beginningOf(begun: Any) -> Deferred[Any]:
+    """A Deferred for what a delivery gave that is no message yet.
+
+    :raise TypeError: where nothing comes of it.
+    """
+    begun = promised(begun)
+    if not isinstance(begun, Deferred):
+        raise TypeError(
+            f"begin gave {type(begun).__name__}, which provides no IMessage;"
+            " name the interface to @implementer of its class"
+        )
+    return begun
 
 
 class _Track:
@@ -112,7 +126,7 @@ class _Track:
         if self._over:
             return
         try:
-            outcome: Any = self.sink.eomReceived()
+            outcome: Any = promised(self.sink.eomReceived())
             if isinstance(outcome, Deferred):
                 outcome = await outcome
             _raiseRefusal(outcome)
@@ -202,7 +216,7 @@ class CopiedMessage:
             self.connectionLost()
             raise
         self._committing = True
-        outcome: Any = self._own.eomReceived()
+        outcome: Any = promised(self._own.eomReceived())
         return await outcome if isinstance(outcome, Deferred) else outcome
 
     def connectionLost(self) -> None:

@@ -24,7 +24,7 @@ from submitd import events
 from submitd.interfaces import IHeldMessage, IMessage, IReceivedMessage
 from submitd.message.body import BodyPath, Observe
 from submitd.message.header import MAX_LINES, Header
-from submitd.pipeline import asDeferred
+from submitd.pipeline import asDeferred, promised
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, MESSAGE_TOO_LARGE, Reply
 
@@ -260,7 +260,7 @@ class IncomingMessage:
             # The last policy's field stands on top, as a trace field does.
             self._sink.prepend(b"".join(reversed(self.prepended)))
         self.committing = True
-        return self._sink.eomReceived()
+        return promised(self._sink.eomReceived())
 
     def abort(self) -> None:
         """Have the delivery drop the message; nothing happens once it was told to commit."""

@@ -454,3 +454,24 @@ class BrokenCopyTests(SynchronousTestCase):
             self.assertIsNone(self.successResultOf(message.eomReceived()))
             self.assertEqual((own.begun[0].state, archive.begun[0].state), ("committed", "aborted"))
         self.assertEqual([each["event"] for each in logged], ["copy-failed"])
+
+    def test_coroutines(self) -> None:
+        """A copy and the message itself may be committed by coroutines; both are waited for."""
+        waits: list[Deferred[None]] = []
+
+        async def end(message: Any) -> str:
+            waits.append(Deferred())
+            await waits[-1]
+            return message.envelope.id
+
+        archive, own = MemoryDelivery(onEnd=end), MemoryDelivery(onEnd=end)
+        envelope = makeEnvelope("A-1")
+        envelope.copies = (Copy(archive, True, "archive"),)
+        beginning = Deferred.fromCoroutine(begin(makeSession(), envelope, own))
+        ending = self.successResultOf(beginning).eomReceived()
+        self.assertEqual(own.begun[0].state, "open")
+        waits.pop().callback(None)
+        self.assertEqual(own.begun[0].state, "committed")
+        self.assertNoResult(ending)
+        waits.pop().callback(None)
+        self.assertEqual(self.successResultOf(ending), envelope.id)
