@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.application.reactors import installReactor
@@ -38,6 +38,7 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.counters.shared import SharedCounts
+from submitd.dialogue import Rules
 from submitd.errors import CannotStart
 from submitd.extensions import extensions
 from submitd.interfaces import (
@@ -76,6 +77,7 @@ from submitd.steady import steady
 from submitd.submission import Limits, Submission
 from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
+from submitd.typed import structure
 from submitd.wire.network import Networks
 
 __all__ = [
@@ -96,6 +98,13 @@ __all__ = [
 
 # Seconds for one question about a next hop; nobody waits for the answer as a client does.
 MX_LOOKUP = 15.0
+
+# The parameters of a Submission that follow from the settings of each listener.
+_LISTENERS_OWN = frozenset(
+    {"startTLS", "requireTLS", "lmtp", "xclientFrom", "xclientLogin", "xforwardFrom"}
+)
+
+S = TypeVar("S")
 
 
 class SubmissionService(MultiService):
@@ -321,13 +330,20 @@ def submissionService(
     :param tls: such as :class:`submitd.tls.ServerTLS`, whose files are looked at for changes;
         needed unless TLS is off everywhere.
     :param bounds: what clients may use; ``None`` for the defaults.
-    :param common: any parameter of :class:`Submission`, and ``delivery`` at least.  Where nothing
-        is said the name is the system's, the mechanisms are PLAIN and LOGIN, and the extensions are
-        all there are.
+    :param common: any parameter of :class:`Submission` but those that each listener says for
+        itself, and ``delivery`` at least.  Where nothing is said the name is the system's, the
+        mechanisms are PLAIN and LOGIN, and the extensions are all there are.
     :raise CannotStart: for an endpoint string that is none.
-    :raise TypeError: for a policy or a delivery that is none.
+    :raise TypeError: for a policy, a delivery or a context factory that is none.
+    :raise ValueError: for what no configuration could say, and where nobody could ever send.
     """
-    bounds = bounds or LimitSettings()
+    if not common.keys().isdisjoint(_LISTENERS_OWN):
+        misplaced = ", ".join(sorted(_LISTENERS_OWN & common.keys()))
+        raise TypeError(f"{misplaced}: each listener says that for itself, see ListenerSettings")
+    if tls is not None and not hasattr(tls, "getContext"):
+        raise TypeError(f"tls, {tls!r}, has no getContext(); a ServerTLS has")
+    bounds = _typed(bounds or LimitSettings(), "bounds")
+    listeners = [_typed(each, f"listeners[{at}]") for at, each in enumerate(listeners)]
     usual = {
         "hostname": socket.getfqdn(),
         "clock": reactor,
@@ -337,7 +353,40 @@ def submissionService(
         "refusalIds": RefusalIds(),
     }
     submission = _named(Submission(**{**usual, **common}))
+    if wrong := list(_keepingAllOut(submission, listeners)):
+        raise ValueError("; ".join(wrong))
     return _listening(submission, listeners, tls, bounds, reactor)
+
+
+def _typed(settings: S, key: str) -> S:
+    """A program's settings, held to what a configuration may say; ``"25 MiB"`` is a size here too.
+
+    :raise ValueError: with all that is wrong.
+    """
+    written = attrs.asdict(cast(Any, settings), value_serializer=_asWritten)
+    made, findings = structure(written, type(settings), Path(), key)
+    if findings:
+        raise ValueError("; ".join(map(str, findings)))
+    return cast(S, made)
+
+
+def _asWritten(settings: object, field: object, value: Any) -> Any:
+    return list(value) if isinstance(value, (tuple, set, frozenset)) else value  # TOML has lists
+
+
+def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]) -> Iterator[str]:
+    """What would have everybody refused, of what preflight.py finds in a configuration."""
+    for at, listener in enumerate(listeners):
+        hasOwnTLS = listener.endpoint.startswith(("ssl:", "tls:"))
+        if listener.tls == "off" and listener.require_tls and not hasOwnTLS:
+            yield f'listeners[{at}].require_tls: must be false where tls is "off"'
+    byProxy = any(listener.xclient_login for listener in listeners)
+    mayLogIn = byProxy or Rules(submission).mechanisms
+    if listeners and submission.loginRequired and not mayLogIn:
+        yield (
+            "loginRequired: nobody can log in: there is no portal, or it has no checker for"
+            " what the mechanisms ask for"
+        )
 
 
 def _named(submission: Submission) -> Submission:

@@ -7,7 +7,7 @@ global, nobody subclasses the core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -79,6 +79,12 @@ def _isDelivery(submission: Submission, attribute: object, delivery: IDelivery) 
         raise TypeError(f"delivery, {delivery!r}, does not provide IDelivery; {_REMEDY}")
 
 
+def _inUpperCase(names: Iterable[str]) -> frozenset[str]:
+    if isinstance(names, str):
+        raise TypeError(f"there must be several names, in a set or a list, not {names!r}")
+    return frozenset(map(str.upper, names))
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Submission:
     """What all sessions of one listener have in common.
@@ -101,7 +107,7 @@ class Submission:
     :param lmtp: speak LMTP (RFC 2033) instead of SMTP.
     :param helloText: what follows our name in the answer to EHLO; ``{client}`` is the client's.
     :param hiddenExtensions: keywords that EHLO does not show although they work.
-    :param disabledVerbs: verbs in upper case that are answered 502 and not offered.
+    :param disabledVerbs: verbs that are answered 502 and not offered.
     :param maxHold: for how many seconds a message may be held back (RFC 4865); 0 offers none.
     :param minDeliverBy: the shortest time, in seconds, in which a message can be asked to be
         delivered or else returned (RFC 2852); 0 for any.
@@ -134,8 +140,8 @@ class Submission:
     insecureLogin: bool = False
     lmtp: bool = False
     helloText: str = "greets {client}"
-    hiddenExtensions: frozenset[str] = frozenset()
-    disabledVerbs: frozenset[str] = frozenset()
+    hiddenExtensions: frozenset[str] = attrs.field(default=(), converter=_inUpperCase)
+    disabledVerbs: frozenset[str] = attrs.field(default=(), converter=_inUpperCase)
     maxHold: float = 30 * 86400.0
     minDeliverBy: int = 0
     priorityProfile: str = ""
@@ -145,7 +151,7 @@ class Submission:
     resolver: IReverseResolver | None = None
     lookupLimit: float = 2.0
     refusalIds: Callable[[], str] | None = None
-    limits: Limits = attrs.field(factory=Limits)
+    limits: Limits = attrs.field(factory=Limits, validator=attrs.validators.instance_of(Limits))
     timeOfDay: Callable[[], float] = attrs.field(
         default=attrs.Factory(lambda self: self.clock.seconds, takes_self=True)
     )

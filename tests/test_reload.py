@@ -259,7 +259,12 @@ class ReloadTests(Files):
         answers = (lambda: fail(RuntimeError()), broken)
         policies = [Rereading(), *map(Rereading, answers), Rereading()]
         made = service.submissionService(
-            self.clock, [PLAIN], self.tls, delivery=Discard(), policies=policies
+            self.clock,
+            [PLAIN],
+            self.tls,
+            delivery=Discard(),
+            policies=policies,
+            loginRequired=False,
         )
         made.reload()
         self.assertEqual([each.times for each in policies], [1, 1, 1, 1])
@@ -268,7 +273,9 @@ class ReloadTests(Files):
 
     def test_submissionService(self) -> None:
         """A program's service looks at the files too, leaves signals alone, and can be asked."""
-        made = service.submissionService(self.clock, [PLAIN], self.tls, delivery=Discard())
+        made = service.submissionService(
+            self.clock, [PLAIN], self.tls, delivery=Discard(), loginRequired=False
+        )
         self.assertIn(Renewal, self.kinds(made))
         self.assertNotIn(HangUp, self.kinds(made))
         before = self.tls.getContext()

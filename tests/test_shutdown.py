@@ -243,6 +243,7 @@ class ShutdownTests(TestCase):
                     endpoint=f"tcp:{port}:interface=127.0.0.1", tls="off", require_tls=False
                 ),
             ],
+            loginRequired=False,
             delivery=self.delivery,
         )
         self.assertRaises(CannotStart, service.startService)

@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from submitd import interfaces
 from submitd.interfaces import IRecipientPolicy, IRunning
+from submitd.settings import LimitSettings
 from submitd.submission import isPolicy
 from tests.fixtures import MemoryDelivery, makeSubmission
 
@@ -62,6 +63,20 @@ class SubmissionTests(SynchronousTestCase):
     def test_generator(self) -> None:
         """Policies that can be gone through only once take part all the same."""
         self.assertEqual(len(makeSubmission(policies=(Policy() for _ in range(2))).policies), 2)
+
+    def test_names(self) -> None:
+        """Verbs and extensions may be written as one likes; a string in place of several is none.
+
+        A name that was taken letter by letter would have disabled nothing.
+        """
+        made = makeSubmission(disabledVerbs=["vrfy"], hiddenExtensions={"Dsn"})
+        self.assertEqual((made.disabledVerbs, made.hiddenExtensions), ({"VRFY"}, {"DSN"}))
+        for name in ("disabledVerbs", "hiddenExtensions"):
+            self.assertRaises(TypeError, makeSubmission, **{name: "VRFY"})
+
+    def test_limits(self) -> None:
+        """The limits of a connection are not those that a configuration has."""
+        self.assertRaises(TypeError, makeSubmission, limits=LimitSettings())
 
     def test_noDelivery(self) -> None:
         """The same for where messages go."""
