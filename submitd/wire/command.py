@@ -14,7 +14,6 @@ from functools import lru_cache
 
 from submitd.wire import abnf
 from submitd.wire.address import (
-    MAX_LOCAL_PART,
     MAX_PATH,
     NULL_PATH,
     Mailbox,
@@ -178,7 +177,7 @@ def _ordinary(pattern: re.Pattern[str], path: bytes) -> Mailbox | None:
     matched = pattern.fullmatch(path.decode("ascii")) if path.isascii() else None
     if matched is not None:
         local, domain = matched.groups()
-        if len(local) <= MAX_LOCAL_PART and len(local) + len(domain) + 3 <= MAX_PATH:
+        if len(local) + len(domain) + 3 <= MAX_PATH:
             return Mailbox(local, domain)
     return None
 

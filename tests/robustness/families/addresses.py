@@ -31,7 +31,7 @@ BAD_SENDERS = {
     "space": b"<ada lovelace@example.org>",
     "comment": b"<ada(comment)@example.org>",
     "open quote": b'<"ada@example.org>',
-    "local part too long": b"<" + b"a" * 65 + b"@example.org>",
+    "local part too long": b"<" + b"a" * 243 + b"@example.org>",
     "label too long": b"<ada@" + b"e" * 64 + b".org>",
     "path too long": b"<ada@" + b"e.x." * 70 + b"org>",
     "hyphen first": b"<ada@-example.org>",
