@@ -6,10 +6,13 @@ Those that docs/extending.rst and docs/embedding.rst take apart are tested in te
 from __future__ import annotations
 
 import importlib
+import os
 import smtplib
 import socket
 import ssl
+import subprocess
 import sys
+import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -156,6 +159,69 @@ class BasicTests(SynchronousTestCase):
         self.assertEqual(child.stop(), 0, child.output)
         self.assertIn(f"listening on port {port}\n", child.output)
         self.assertEqual(list(directory.glob("*.tmp")), [])
+
+
+class AsyncioTests(SynchronousTestCase):
+    """inasyncio.py, as a program."""
+
+    def test_program(self) -> None:
+        """On a loop that runs already, a policy waits for what asyncio waits for."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        [port] = running.freePorts(1)
+        child = running.Process(
+            [sys.executable, str(EXAMPLES / "inasyncio.py"), str(port)],
+            directory,
+            running.environment(),
+        )
+        self.addCleanup(child.stop)
+        child.waitFor(port)
+        with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            refused = client.sendmail("a@example.com", ["ada@x.example", "bob@x.example"], TEXT)
+        self.assertEqual([code for code, _ in refused.values()], [550])
+        self.assertEqual(child.stop(), 0, child.output)
+        self.assertNotIn("Traceback", child.output)
+
+
+# What somebody writes who tests a program of theirs; it runs in a process of its own, for the
+# reactor of this one runs already.
+USING_CAPTURE = """
+import smtplib
+from capture import Capture
+
+for sender in ("a@example.com", ""):
+    with Capture() as mail, smtplib.SMTP("127.0.0.1", mail.port) as client:
+        client.sendmail(sender, ["b@example.org", "c@example.org"], "Subject: hello\\n\\n.hello\\n")
+    [(sender, recipients, text)] = mail.messages
+    print(sender, recipients, text.endswith(b"Subject: hello\\r\\n\\r\\n.hello\\r\\n"))
+"""
+
+
+class CaptureTests(SynchronousTestCase):
+    """capture.py, in a program that knows nothing of Twisted."""
+
+    def test_twice(self) -> None:
+        """Each port keeps what it was sent, and is gone behind its test."""
+        done = subprocess.run(
+            [sys.executable, "-c", USING_CAPTURE],
+            env={**running.environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{EXAMPLES}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        to = "['b@example.org', 'c@example.org']"
+        self.assertEqual(done.stdout, f"a@example.com {to} True\n {to} True\n", done.stderr)
+
+
+class PolicyTestTests(SynchronousTestCase):
+    """policytest.py, whose tests are run here."""
+
+    def test_passes(self) -> None:
+        """All of them pass."""
+        module = example(self, "policytest")
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(module.TicketsOnlyTests).run(result)
+        self.assertEqual((result.testsRun, result.errors, result.failures), (2, [], []))
 
 
 class AuthenticatedTests(ServerTestCase):

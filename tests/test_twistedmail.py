@@ -191,6 +191,29 @@ class AvatarTests(AdaptTestCase):
             self.begin()
         self.assertEqual([len(each.targets) for each in factory.made], [1, 1])
 
+    def test_everybody(self) -> None:
+        """Given as a policy and as the delivery, an avatar takes the mail of everybody."""
+        talk = Conversation(
+            makeSubmission(
+                policies=[self.submitter],
+                delivery=self.submitter,
+                loginRequired=False,
+                requireTLS=False,
+            )
+        )
+        said = talk.say(
+            "EHLO client.example",
+            "MAIL FROM:<alice@example.com>",
+            "RCPT TO:<nobody@example.org>",
+            "RCPT TO:<bob@example.org>",
+            "DATA",
+        )
+        self.assertEqual([line[:3] for line in said.split("\n")[-3:]], ["550", "250", "354"])
+        self.assertEqual(talk.send(b"Subject: hello\r\n\r\nhello\r\n.\r\n")[:3], b"250")
+        [target] = self.avatar.targets
+        self.assertEqual(target.lines[-3:], [b"Subject: hello", b"", b"hello"])
+        self.assertEqual(target.state, "committed")
+
 
 class SenderTests(AdaptTestCase):
     """validateFrom."""
