@@ -18,7 +18,7 @@ import socket
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.error import UnsupportedAddressFamily
+from twisted.internet.error import CannotListenError, UnsupportedAddressFamily
 from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from zope.interface import directlyProvides, providedBy
@@ -138,6 +138,22 @@ class UNIXPort(_Accepting, unix.Port):
     """A listening unix socket."""
 
     transport = UNIXServer  # type: ignore[assignment]
+
+    def startListening(self) -> None:
+        """Listen.
+
+        :raise CannotListenError: when the path is in use or not ours.
+        """
+        before = self.factory.numPorts
+        try:
+            super().startListening()
+        except CannotListenError:
+            # Twisted's has the lock and has started the factory by then, and keeps both.
+            if self.factory.numPorts > before:
+                self.factory.doStop()
+            if self.lockFile is not None and self.lockFile.locked:
+                self.lockFile.unlock()
+            raise
 
     @classmethod
     def _fromListeningDescriptor(  # type: ignore[override]

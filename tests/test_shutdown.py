@@ -250,6 +250,24 @@ class ShutdownTests(TestCase):
         await Deferred.fromCoroutine(self.turn())
         self.assertEqual(service.addresses, [])
 
+    async def test_pathTaken(self) -> None:
+        """A unix socket whose path is taken leaves nothing running, and can be tried again."""
+        taken = socket.socket(socket.AF_UNIX)
+        self.addCleanup(taken.close)
+        taken.bind(self.path)
+        listener = ListenerSettings(endpoint=f"unix:{self.path}", tls="off", require_tls=False)
+        service = submissionService(
+            reactor, [listener], loginRequired=False, delivery=self.delivery
+        )
+        for _ in range(2):
+            error = self.assertRaises(CannotStart, service.startService)
+            self.assertIn("Address already in use", str(error))
+            self.assertFalse(os.path.lexists(f"{self.path}.lock"))
+        os.unlink(self.path)
+        service.startService()
+        self.assertEqual(len(service.addresses), 1)
+        await service.stopService()
+
     async def turn(self) -> None:
         """One turn of the reactor, in which a port that was closed goes."""
         turned: Deferred[None] = Deferred()
