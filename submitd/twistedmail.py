@@ -12,8 +12,9 @@ coroutine: ``validateFrom``, ``validateTo`` and ``eomReceived``.  The other meth
 any other exception is 451 4.3.0, where Twisted's server says 550 once the message is there.  When
 some recipients' messages fail at the end and others don't, each has its own reply.
 
-What differs: ``User.protocol`` is ``None``, for there is no Twisted SMTP protocol here; a line
-longer than Twisted's 16384 octets refuses the message with 554.
+What differs: ``User.protocol`` is ``None``, for there is no Twisted SMTP protocol here (what it
+would tell of the connection is in the realm's ``mind``, the session); a line longer than Twisted's
+16384 octets refuses the message with 554.
 """
 
 from __future__ import annotations

@@ -520,8 +520,10 @@ class TwistedRealm:
     def __init__(self, interface: Any, avatar: Any) -> None:
         self.interface = interface
         self.avatar = avatar
+        self.minds: list[Any] = []
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+        self.minds.append(mind)
         if self.interface in interfaces:
             return self.interface, self.avatar, lambda: None
         raise NotImplementedError
@@ -533,7 +535,8 @@ class WholeTests(SynchronousTestCase):
     def conversation(self, interface: Any, avatar: Any) -> Conversation:
         """A client that has logged in."""
         checkers = list(makePortal().checkers.values())
-        portal = Portal(TwistedRealm(interface, avatar), checkers[:1])
+        self.realm = TwistedRealm(interface, avatar)
+        portal = Portal(self.realm, checkers[:1])
         conversation = Conversation(makeSubmission(portal=portal))
         conversation.login()
         return conversation
@@ -549,6 +552,12 @@ class WholeTests(SynchronousTestCase):
         self.assertEqual(target.lines[-3:], [b"Subject: x", b"", b".dot"])
         self.assertTrue(target.lines[0].startswith(b"Received: from client.example"))
         self.assertEqual(target.state, "committed")
+
+    def test_mind(self) -> None:
+        """The realm is told of the connection: there is no protocol that it could ask."""
+        conversation = self.conversation(smtp.IMessageDelivery, Delivery())
+        [mind] = self.realm.minds
+        self.assertIs(mind, conversation.protocol.dialogue.session)
 
     def test_factory(self) -> None:
         """So it does with a realm that gives factories."""
