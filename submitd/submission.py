@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
+from zope.interface.interface import InterfaceClass
 
 from submitd.interfaces import STAGES, IDelivery, IExtension, IMechanism, IReverseResolver
 from submitd.wire.network import NONE, Networks
@@ -79,6 +80,21 @@ def _isDelivery(submission: Submission, attribute: object, delivery: IDelivery) 
         raise TypeError(f"delivery, {delivery!r}, does not provide IDelivery; {_REMEDY}")
 
 
+def _eachProvides(interface: InterfaceClass, remedy: str) -> Callable[..., None]:
+    def look(submission: Submission, attribute: attrs.Attribute[Any], found: Sequence[Any]) -> None:
+        for at, each in enumerate(found):
+            if not interface.providedBy(each):
+                name = interface.__name__
+                said = f"{attribute.name}[{at}], {each!r}, does not provide {name}"
+                raise TypeError(f"{said}; {remedy}")
+
+    return look
+
+
+def _several(given: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(given)  # tuple itself has a type that mypy's attrs cannot read
+
+
 def _inUpperCase(names: Iterable[str]) -> frozenset[str]:
     if isinstance(names, str):
         raise TypeError(f"there must be several names, in a set or a list, not {names!r}")
@@ -121,8 +137,8 @@ class Submission:
     :param lookupLimit: seconds that the greeting waits for the name at most.
     :param refusalIds: gives the id that each refusal shows, such as a
         :class:`submitd.refusals.RefusalIds`; ``None`` for refusals without.
-    :raise TypeError: for a delivery that does not provide ``IDelivery``, and for a policy that
-        provides no stage interface.
+    :raise TypeError: for a delivery, a mechanism or an extension that does not provide its
+        interface, and for a policy that provides no stage interface.
     """
 
     hostname: str
@@ -130,8 +146,14 @@ class Submission:
     clock: IReactorTime
     portal: Portal | None = None
     policies: Sequence[Any] = attrs.field(default=(), converter=tuple, validator=_arePolicies)
-    mechanisms: Sequence[IMechanism] = ()
-    extensions: Sequence[IExtension] = ()
+    mechanisms: Sequence[IMechanism] = attrs.field(
+        default=(),
+        converter=_several,
+        validator=_eachProvides(IMechanism, 'submitd.sasl.mechanism("PLAIN") makes one of a name'),
+    )
+    extensions: Sequence[IExtension] = attrs.field(
+        default=(), converter=_several, validator=_eachProvides(IExtension, _REMEDY)
+    )
     banner: str = ""
     startTLS: bool = False
     requireTLS: bool = True

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from submitd import interfaces
+from submitd.extensions.extension import Extension
 from submitd.interfaces import IRecipientPolicy, IRunning
 from submitd.settings import LimitSettings
 from submitd.submission import isPolicy
@@ -73,6 +74,20 @@ class SubmissionTests(SynchronousTestCase):
         self.assertEqual((made.disabledVerbs, made.hiddenExtensions), ({"VRFY"}, {"DSN"}))
         for name in ("disabledVerbs", "hiddenExtensions"):
             self.assertRaises(TypeError, makeSubmission, **{name: "VRFY"})
+
+    def test_parts(self) -> None:
+        """A mechanism by its name alone is none, nor is the class of an extension."""
+        for name, given, said in (
+            (
+                "mechanisms",
+                "PLAIN",
+                "'PLAIN', does not provide IMechanism; submitd.sasl.mechanism(",
+            ),
+            ("extensions", Extension, "does not provide IExtension; give an object"),
+        ):
+            error = self.assertRaises(TypeError, makeSubmission, **{name: [given]})
+            self.assertIn(f"{name}[0], ", str(error))
+            self.assertIn(said, str(error))
 
     def test_limits(self) -> None:
         """The limits of a connection are not those that a configuration has."""
