@@ -9,6 +9,7 @@ that goes on record: 4.4.1 where nobody answers, 4.4.2 for a lost connection and
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,8 +217,8 @@ async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -
         raise
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
-        said = str(getattr(error, "osError", None) or error) or type(error).__name__
-        raise HopFailed(Reply(451, "4.4.1", f"Cannot connect to {host.name}: {said}")) from None
+        said = f"Cannot connect to {host.name}: {_refused(error)}"
+        raise HopFailed(Reply(451, "4.4.1", said)) from None
     try:
         await connection.opened
     except CancelledError:
@@ -508,6 +509,14 @@ class Connection(Protocol):
             said = f"{self.host.name} timed out: waited too long for {waiting}"
             client.connectionLost(Reply(451, "4.4.2", said))
         self._go()
+
+
+def _refused(error: Exception) -> str:
+    """Why there is no connection, in words: for the log, the queue and who gets a report."""
+    number = getattr(error, "osError", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return str(error) or type(error).__name__
 
 
 def _why(reason: Failure) -> str:

@@ -373,7 +373,9 @@ class TroubleTests(HopCase):
     async def test_nobody(self) -> None:
         """Nobody listens: delayed, and the next message does not even try for a while."""
         hop = self.destination(port=1, backoff=Seconds(60.0))
-        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.4.1"))
+        [refused] = await send(hop, outgoing())
+        self.assertEqual(result([refused]), ("delayed", 451, "4.4.1"))
+        self.assertEqual(refused.reply.lines, ("Cannot connect to localhost: Connection refused",))
         outcomes = await send(hop, outgoing())
         self.assertEqual(result(outcomes), ("delayed", 451, "4.4.1"))
         self.assertFalse(outcomes[0].isRemote)
