@@ -40,6 +40,11 @@ UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 DEMO_LIFETIME = datetime.timedelta(days=365)
 DEMO_RENEWAL = datetime.timedelta(days=30)
 
+# The longest time before its end at which a certificate is said to expire.
+NOTICE = datetime.timedelta(days=30)
+
+_MOMENT = "%Y-%m-%d %H:%M UTC"
+
 T = TypeVar("T")
 
 
@@ -115,6 +120,29 @@ class Identity:
 
 def _earliest(certificates: Sequence[x509.Certificate]) -> datetime.datetime:
     return min(each.not_valid_after_utc for each in certificates)
+
+
+def outOfTime(certificates: Sequence[x509.Certificate], now: datetime.datetime) -> str:
+    """What clients will say, or soon say, of the dates of a certificate and its chain.
+
+    A renewal that has failed is noticed by nobody until the day when no client connects any more.
+    Those that renew do so with a third of the time left, so the last tenth tells that it was not
+    done, whether a certificate is made for days or for years.
+
+    :param certificates: the server's own, then the chain.
+    :param now: the time, with its zone.
+    :return: a predicate for the file; empty when all is well.
+    """
+    for at, each in enumerate(certificates):
+        begin, end = each.not_valid_before_utc, each.not_valid_after_utc
+        which = "" if at == 0 else "has in its chain one that "
+        if now < begin:
+            return f"{which}is not valid before {begin:{_MOMENT}}; is the clock right?"
+        if end <= now:
+            return f"{which}has expired on {end:{_MOMENT}}"
+        if end - now < min((end - begin) / 10, NOTICE):
+            return f"{which}expires on {end:{_MOMENT}}"
+    return ""
 
 
 def _refused(error: Exception) -> str:

@@ -112,6 +112,9 @@ TLS_RELOADED = Event("tls-reloaded", "certificates reloaded", ("files", "expires
 TLS_NOT_RELOADED = Event(
     "tls-not-reloaded", "not reloaded, the old one stays", ("problem",), LogLevel.warn
 )
+TLS_OUT_OF_TIME = Event(
+    "tls-out-of-time", "clients will refuse a certificate", ("problem",), LogLevel.warn
+)
 LOGIN_SUCCEEDED = Event(
     "login-succeeded", "login", ("session", "peer", "user", "mechanism", "secure")
 )

@@ -293,6 +293,8 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
         return
     for mistake in tls.mistakes(settings.tls):
         yield Finding(f"tls.{mistake.key}", mistake.sentence)
+    for warning in tls.warnings(settings.tls):
+        yield Finding(f"tls.{warning.key}", warning.sentence, isWarning=True)
     yield from _othersCanRead("tls.private_key", settings.tls.private_key)
     for name, each in settings.tls.sni.items():
         yield from _othersCanRead(f'tls.sni."{name}".private_key', each.private_key)

@@ -20,12 +20,16 @@ from twisted.python.failure import Failure
 from submitd import events
 from submitd.tls import ServerTLS
 
+# Seconds after which is said again that a certificate expires.
+DATES = 86400.0
 # Seconds after which session tickets are made with other keys; RFC 9325 3.4 wants a week at most.
 TICKET_KEYS = 86400.0
 
 
 class Renewal(Service):
     """Takes changed certificates into use, and has new keys for session tickets every day.
+
+    Once a day it has said, too, which certificates have expired or soon will.
 
     :param tls: the certificates; their settings say how often to look.
     :param clock: calls later.
@@ -37,6 +41,7 @@ class Renewal(Service):
         self._calls = []
         for call, seconds in (
             (tls.refresh, tls.settings.reload_interval),
+            (tls.lookAtDates, DATES),
             (tls.renewTickets, TICKET_KEYS if isAlone else 0.0),
         ):
             if seconds:

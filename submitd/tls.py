@@ -19,6 +19,7 @@ one line in the log, and the old one stays.  Connections that are there keep wha
 
 from __future__ import annotations
 
+import datetime
 import re
 import weakref
 from collections.abc import Callable, Iterator
@@ -33,9 +34,11 @@ from zope.interface import implementer
 
 from submitd import events
 from submitd.certificates import (
+    UNREADABLE,
     Identity,
     Kept,
     TLSMistake,
+    outOfTime,
     readAuthorities,
     readCertificates,
     readPrivateKey,
@@ -55,6 +58,7 @@ __all__ = [
     "isVerified",
     "mistakes",
     "selfSigned",
+    "warnings",
 ]
 
 Version = Literal["TLSv1.2", "TLSv1.3"]
@@ -170,7 +174,10 @@ def _letIn(
 class _Served:
     """A certificate as it is served: what was read of its files, and the context made of it."""
 
-    def __init__(self, kept: Kept[Identity], make: Callable[[Identity], SSL.Context]) -> None:
+    def __init__(
+        self, name: str, kept: Kept[Identity], make: Callable[[Identity], SSL.Context]
+    ) -> None:
+        self.name = name
         self.kept = kept
         self._make = make
         self.remake()
@@ -218,7 +225,8 @@ class ServerTLS:
         def read() -> Identity:
             return Identity.read(certificate, key, section, self.settings.ciphers)
 
-        return _Served(Kept([certificate, key], read), self._makeContext)
+        name = f"tls.{section}certificate: {certificate}"
+        return _Served(name, Kept([certificate, key], read), self._makeContext)
 
     def _makeContext(self, identity: Identity) -> SSL.Context:
         settings = self.settings
@@ -281,6 +289,14 @@ class ServerTLS:
         self._default.remake()
         self._tickets = self._default.context
 
+    def lookAtDates(self) -> None:
+        """Say which of the certificates that are served have expired, or soon will."""
+        now = datetime.datetime.now(datetime.UTC)
+        for served in self._served():
+            problem = outOfTime(served.kept.value.certificates, now)
+            if problem:
+                events.emit(events.TLS_OUT_OF_TIME, problem=f"{served.name} {problem}")
+
     def _all(self) -> Iterator[Kept[Any]]:
         yield self._authorities
         for served in self._served():
@@ -315,6 +331,21 @@ class ServerTLS:
         for kept in news:
             if kept.mistake is not None:
                 events.emit(events.TLS_NOT_RELOADED, problem=f"tls.{kept.mistake}")
+
+
+def warnings(settings: TLSSettings) -> list[TLSMistake]:
+    """Which certificates have expired, or soon will; what cannot be read is left to others."""
+    now, found = datetime.datetime.now(datetime.UTC), []
+    files = {"": settings.certificate}
+    files |= {_section(name): each.certificate for name, each in settings.sni.items()}
+    for section, file in files.items():
+        try:
+            problem = outOfTime(readCertificates(file), now)
+        except UNREADABLE:
+            continue
+        if problem:
+            found.append(TLSMistake(f"{section}certificate", f"{file} {problem}"))
+    return found
 
 
 def mistakes(settings: TLSSettings) -> list[TLSMistake]:

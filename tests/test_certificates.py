@@ -9,13 +9,14 @@ import stat
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import certificates
-from submitd.certificates import Identity, Kept, TLSMistake, selfSigned
+from submitd.certificates import Identity, Kept, TLSMistake, outOfTime, selfSigned
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -112,6 +113,35 @@ class IdentityTests(SynchronousTestCase):
         identity = Identity.read(self.certificate, self.key)
         [certificate] = identity.certificates
         self.assertEqual(identity.expires, certificate.not_valid_after_utc)
+
+    def test_outOfTime(self) -> None:
+        """The last tenth of the time is said, thirty days of it at most, and what is over."""
+        [certificate] = Identity.read(self.certificate, self.key).certificates
+        begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        at, day = f"{end:%Y-%m-%d %H:%M UTC}", datetime.timedelta(days=1)
+        for now, said in (
+            (begin - day, f"is not valid before {begin:%Y-%m-%d %H:%M UTC}; is the clock right?"),
+            (begin, ""),
+            (end - 30 * day, ""),
+            (end - 29 * day, f"expires on {at}"),
+            (end, f"has expired on {at}"),
+        ):
+            self.assertEqual(outOfTime([certificate], now), said)
+        short = selfSigned(self.directory / "later", end)[0]
+        [later] = certificates.readCertificates(short)
+        chain = f"has in its chain one that has expired on {at}"
+        self.assertEqual(outOfTime([later, certificate], end + 2 * day), chain)
+        self.assertEqual(outOfTime([], end), "")
+
+    def test_shortLived(self) -> None:
+        """One that is made for days is not spoken of while most of them are left."""
+        key, name, now = ec.generate_private_key(ec.SECP256R1()), x509.Name([]), NOW
+        hour = datetime.timedelta(hours=1)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + 100 * hour)
+        ).sign(key, hashes.SHA256())
+        self.assertEqual(outOfTime([certificate], now + 89 * hour), "")
+        self.assertIn("expires", outOfTime([certificate], now + 91 * hour))
 
     def test_secret(self) -> None:
         """The key is not shown where an identity is."""

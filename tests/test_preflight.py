@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import socket
 from pathlib import Path
@@ -33,6 +34,7 @@ from submitd.settings import (
     LogSettings,
     Settings,
 )
+from submitd.tls import CertificateSettings, TLSSettings, selfSigned
 from submitd.typed import Count, Seconds
 
 DATA = Path(__file__).with_name("data")
@@ -199,6 +201,23 @@ class ExamineTests(SynchronousTestCase):
         ):
             [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
             self.assertEqual((finding.key, finding.isWarning), (key, True))
+
+    def test_dates(self) -> None:
+        """A certificate that has expired stops no start, but is named, also one for a name."""
+        now = datetime.datetime.now(datetime.UTC)
+        pairs = {
+            days: selfSigned(Path(self.mktemp()), now - datetime.timedelta(days=days))
+            for days in (0, 400)
+        }
+        (good, goodKey), (old, oldKey) = pairs[0], pairs[400]
+        named = {"a.example": CertificateSettings(certificate=old, private_key=oldKey)}
+        found = preflight.examine(
+            attrs.evolve(GOOD, tls=TLSSettings(certificate=good, private_key=goodKey, sni=named))
+        )
+        self.assertEqual(
+            [(each.key, each.isWarning, each.sentence.rpartition(" on ")[0]) for each in found],
+            [('tls.sni."a.example".certificate', True, f"{old} has expired")],
+        )
 
     def test_brokenLines(self) -> None:
         """A typo in a file that is read again keeps no service from starting, but is named."""

@@ -21,7 +21,7 @@ from submitd import events, service
 from submitd.connections import Connections
 from submitd.deliveries.discard import Discard
 from submitd.interfaces import IHelloPolicy, IReloaded
-from submitd.reload import TICKET_KEYS, HangUp, Renewal
+from submitd.reload import DATES, TICKET_KEYS, HangUp, Renewal
 from submitd.settings import AuthSettings, Component, ListenerSettings, LogSettings, Settings
 from submitd.tls import ServerTLS, TLSSettings, selfSigned
 from submitd.typed import Seconds
@@ -100,7 +100,21 @@ class RenewalTests(Files):
         renewal.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         renewal.startService()
-        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 3)
+
+    def test_dates(self) -> None:
+        """What is served and has expired is said each day, also where files are left alone."""
+        said: list[str] = []
+        self.patch(events, "emit", lambda event, **fields: said.append(fields["problem"]))
+        now = datetime.datetime.now(datetime.UTC)
+        old = self.directory / "old"
+        certificate, key = selfSigned(old, now - datetime.timedelta(days=400))
+        self.settings = TLSSettings(certificate=certificate, private_key=key)
+        self.started(reload_interval=Seconds(0.0))
+        selfSigned(old, now)  # which nobody looks at
+        self.clock.pump([DATES, DATES])
+        self.assertEqual(len(said), 2)
+        self.assertIn(f"tls.certificate: {certificate} has expired on ", said[0])
 
     def test_fails(self) -> None:
         """Should looking ever fail in an unforeseen way, the log says that nobody looks now."""
