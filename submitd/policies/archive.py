@@ -16,7 +16,6 @@ decides as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,14 +35,13 @@ from submitd.interfaces import (
     IWarns,
 )
 from submitd.message.copied import Copy
-from submitd.policies.addresses import Addresses, Pattern, WatchedFile, readPattern
+from submitd.policies.addresses import Addresses, WatchedFile
+from submitd.policies.logins import includes, readLoginLine, readLogins
 from submitd.session import Session
 from submitd.typed import Table
 from submitd.wire.address import Mailbox, readMailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
-
-_MEMBER = True
 
 
 @implementer(IDataPolicy, IBringsDelivery, IRunning, IChecked, IWarns)
@@ -88,7 +86,7 @@ class Archive:
     )
     sink: IDelivery | None = attrs.field(init=False, default=None, repr=False)
     _mailbox: Mailbox | None = attrs.field(init=False, repr=False, default=None)
-    _given: Addresses[bool] = attrs.field(init=False, repr=False, factory=Addresses)
+    _given: Addresses[bool] = attrs.field(init=False, repr=False)
     _file: WatchedFile[bool] | None = attrs.field(init=False, repr=False, default=None)
     _copy: Copy | None = attrs.field(init=False, repr=False, default=None)
 
@@ -96,10 +94,9 @@ class Archive:
         if self.address:
             self._mailbox = _readAddress(self.address)
             alsoProvides(self, IMayBlindCopy)
-        for login in self.logins:
-            _readLogin(login, self._given)
+        self._given = readLogins("logins", self.logins)
         if self.login_file is not None:
-            self._file = WatchedFile(self.login_file, _readLine)
+            self._file = WatchedFile(self.login_file, readLoginLine)
 
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
@@ -147,7 +144,7 @@ class Archive:
         if session.user is None:
             return False
         login = session.user.avatarId
-        if _has(self._given, login):
+        if includes(self._given, login):
             return True
         if self._file is None:
             return False
@@ -156,7 +153,7 @@ class Archive:
             if self.on_failure == "refuse":
                 raise Refused(LOCAL_ERROR, f"{self.login_file} has never been read")
             return False
-        return _has(content, login)
+        return includes(content, login)
 
 
 def _readAddress(address: str) -> Mailbox:
@@ -174,37 +171,3 @@ def _isAmong(mailbox: Mailbox, envelope: Envelope) -> bool:
     return any(
         sameAddress(each.mailbox) == same for each in (*envelope.recipients, *envelope.blind)
     )
-
-
-def _readLogin(login: str, logins: Addresses[bool]) -> None:
-    try:
-        if not login or login != login.strip():
-            raise ValueError("nobody has such a login")
-        logins.set(_pattern(login.encode()), _MEMBER)
-    except ValueError as error:
-        raise ValueError(f'logins: "{login}": {error}') from None
-
-
-def _readLine(words: list[bytes], logins: Addresses[bool]) -> None:
-    if len(words) > 1:
-        raise ValueError("more than one login")
-    logins.set(_pattern(words[0]), _MEMBER)
-
-
-def _pattern(word: bytes) -> Pattern:
-    """What a login or a domain of logins is found by; a login need not be an address."""
-    return readPattern(word) if b"@" in word else (word.decode(), "")
-
-
-def _has(logins: Addresses[bool], login: str) -> bool:
-    return any(_found(logins, login))
-
-
-def _found(logins: Addresses[bool], login: str) -> Iterator[bool]:
-    if "@" not in login:
-        yield logins.get((login, "")) is not None
-        return
-    try:
-        yield from logins.find(readMailbox(login.encode("utf-8", "surrogatepass")))
-    except ValueError:
-        return

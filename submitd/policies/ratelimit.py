@@ -2,7 +2,8 @@
 
 Counted per login, per client address, per network (the /64 of an IPv6 address), per domain of the
 reverse-path, and in all; each in any number of moving windows at once, such as ``"100/hour,
-1000/day"``.  What has no login, address or domain is not counted there.
+1000/day"``.  What has no login, address or domain is not counted there.  With ``logins`` it is for
+some logins alone, with ``except_logins`` for all others: they are neither counted nor refused.
 
 At MAIL it looks how much room there is, and refuses with 450 4.7.1 when there is none.  A recipient
 beyond the room is refused with 452 4.5.3, and the others go on.  Both say until when.  At DATA the
@@ -17,6 +18,7 @@ are kept in memory, or in a Redis that several nodes share (``storage``); withou
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import OrderedDict
 from pathlib import Path
@@ -43,6 +45,8 @@ from submitd.interfaces import (
     ISenderPolicy,
     IShared,
 )
+from submitd.policies.addresses import Addresses
+from submitd.policies.logins import includes, readLogins
 from submitd.session import Session
 from submitd.typed import Rates, Seconds
 from submitd.wire.errors import Refused
@@ -71,17 +75,19 @@ class Limit:
     :param scope: ``login``, ``address``, ``network``, ``domain`` or ``all``.
     :param what: ``messages`` or ``recipients``.
     :param mark: the count at which to warn; 0 for never.
+    :param whose: what its counts are kept apart by, of a section that is not for everybody.
     """
 
     scope: str
     what: str
     window: Window
     mark: int
+    whose: str = ""
     prefix: str = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         window = self.window
-        prefix = f"{self.what}/{self.scope}/{window.amount}/{window.seconds}/"
+        prefix = f"{self.what}/{self.scope}/{window.amount}/{window.seconds}/{self.whose}"
         object.__setattr__(self, "prefix", prefix)
 
     def want(self, name: str, cost: int) -> Want:
@@ -166,6 +172,18 @@ class RateLimit:
     recipients_in_all: Rates = attrs.field(
         default=ANY, metadata={"help": "Recipients of everybody together."}
     )
+    logins: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        metadata={
+            "help": 'For whom this section is: logins, "@DOMAIN" or "@*.DOMAIN". Empty for all.'
+        },
+    )
+    except_logins: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        metadata={"help": "Logins for whom it is not, written in the same way."},
+    )
     warn_at: float = attrs.field(
         default=0.8,
         validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)],
@@ -189,19 +207,35 @@ class RateLimit:
         metadata={"help": "How long an answer of the Redis is waited for."},
     )
     _limits: tuple[Limit, ...] = attrs.field(init=False, repr=False)
+    _logins: Addresses[bool] = attrs.field(init=False, repr=False)
+    _others: Addresses[bool] = attrs.field(init=False, repr=False)
     _counters: Counters = attrs.field(init=False, repr=False)
     _note: str = attrs.field(init=False, repr=False)
     _warned: OrderedDict[str, float] = attrs.field(init=False, repr=False, factory=OrderedDict)
 
     def __attrs_post_init__(self) -> None:
+        self._logins = readLogins("logins", self.logins)
+        self._others = readLogins("except_logins", self.except_logins)
+        whose = self._whose()
         self._limits = tuple(
-            Limit(scope, what, window, math.ceil(self.warn_at * window.amount))
+            Limit(scope, what, window, math.ceil(self.warn_at * window.amount), whose)
             for what in ("messages", "recipients")
             for scope in _WHOSE
             for window in parseWindows(self._said(what, scope))
         )
         self._counters = Counters(self.storage, self.on_failure, self.timeout, self.name)
         self._note = f"{self.name} {id(self)}"  # there may be several of these
+
+    @property
+    def _isForAll(self) -> bool:
+        return not (self.logins or self.except_logins)
+
+    def _whose(self) -> str:
+        # Two sections for others may have the same rates, and the same Redis.
+        if self._isForAll:
+            return ""
+        said = repr((sorted(self.logins), sorted(self.except_logins)))
+        return f"{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}/"
 
     def _said(self, what: str, scope: str) -> str:
         said: str = getattr(self, f"{what}_{'in' if scope == 'all' else 'per'}_{scope}")
@@ -236,8 +270,9 @@ class RateLimit:
 
     def helloReceived(self, session: Session, domain: str) -> Any:
         """Have LIMITS show how much room there is; nobody is refused for saying hello."""
-        for limit in self._limits:  # who has not logged in yet will not have more than that
-            self._announce(session, limit, limit.window.amount)
+        if self._isForAll:  # who has not logged in yet will not have more than that
+            for limit in self._limits:
+                self._announce(session, limit, limit.window.amount)
         asked = self._concerning(session, None)
         if not asked:
             return None
@@ -338,7 +373,17 @@ class RateLimit:
             used=f"{limit.mark} or more",
         )
 
+    def _isFor(self, session: Session) -> bool:
+        if session.user is None:
+            return not self.logins
+        login = session.user.avatarId
+        if self.logins and not includes(self._logins, login):
+            return False
+        return not (self.except_logins and includes(self._others, login))
+
     def _concerning(self, session: Session, envelope: Envelope | None) -> Asked:
+        if not self._isFor(session):
+            return []
         names: dict[str, str] = {"all": ""}
         if session.user is not None:
             names["login"] = shortened(session.user.avatarId)

@@ -122,6 +122,37 @@ class ScopeTests(RateLimitTestCase):
         for _ in range(3):
             self.assertEqual(self.send(anonymous), TAKEN)
 
+    def test_logins(self) -> None:
+        """A section for some logins, or for all but some, counts and refuses nobody else."""
+        rates = Rates("1/hour")
+        for keys, isForAlice, isForNobody in (
+            ({"logins": ["alice", "bob"]}, True, False),
+            ({"logins": ["bob", "@example.com"]}, False, False),
+            ({"except_logins": ["alice"]}, False, True),
+            ({"except_logins": ["bob"]}, True, True),
+            ({"logins": ["alice"], "except_logins": ["alice"]}, False, False),
+        ):
+            policy = self.policy(messages_in_all=rates, **keys)
+            for logsIn, isMeant in ((True, isForAlice), (False, isForNobody)):
+                talk = self.conversation(policy)
+                if logsIn:
+                    talk.login()
+                sent = [self.send(talk) for _ in range(2)]
+                self.assertEqual(sent, [TAKEN, FULL if isMeant else TAKEN], (keys, logsIn))
+                self.clock.advance(3600)
+
+    def test_keptApart(self) -> None:
+        """Where sections for others keep their counts in one place, none takes another's room."""
+        keys: list[dict[str, Any]] = [{}, {"logins": ["a"]}, {"logins": ["b"]}]
+        keys += [{"except_logins": ["a"]}, {"logins": ["b"], "except_logins": ["a"]}]
+        rates = Rates("1/hour")
+        made = {
+            RateLimit(messages_in_all=rates, **each)._limits[0].want("", 1).key for each in keys
+        }
+        self.assertEqual(len(made), len(keys))
+        again = RateLimit(messages_in_all=rates, logins=["b"])
+        self.assertIn(again._limits[0].want("", 1).key, made)
+
     def test_unix(self) -> None:
         """Who comes by a unix socket has no address to be counted by."""
         policy = self.policy(
@@ -286,6 +317,14 @@ class HelloTests(RateLimitTestCase):
         """Before the login it is what any login may have at most."""
         policy = self.policy(recipients_per_login=Rates("7/hour"))
         self.assertEqual(self.limits(self.conversation(policy)), "LIMITS RCPTMAX=7")
+
+    def test_logins(self) -> None:
+        """Of a section for some logins nothing is told before it is known who that is."""
+        policy = self.policy(recipients_per_login=Rates("7/hour"), logins=["alice"])
+        talk = self.conversation(policy)
+        self.assertEqual(self.limits(talk), "LIMITS RCPTMAX=1000")
+        talk.login()
+        self.assertEqual(self.limits(talk), "LIMITS RCPTMAX=7")
 
     def test_lower(self) -> None:
         """A limit of the listener that is lower stays."""
