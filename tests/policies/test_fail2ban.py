@@ -82,6 +82,26 @@ class RegexTests(FilterCase):
         ]
         self.assertEqual(found, ["192.0.2.7"] * len(NAMES) + ["2001:db8::7"])
 
+    def test_journal(self) -> None:
+        """The same of the journal, which has host and process in front and keeps our own time."""
+        filters = configparser.ConfigParser(interpolation=None)
+        filters.read(FILTER)
+        expression = re.compile(filters["Definition"]["failregex"].replace("<HOST>", HOST))
+        lines = [f"mail.example.com twistd[4711]: {line}" for line in self.write()]
+        found = [match["host"] for line in lines if (match := expression.search(line))]
+        self.assertEqual(found, ["192.0.2.7"] * len(NAMES) + ["2001:db8::7"])
+
+    def test_unit(self) -> None:
+        """The jail reads the log where the unit has it."""
+        unit, jail, filters = (configparser.RawConfigParser(strict=False) for _ in range(3))
+        unit.read(ETC.parent / "submitd.service")
+        jail.read(ETC / "jail.d" / "submitd.conf")
+        filters.read(FILTER)
+        hasFile = "--logfile" in unit["Service"]["ExecStart"]
+        self.assertEqual((hasFile, jail["submitd"]["backend"]), (False, "systemd"))
+        self.assertNotIn("logpath", jail["submitd"])
+        self.assertEqual(filters["Definition"]["journalmatch"], "_SYSTEMD_UNIT=submitd.service")
+
     def test_jail(self) -> None:
         """The jail uses the filter, and is no quicker than the throttle."""
         jail = configparser.ConfigParser(interpolation=None)
