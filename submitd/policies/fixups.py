@@ -5,6 +5,8 @@ for the recipients, and Return-Path, which is for the final delivery alone (RFC 
 ``private_received`` neither our own Received field nor those that the message came with tell an
 address, a name or a login: each of them is left, as a hop at a time.
 
+With ``replace_malformed`` a Date or Message-ID that is malformed counts as missing.
+
 Refused with 550 5.6.0, the field named: a line that is no field, a field that may stand there once
 and stands twice, a malformed From, Sender, Reply-To, To, Cc, Date or Message-ID, no From at all;
 and a field that is not ASCII unless SMTPUTF8 was asked for, or not UTF-8 then.  More than
@@ -123,6 +125,13 @@ class MessageFixups:
             "addresses, Date and Message-ID, and a message without From."
         },
     )
+    replace_malformed: bool = attrs.field(
+        default=False,
+        metadata={
+            "help": "Put another Date or Message-ID in the place of one that is malformed, where "
+            "they are added when they are missing (RFC 6409 8.2, 8.3)."
+        },
+    )
     refuse_non_ascii: bool = attrs.field(
         default=True,
         metadata={
@@ -171,6 +180,8 @@ class MessageFixups:
         """
         if 0 < self.max_received < len(header.named(b"received")):
             raise Refused(TOO_MANY_HOPS)
+        if self.replace_malformed:
+            self._removeMalformed(header)
         if self.refuse_non_ascii:
             _refuseNonAscii(header, envelope.smtpUtf8)
         if self.refuse_malformed:
@@ -181,6 +192,12 @@ class MessageFixups:
         if self.private_received:
             self._hide(header)
         self._add(header, envelope)
+
+    def _removeMalformed(self, header: Header) -> None:
+        for name, isAdded in ((b"date", self.add_date), (b"message-id", self.add_message_id)):
+            found = header.named(name)
+            if isAdded and len(found) == 1 and not _isWell(found[0]):
+                header.remove(name)
 
     def _remove(self, header: Header) -> None:
         if self.remove_bcc:
@@ -248,17 +265,18 @@ def _refuseMalformed(header: Header) -> None:
 
 
 def _refuseValue(field: Field) -> None:
-    name = field.name
-    if name == b"date":
-        well = _DATE.fullmatch(field.value) is not None
-    elif name == b"message-id":
-        well = _MESSAGE_ID.fullmatch(field.value) is not None
-    else:
-        if name in ADDRESSES:
-            _refuseAddresses(field)
-        return
-    if not well:
+    if field.name in ADDRESSES:
+        _refuseAddresses(field)
+    elif not _isWell(field):
         raise _broken(field, "is malformed")
+
+
+def _isWell(field: Field) -> bool:
+    if field.name == b"date":
+        return _DATE.fullmatch(field.value) is not None
+    if field.name == b"message-id":
+        return _MESSAGE_ID.fullmatch(field.value) is not None
+    return True
 
 
 def _refuseAddresses(field: Field) -> None:

@@ -122,7 +122,10 @@ class SenderOwner:
     )
     allow_null: bool = attrs.field(
         default=False,
-        metadata={"help": "Whether anybody may use the null sender <>."},
+        metadata={
+            "help": "Whether anybody may use the null sender <>, as mail programs do for read "
+            "receipts (RFC 8098)."
+        },
     )
     _file: WatchedFile[Owned] | None = attrs.field(init=False, repr=False)
     _database: OwnersQuery | None = attrs.field(init=False, repr=False)

@@ -123,6 +123,25 @@ class CompleteTests(FixupsTestCase):
         self.assertNotIn(b"Date", self.fixed("From: a@b.c\r\n", add_date=False))
         self.assertNotIn(b"Message-ID", self.fixed("From: a@b.c\r\n", add_message_id=False))
 
+    def test_replaced(self) -> None:
+        """A Date or Message-ID that nobody can read is replaced where that is asked for."""
+        octets = b"From: a@example.com\r\nDate: 2024-01-01 \xff\r\nMessage-ID:\r\nX: y\r\n"
+        self.assertIn("550 5.6.0", self.refusal(octets))
+        made = self.fixed(octets, replace_malformed=True).decode("ascii")
+        self.assertRegex(
+            made,
+            rf"^From: a@example.com\r\nX: y\r\nDate: {DATE}\r\n"
+            r"Message-ID: <ID-1\.[0-9a-f]{16}@example\.com>\r\n$",
+        )
+        kept = COMPLETE.encode()
+        self.assertIs(self.fixed(kept, replace_malformed=True), kept)
+        twice = "From: a@b.example\r\nDate: x\r\nDate: y\r\n"
+        self.assertIn("only once", self.refusal(twice, replace_malformed=True))
+        for key, broken in (("add_date", "Date: x"), ("add_message_id", "Message-ID: x")):
+            keys: dict[str, Any] = {"replace_malformed": True, key: False}
+            said = self.refusal(f"From: a@b.example\r\n{broken}\r\n", **keys)
+            self.assertIn("is malformed", said)
+
     def test_unique(self) -> None:
         """No two Message-IDs are the same."""
         self.assertNotEqual(self.fixed("From: a@b.c\r\n"), self.fixed("From: a@b.c\r\n"))
