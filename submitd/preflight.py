@@ -171,6 +171,18 @@ def _names(settings: Settings) -> Iterator[Finding]:
         yield Finding("banner", "must be printable ASCII (RFC 5321 4.2)")
 
 
+def _ownName(settings: Settings) -> Iterator[Finding]:
+    """What the relay says in EHLO, and where its reports come from."""
+    hops = (settings.relay, *settings.route)
+    if not any(hop is not None and (hop.smarthost or hop.mx) for hop in hops):
+        return
+    name = settings.hostname or socket.getfqdn()
+    if "." not in name and not name.startswith("["):
+        whose = "" if settings.hostname else "is empty, and the system's own name, "
+        said = "has no domain: next hops may refuse it in EHLO, and reports that come from it"
+        yield Finding("hostname", f'{whose}"{name}", {said}', isWarning=True)
+
+
 def _refusals(settings: Settings) -> Iterator[Finding]:
     file = settings.refusals.file
     if file is None:
@@ -572,6 +584,7 @@ def _log(settings: Settings) -> Iterator[Finding]:
 
 CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
     (frozenset({"hostname", "banner"}), _names),
+    (frozenset({"hostname", "relay", "route"}), _ownName),
     (frozenset({"smtp"}), _smtp),
     (frozenset({"limits"}), _descriptors),
     (frozenset({"listener"}), _listeners),

@@ -25,6 +25,7 @@ from submitd.interfaces import (
     IWarns,
 )
 from submitd.preflight import Address
+from submitd.relay.routes import RelaySettings
 from submitd.settings import (
     AuthSettings,
     Component,
@@ -201,6 +202,27 @@ class ExamineTests(SynchronousTestCase):
         ):
             [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
             self.assertEqual((finding.key, finding.isWarning), (key, True))
+
+    def test_ownName(self) -> None:
+        """A name without a domain is a warning where other servers will hear it, and only there."""
+        self.patch(preflight.socket, "getfqdn", lambda: "box7")
+        smarthost, local = (
+            RelaySettings(smarthost="smtp.example.net"),
+            RelaySettings(maildir="/x/{local}"),
+        )
+        for hostname, relay, key in (
+            ("mail.example.com", smarthost, []),
+            ("[192.0.2.1]", smarthost, []),
+            ("box7", smarthost, ["hostname"]),
+            ("", smarthost, ["hostname"]),
+            ("", local, []),
+            ("", None, []),
+        ):
+            settings = attrs.evolve(GOOD, hostname=hostname, relay=relay)
+            found = [each for each in preflight.examine(settings) if each.isWarning]
+            self.assertEqual([each.key for each in found], key, (hostname, relay))
+            for each in found:
+                self.assertIn('"box7"', each.sentence)
 
     def test_dates(self) -> None:
         """A certificate that has expired stops no start, but is named, also one for a name."""
