@@ -1,7 +1,8 @@
 """Hashes of passwords: how they are read, made and compared.
 
 Taken are argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2, as passlib writes them, and
-as ``htpasswd -B``, ``-2`` and ``-5`` or ``openssl passwd -6`` do.  A fast hash (apr1, SHA-1, DES,
+as ``htpasswd -B``, ``-2`` and ``-5`` or ``openssl passwd -6`` do; also with ``{SHA512-CRYPT}``,
+``{BLF-CRYPT}`` and the like in front, as Dovecot writes them.  A fast hash (apr1, SHA-1, DES,
 MD5) is a mistake: whoever gets hold of it would have the password the same day.
 
 A hash costs 10 to 450 ms by design, so it is computed off the reactor's thread, and only so many
@@ -11,6 +12,7 @@ at a time; beyond that a login is :class:`submitd.checkers.LoginUnavailable`.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +50,9 @@ _WEAK = {
 # bcrypt has never read further; its newest library refuses longer passwords in place of cutting
 # them, which would lock out whoever has a long one.
 BCRYPT_OCTETS = 72
+
+# What Dovecot writes in front of a hash that says by itself what it is.
+_DOVECOTS = re.compile(r"\{(?:(?:SHA512-|SHA256-|BLF-)?CRYPT|ARGON2ID?)\}", re.IGNORECASE)
 
 # The hash of 16 random octets that were not kept, for a login where there is nobody at all.
 NOBODYS = (
@@ -88,6 +93,8 @@ def parseHash(value: bytes) -> PasswordHash:
         text = value.partition(b":")[0].strip().decode("ascii")
     except UnicodeDecodeError:
         raise BadLine("not a hash") from None
+    prefix = _DOVECOTS.match(text)
+    text = text[prefix.end() :] if prefix else text
     scheme = None if text.startswith(tuple(_WEAK)) else _context.identify(text)
     if scheme is None:
         raise BadLine(_whyUnknown(text))

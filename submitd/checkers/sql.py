@@ -7,16 +7,14 @@ It is TOML, such as::
 
 The query (query.py) has the parameters ``:login``, ``:local`` and ``:domain``: the user name in
 lower case (ASCII letters), what is in front of its last "@", and what is behind.  Its one row is
-the hash (hashes.py; Dovecot's name of the scheme may stand in front, as in ``{BLF-CRYPT}$2y$...``)
-and perhaps the user's name as it is to be known here; without, that is ``:login``.  No row, or NULL
-for the hash: nobody can log in under that name.
+the hash (hashes.py) and perhaps the user's name as it is to be known here; without, that is
+``:login``.  No row, or NULL for the hash: nobody can log in under that name.
 
 An unknown user costs the hash of whoever was asked for last, whose answer is thrown away.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,9 +37,6 @@ from submitd.threads import Run, deferToThread
 from submitd.typed import readObject
 
 PARAMETERS = frozenset({"login", "local", "domain"})
-
-# Names that Dovecot writes in front of hashes which say what they are without.
-_NAMED = re.compile(rb"\{(?:CRYPT|BLF-CRYPT|SHA256-CRYPT|SHA512-CRYPT|ARGON2ID?)\}", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -127,7 +122,7 @@ class SQLChecker:
         try:
             if nameProblem(name):
                 raise BadLine(nameProblem(name))
-            return parseHash(_NAMED.sub(b"", _octets(text), count=1)), name
+            return parseHash(_octets(text)), name
         except BadLine as error:
             problem = f"the row of {login} is left out: {error}"
             events.emit(events.FILE_PROBLEM, file=self._query.name, problem=problem)

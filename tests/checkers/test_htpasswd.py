@@ -227,6 +227,22 @@ class ParseHashTests(FileTestCase):
         )
         self.assertTrue(verify(b"wonder", parseHash(openssl)))
 
+    def test_dovecot(self) -> None:
+        """A passwd-file of Dovecot's is taken as it is, where its hashes are good enough."""
+        for prefix, scheme in (
+            ("{SHA512-CRYPT}", "sha512_crypt"),
+            ("{sha256-crypt}", "sha256_crypt"),
+            ("{BLF-CRYPT}", "bcrypt"),
+            ("{ARGON2ID}", "argon2"),
+            ("{CRYPT}", "sha512_crypt"),
+        ):
+            expected = parseHash(f"{prefix}{HASHES[scheme]}:5000:5000::/home::".encode())
+            self.assertEqual(expected.scheme, scheme)
+            self.assertTrue(verify(b"wonder", expected))
+        for bad in (b"{PLAIN}secret", b"{SHA512-CRYPT}secret", b"{MD5-CRYPT}$1$a$b", b"{CRYPT}"):
+            error = self.assertRaises(BadLine, parseHash, bad)
+            self.assertNotIn("secret", str(error))
+
     def test_furtherFields(self) -> None:
         """What stands behind a further colon, and blanks around the hash, are left alone."""
         text = f" {HASHES['bcrypt']}\t:x:y".encode()

@@ -11,7 +11,8 @@ htpasswd = CheckerFactory(
     argStringFormat="the path of a file with a line name:hash for each user",
     authHelp="""\
 A file of password hashes in the format of Apache's htpasswd, kept with submitd-passwd. Taken are
-argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2. It is read again when it changes.""",
+argon2, bcrypt, scrypt, sha512_crypt, sha256_crypt and pbkdf2, and a passwd-file of Dovecot's with
+such hashes. It is read again when it changes.""",
     credentialInterfaces=(IUsernamePassword,),
     argumentIsFile=True,
 )
