@@ -38,7 +38,8 @@ class ListenerSettings:
         metadata={
             "help": 'A Twisted server endpoint: "tcp:587", "tcp:465:interface=192.0.2.1", '
             '"tcp6:587", "unix:/run/submitd/submission.sock", '
-            '"systemd:domain=INET:name=submission".'
+            '"systemd:domain=INET:name=submission". "tcp:" is IPv4 alone, "tcp6:" IPv6 and, on '
+            "most systems, IPv4 too."
         }
     )
     tls: Literal["starttls", "implicit", "off"] = attrs.field(
