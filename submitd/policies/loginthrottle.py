@@ -9,6 +9,7 @@ under the name that was tried, whether there is such a user or not, so nothing t
 - The same wrong password again, as from an old telephone, counts once per address and once per
   login in the time of the longest window.  What is remembered of it is a keyed digest in memory.
 - A success takes nothing off the count: a guesser with an account of his own cannot begin anew.
+- From ``except_from`` failures are counted per login alone, and nobody is known there.
 - A login that has succeeded from an address is known there for ``remember``.  It is then counted
   for itself, as the address is, and whatever others have done, from there or to that login, does
   not keep it out: the owner still gets in where he has been before.
@@ -57,6 +58,7 @@ from submitd.interfaces import (
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
 from submitd.wire.errors import Refused
+from submitd.wire.network import Networks
 from submitd.wire.reply import LOGIN_UNAVAILABLE, TOO_MANY_LOGIN_FAILURES, Reply
 
 Scopes = dict[str, str]
@@ -119,6 +121,14 @@ class LoginThrottle:
         validator=attrs.validators.ge(Seconds(1.0)),
         metadata={"help": "How long a login is known at an address where it has succeeded."},
     )
+    except_from: tuple[str, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        metadata={
+            "help": "Networks from which failures are counted per login alone, such as that of a "
+            "webmail: all its users come from one address, and one of them would block the others."
+        },
+    )
     storage: str = attrs.field(
         default="memory",
         repr=False,
@@ -138,6 +148,7 @@ class LoginThrottle:
     _windows: dict[str, tuple[Window, ...]] = attrs.field(init=False, repr=False)
     _shortest: tuple[str, ...] = attrs.field(init=False, repr=False)
     _known: Window = attrs.field(init=False, repr=False)
+    _excepted: Networks = attrs.field(init=False, repr=False)
     _counters: Counters = attrs.field(init=False, repr=False)
     # Passwords that were wrong: not in a Redis, for a digest can be guessed by who has it.
     _wrong: Storage = attrs.field(init=False, repr=False, factory=Memory)
@@ -159,6 +170,10 @@ class LoginThrottle:
             _prefix(scope, windows[0]) for scope, windows in self._windows.items() if windows
         )
         self._known = Window(1, int(self.remember), "")
+        try:
+            self._excepted = Networks.parse(self.except_from)
+        except ValueError as error:
+            raise ValueError(f"except_from: {error}") from None
         self._note = f"{self.name} {id(self)}"  # there may be several of these
         self._counters = Counters(
             self.storage, self.on_failure, self.timeout, self.name, LOGIN_UNAVAILABLE
@@ -200,9 +215,9 @@ class LoginThrottle:
 
         :raise Refused: 421 4.7.0.
         """
-        if not session.remoteAddress:
+        whence = self._whence(session)
+        if not whence:
             return None
-        whence = _whence(session)
         wants = [self._isKnown(whence["address"]), *self._wants(whence)]
         try:
             rooms = self._counters.rooms(wants)
@@ -222,7 +237,7 @@ class LoginThrottle:
         :raise Refused: 421 4.7.0.
         """
         self.loginEnded(session)
-        attempt = Attempt(_loginOf(credentials), _whence(session))
+        attempt = Attempt(_loginOf(credentials), self._whence(session))
         session.notes[self._note] = attempt
         return then(self._rooms(attempt), self._consider, attempt)
 
@@ -340,7 +355,7 @@ class LoginThrottle:
     def loginSucceeded(self, session: Session, avatar: ISubmitter) -> Any:
         """Remember that this login is at home at this address."""
         attempt = session.notes.get(self._note)
-        if attempt is None or not session.remoteAddress:
+        if attempt is None or not attempt.whence:
             return None
         wants = [self._isKnown(attempt.pair), self._isKnown(attempt.whence["address"])]
         return self._count(wants, _ignored)
@@ -411,6 +426,9 @@ class LoginThrottle:
             return True  # what workers share is away, which the counters say
 
     # What is counted.
+
+    def _whence(self, session: Session) -> Scopes:
+        return {} if session.remoteAddress in self._excepted else _whence(session)
 
     def _wants(self, scopes: Scopes) -> list[Want]:
         return [

@@ -209,6 +209,18 @@ class BlockTests(ThrottleTestCase):
         self.fail("alice", "", 2)
         self.assertEqual(self.attempt("alice", ""), "login")
 
+    def test_exceptFrom(self) -> None:
+        """At a webmail's address nobody is blocked for what others do there, only for his login."""
+        self.policy = self.make(per_login=Rates("4/hour"), except_from=["203.0.113.0/28"])
+        said = [self.attempt(f"user{number}", OTHER) for number in range(9)]
+        self.assertEqual(said, ["no"] * 9)
+        self.assertEqual(self.attempt("alice", OTHER, good=True), "in")
+        said = [self.attempt("alice", OTHER) for _ in range(5)]
+        self.assertEqual(said, ["no"] * 4 + ["login"])
+        self.assertEqual(self.attempt("bob", OTHER, good=True), "in")
+        said = [self.attempt(f"user{number}", CAFE) for number in range(4)]
+        self.assertEqual(said, ["no"] * 3 + ["connection"])
+
     def test_nothing(self) -> None:
         """Without rates nobody is blocked."""
         self.policy = self.make(per_address=Rates(""))
@@ -650,7 +662,8 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """Each mistake has its key."""
-        keys = {"per_address": "10", "max_delay": "1 min", "remember": 0, "storage": "x"}
+        keys: dict[str, Any] = {"per_address": "10", "max_delay": "1 min", "remember": 0}
+        keys |= {"storage": "x", "except_from": ["192.0.2.1/24"]}
         for name, value in keys.items():
             _, findings = Component("login-throttle", {name: value}).make(
                 policies.REGISTRY, "policy[0]"
