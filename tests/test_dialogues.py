@@ -350,7 +350,7 @@ REFUSING = {
     "require-tls": ("requiretls",),
     "sender-owner": ("senderowner", "ownersquery"),
 }
-SHARED = {"addresses", "endpoint", "holding", "rights", "webhook"}
+SHARED = {"addresses", "endpoint", "holding", "logins", "rights", "webhook"}
 # Policies of these tests, and which they stand for.
 STAND_INS = {
     "tests.policies.databases:ownersAway": "sender-owner",
