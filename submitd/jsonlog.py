@@ -54,6 +54,7 @@ class JSONLog:
     def reopen(self) -> None:
         """Write to the file of that name from now on: the one before may have been moved away.
 
+        One that is there still is not opened again: root made it, and who we are now could not.
         What cannot be opened again is logged, and the file that is open serves on.  One that
         somebody else has opened is his to open again.
         """
@@ -64,12 +65,20 @@ class JSONLog:
         with contextlib.suppress(OSError):  # a full disk, from which the new file may lead away
             self._observer.flush()
         try:
+            if self._isThere(self._file.fileno()):
+                return
             with self._opened() as file:
                 # In the place of the other one: whoever writes to it goes on writing.
                 os.dup2(file.fileno(), self._file.fileno(), inheritable=False)
         except OSError as error:
             problem = f"cannot open {self._target} again: {error.strerror}"
             events.emit(events.SERVICE_PROBLEM, problem=problem)
+
+    def _isThere(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._target), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
 
     def __call__(self, event: dict[str, Any]) -> None:
         """See ``ILogObserver``."""

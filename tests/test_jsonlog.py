@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -59,6 +60,22 @@ class JSONLogTests(SynchronousTestCase):
         path.mkdir()
         log.reopen()
         self.assertIn(f"cannot open {path} again: Is a directory", again.read_text())
+
+    def test_stillThere(self) -> None:
+        """What nobody has moved away is not opened again, which the user of --uid may not do."""
+        log = JSONLog(self.mktemp(), self.clock())
+        log.open()
+        self.addCleanup(log.close)
+
+        def opened() -> Any:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        self.patch(log, "_opened", opened)
+        log.reopen()
+        events.emit(events.SERVICE_STARTED, hostname="one.example")
+        log.close()
+        [line] = Path(log._target).read_text().splitlines()
+        self.assertIn("one.example", line)
 
     def test_reopenedFull(self) -> None:
         """A disk that is full, so that what waits cannot be written, is no hindrance."""
