@@ -624,7 +624,8 @@ class ISpool(Interface):
         last recipient that is delivered or failed.
 
         :param reports: messages of our own making.
-        :raise LeaseLost: when a recipient is no longer ours; then nothing has been changed.
+        :raise LeaseLost: when recipients are no longer ours, and which; then nothing has been
+            changed, and the others may be settled without them.
         """
 
     def nextDue() -> Deferred[float | None]:

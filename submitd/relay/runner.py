@@ -518,9 +518,16 @@ class Runner:
                 await self._spool.settle(part.lease.work, settlements, reports)
                 break
             except LeaseLost as lost:
-                if isTold and part.lease.work.until > self._now():
+                ours = [
+                    each for each in part.verdicts if each.recipient.position not in lost.positions
+                ]
+                if isTold and not ours and part.lease.work.until > self._now():
                     break  # An answer did not arrive: it was ourselves who have settled it.
                 events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
+                if 0 < len(ours) < len(part.verdicts):
+                    # What came of the others is not to be lost with it.
+                    part.verdicts = ours
+                    await self._settle(part)
                 return
             except Refused as refused:
                 # What was delivered is not to be delivered again: the data base may come back.

@@ -851,6 +851,46 @@ class QueueTests(RunnerCase):
         self.assertEqual(self.states("M1")[0][0], "leased")
         self.assertEqual(work.message.id, "M1")
 
+    def test_lostInPart(self) -> None:
+        """Of a lease that is lost in part, the rest is settled, with reports of the rest alone."""
+        self.make(lease=30.0)
+        self.hop.holding = True
+        self.hop.said = dict.fromkeys(("no@b.example", "held@b.example"), NO)
+        self.send("M1", "yes@b.example", "no@b.example", "held@b.example")
+        self.run_()
+        self.queue.now = lambda: NOW + 100.0
+        held = Filter(ids=("M1",), recipient="held@b.example")
+        self.successResultOf(self.queue.change(Action.HOLD, held, "root"))
+        self.queue.now = self.timeOfDay
+        self.hop.holding = False
+        self.hop.release()
+        self.run_()
+        self.assertEqual(
+            [state for state, _, _ in self.states("M1")], ["delivered", "failed", "held"]
+        )
+        [(_, report)] = self.reports
+        self.assertIn("no@b.example", report.as_string())
+        self.assertNotIn("held@b.example", report.as_string())
+
+    def test_lostInPartUnanswered(self) -> None:
+        """The same when the data base did not answer first: what was lost is not called ours."""
+        settle, calls = self.queue.settle, []
+
+        def fails(work: Any, *arguments: Any) -> Deferred[Any]:
+            calls.append(arguments)
+            if len(calls) > 1:
+                return settle(work, *arguments)
+            self.sql("UPDATE recipient SET state='held', due=NULL, token=NULL WHERE position=0")
+            result: Deferred[Any] = Deferred()
+            result.errback(Refused(LOCAL_ERROR, "gone"))
+            return result
+
+        self.patch(self.queue, "settle", fails)
+        self.send("M1", "a@b.example", "c@b.example")
+        self.run_()
+        self.run_(5.0)
+        self.assertEqual([state for state, _, _ in self.states("M1")], ["held", "delivered"])
+
     def test_clockForward(self) -> None:
         """A day forward, while a message is on its way: it is not taken a second time."""
         self.hop.holding = True

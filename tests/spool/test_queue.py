@@ -164,6 +164,21 @@ class QueueTests:
         self.successResultOf(other.settle(again, delivered))
         self.assertEqual(self.sql("SELECT * FROM message"), [])
 
+    def test_leaseLostInPart(self: Any) -> None:
+        """Of a lease that is lost in part it is told in which; the rest can be settled still."""
+        self.send("A-1", "a@one.example", "b@one.example", "c@one.example")
+        [work] = self.lease()
+        self.time.now += 61
+        held = Filter(ids=("A-1",), recipient="b@one.example")
+        self.successResultOf(self.queue.change(Action.HOLD, held, "root"))
+        delivered = [Settlement(position=n, state=State.DELIVERED, reply="") for n in range(3)]
+        failure = self.failureResultOf(self.queue.settle(work, delivered), LeaseLost)
+        self.assertEqual(failure.value.positions, (1,))
+        states = "SELECT state FROM recipient ORDER BY position"
+        self.assertEqual(self.sql(states), [("leased",), ("held",), ("leased",)])
+        self.successResultOf(self.queue.settle(work, [delivered[0], delivered[2]]))
+        self.assertEqual(self.sql(states), [("delivered",), ("held",), ("delivered",)])
+
     def test_lateLease(self: Any) -> None:
         """A lease that has ended still counts while nobody else has taken it."""
         self.send("A-1")
