@@ -1,6 +1,15 @@
-"""URLs of data bases: read without being repeated, and shown without what is secret in them."""
+"""What all our data bases need: URLs that show no secret, and one process that makes a file.
+
+URLs are read without being repeated, and shown without what is secret in them.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -32,3 +41,18 @@ def shownUrl(url: sa.URL) -> str:
     """
     query = {name: value for name, value in url.query.items() if name in _SHOWN}
     return url.set(query=query).render_as_string(hide_password=True)
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Be the one process that makes an SQLite file in a directory.
+
+    SQLite fails at once, instead of waiting, where another one writes the first page of a file that
+    is to get a write-ahead log.  Where a directory cannot be locked, that has to do.
+    """
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

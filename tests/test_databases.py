@@ -1,9 +1,18 @@
-"""URLs of data bases show no secret."""
+"""URLs of data bases show no secret, and one process at a time makes a file."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd.counters.history import HistoryFile
 from submitd.databases import readUrl, shownUrl
 from submitd.policies.ownersquery import OwnersQuery
 from submitd.spool.database import Database
@@ -54,3 +63,45 @@ class UrlTests(SynchronousTestCase):
             self.assertEqual(len(said), 2)
             said.append(repr(each))
             self.assertNotIn("s3cret", str(said))
+
+
+class AloneTests(SynchronousTestCase):
+    """Making a file."""
+
+    def test_oneProcess(self) -> None:
+        """While one makes the spool or the history, no other does; then it may."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        found: list[bool] = []
+
+        def isFree() -> bool:
+            # An open file of its own, as another process would have.
+            other = os.open(directory, os.O_RDONLY)
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            finally:
+                os.close(other)
+            return True
+
+        database, history = Database(directory), HistoryFile(directory / "history.db")
+        for engine in (database._engine, history._engine):
+            sa.event.listen(engine, "connect", lambda *_: found.append(isFree()), insert=True)
+        opened: Any = database.connect()
+        self.addCleanup(opened.close)
+        self.addCleanup(history.close)
+        history.read("alice")
+        self.assertEqual(found, [False, True, False])
+        self.assertTrue(isFree())
+
+    def test_noLocks(self) -> None:
+        """A file system that cannot lock a directory has its files made all the same."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.patch(fcntl, "flock", Mock(side_effect=OSError(errno.EBADF, "as NFS says")))
+        opened: Any = Database(directory).connect()
+        self.addCleanup(opened.close)
+        history = HistoryFile(directory / "history.db")
+        self.addCleanup(history.close)
+        self.assertEqual(history.read("alice").braked, 0.0)

@@ -25,6 +25,8 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from submitd.databases import alone
+
 T = TypeVar("T")
 
 MAX_RECIPIENTS = 5000
@@ -117,21 +119,25 @@ class HistoryFile:
 
     def _begin(self) -> Any:
         if not self._isReady:
-            # It says who writes to whom.  One that is there is not opened: closing it again would
-            # drop the locks that SQLite holds for this process.
-            with contextlib.suppress(FileExistsError):
-                flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-                os.close(os.open(self._path, flags, 0o600))
-            with self._engine.connect() as connection:
-                # Readers and the one writer do not wait for each other, in any process.
-                connection.execute(sa.text("PRAGMA journal_mode=WAL"))
-                connection.execute(sa.text("PRAGMA synchronous=NORMAL"))
-            with self._engine.begin() as connection:
-                # Workers that start together do not make the table both.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                _tables.create_all(connection)
+            with alone(self._path.parent):
+                self._make()
             self._isReady = True
         return self._engine.begin()
+
+    def _make(self) -> None:
+        # It says who writes to whom.  One that is there is not opened: closing it again would drop
+        # the locks that SQLite holds for this process.
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+            os.close(os.open(self._path, flags, 0o600))
+        with self._engine.connect() as connection:
+            # Readers and the one writer do not wait for each other, in any process.
+            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+            connection.execute(sa.text("PRAGMA synchronous=NORMAL"))
+        with self._engine.begin() as connection:
+            # Workers that start together do not make the table both.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _tables.create_all(connection)
 
     def read(self, login: str) -> Usual:
         """What is known of a login; what cannot be read in its row is as if it was not there."""

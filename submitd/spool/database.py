@@ -25,7 +25,7 @@ import attrs
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from submitd.databases import readUrl, shownUrl
+from submitd.databases import alone, readUrl, shownUrl
 from submitd.spool import schema
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL
@@ -142,15 +142,21 @@ class Database:
         self._isPrepared = False
 
     def _prepare(self) -> None:
-        if self.path is not None:
-            _makePrivate(self.path)
-        with self._engine.connect() as connection:
-            try:
-                with writing(connection):
-                    schema.migrate(connection)
-            except schema.SchemaMistake as mistake:
-                raise Unusable(f"{self.name} {mistake}") from None
-            self._opened = None if self.path is None else _identity((self.path / FILE).stat())
+        if self.path is None:
+            self._migrate()
+            return
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        with alone(self.path):
+            _makePrivate(self.path / FILE)
+            self._migrate()
+            self._opened = _identity((self.path / FILE).stat())
+
+    def _migrate(self) -> None:
+        try:
+            with self._engine.connect() as connection, writing(connection):
+                schema.migrate(connection)
+        except schema.SchemaMistake as mistake:
+            raise Unusable(f"{self.name} {mistake}") from None
 
     def _missing(self) -> str:
         """Why the file that we have opened is not found under its name; empty when it is."""
@@ -302,15 +308,13 @@ def _sizeOf(file: Path) -> int:
         return 0
 
 
-def _makePrivate(directory: Path) -> None:
-    """Make the directory 0700 and the file 0600; its log files take the mode from it.
+def _makePrivate(file: Path) -> None:
+    """Make the file 0600; its log files take the mode from it.
 
     A file that is there is not opened: closing any descriptor of it would drop the locks that
     SQLite holds for this process (fcntl(2), advisory locks).  Whoever closed the data base next
     would take himself for the last one, and remove the log that we go on writing to.
     """
-    directory.mkdir(mode=0o700, exist_ok=True)
-    file = directory / FILE
     if file.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file))
     with contextlib.suppress(FileExistsError):
