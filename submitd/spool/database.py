@@ -68,6 +68,9 @@ LOG_REMOVED = (
 )
 """The same; a crash now would lose the latest that was written."""
 
+# What one row may give where others are well: SQLITE_CORRUPT, which is also what a sector that
+# cannot be read becomes, or text that is none, which is no error of SQLite's own.
+_SQLITE_DAMAGE = frozenset({11, 0})
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
 # PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
@@ -404,8 +407,16 @@ def isFull(error: BaseException) -> bool:
     return _code(error) == _SQLITE_FULL or sqlstate == _POSTGRES_FULL
 
 
+def isDamage(error: BaseException) -> bool:
+    """Whether it may be what was read that is wrong, and not what passes, as a full disk does."""
+    return _code(error) in _SQLITE_DAMAGE
+
+
 def _code(error: BaseException) -> int:
-    """SQLite's primary code of an error, which stands in the last octet of an extended one."""
+    """SQLite's primary code of an error, which stands in the last octet of an extended one.
+
+    :return: 0 where it is not one of SQLite's own.
+    """
     origin = getattr(error, "orig", None) or error
     code: int = getattr(origin, "sqlite_errorcode", 0)
     return code & 0xFF

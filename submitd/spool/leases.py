@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
+from submitd.spool.database import isDamage
 from submitd.spool.endings import hold
 from submitd.spool.owners import Owners
 from submitd.spool.prepared import Prepared
@@ -133,9 +134,9 @@ def _lease(connection: sa.Connection, claim: Claim) -> Leased:
         return leased
     try:
         _leaseMessages(connection, claim, ids, leased)
-    except (sa.exc.DatabaseError, Damaged):
+    except (sa.exc.DatabaseError, Damaged) as error:
         # Something in one of these rows cannot be read: so one by one, to find which.
-        if connection.dialect.name != "sqlite":
+        if connection.dialect.name != "sqlite" or not isDamage(error):
             raise
         leased = Leased(works=[], takenOver={}, damaged=[])
         for id in ids:
@@ -215,6 +216,9 @@ def _leaseOrHold(connection: sa.Connection, claim: Claim, id: str, leased: Lease
     try:
         _leaseMessages(connection, claim, [id], leased)
     except sa.exc.DatabaseError as error:
+        # What passes is no reason to hold a message for good.
+        if not isDamage(error):
+            raise
         damaged = Damaged(id, f"cannot be read: {error.orig}")
         hold(connection, damaged, claim.now)
         leased.damaged.append(damaged)

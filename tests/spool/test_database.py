@@ -9,15 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import sqlalchemy as sa
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.deliveries.spool import Spool
-from submitd.spool import database, schema
+from submitd.spool import database, leases, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isFull
 from submitd.spool.records import Filter, State
+from submitd.wire.errors import Refused
 from tests.spool import postgres
 from tests.spool.support import Gate, PostgresCase, SpoolCase
 
@@ -369,6 +371,20 @@ class TroubleTests(SpoolCase):
         self.assertEqual(state[0][0], "held")
         self.assertIn("cannot be read", state[0][1])
         self.assertEqual(self.successResultOf(self.queue.counts())[0].recipients, 1)
+
+    def test_passesWhileLeasing(self) -> None:
+        """What a full or failing disk keeps from being leased is not damaged; it comes later."""
+        self.send("A-1")
+        for error, code in ((sqlite3.SQLITE_FULL, 452), (sqlite3.SQLITE_IOERR_FSYNC, 451)):
+            failing = sqlite3.OperationalError("the disk")
+            failing.sqlite_errorcode = error
+            patched = self.patch(
+                leases, "_leaseMessages", Mock(side_effect=sa.exc.OperationalError("", {}, failing))
+            )
+            failure = self.failureResultOf(self.queue.lease(10, 60), Refused)
+            self.assertEqual(failure.value.reply.code, code)
+            patched.restore()
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1"])
 
     def test_tidyFails(self) -> None:
         """Clearing away that fails is nobody's trouble; it comes again."""
