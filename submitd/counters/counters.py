@@ -101,9 +101,7 @@ class Counters:
         """
         self._clock = reactor
         self._timeOfDay = timeOfDay(reactor)
-        # Nodes that share a Redis have only the time of day in common.
-        inRedis = self._memory is None
-        self._seconds = self._timeOfDay if inRedis else commonSeconds(reactor)
+        self._seconds = commonSeconds(reactor)
         self._run = run or inThreadsOf(reactor)
 
     def share(self, storage: Storage) -> None:

@@ -2,8 +2,9 @@
 
 One script counts in all windows of a message at once, on the server: all or none, exactly, however
 many nodes ask at the same time, in one round trip.  A window is a list of times, the latest first,
-as the package ``limits`` keeps it, whose connection this is.  A Redis cluster cannot be used, for
-the keys of one script would have to be on one node of it.
+as the package ``limits`` keeps it, whose connection this is.  The times are those of the Redis, so
+its clock is the only one that counts.  A Redis cluster cannot be used, for the keys of one script
+would have to be on one node of it.
 
 Calls block, for as long as the time limit at each step, so they are made in a thread.  They raise
 whatever the client of Redis raises, and ``ValueError`` for an answer that cannot be one.
@@ -20,39 +21,45 @@ from submitd.counters.windows import Room, Taken, Want, Window
 
 SCHEMES = ("redis://", "rediss://", "redis+unix://")
 
-# Whether the latest entry is of a clock that was ahead, and has been set back since.  An hour more
-# than the window: nodes' clocks are never quite the same.
-_IS_AHEAD = b"""
-local function isAhead(key, now, seconds)
+# The time is that of the Redis, whatever the clocks of nodes say: what is given back is how long
+# ago something was counted.  Its own may be set back, too, or be another one's after a failover:
+# what is farther ahead than the window is then forgotten.
+_CLOCK = b"""
+local time = redis.call('time')
+local now = time[1] + time[2] / 1000000
+"""
+_TIMES = b"""
+local function isAhead(key, seconds)
   local latest = redis.call('lindex', key, 0)
-  return latest and tonumber(latest) > now + seconds + 3600
+  return latest and tonumber(latest) > now + seconds
+end
+local function ago(entry)
+  return entry and string.format('%.6f', now - entry) or ''
 end
 """
 
-# ARGV: now, whether all or none; then for each key: amount, seconds, cost, mark.
-# Gives {the want without room or 0, the time of the entry in its way, the marked ones ...}.
-_TAKE = (
-    _IS_AHEAD
-    + b"""
-local now, together = tonumber(ARGV[1]), ARGV[2] == '1'
+# ARGV: whether all or none; then for each key: amount, seconds, cost, mark.
+# Gives {the want without room or 0, how long ago the entry in its way was, the marked ones ...}.
+_TAKE = b"""
+local together = ARGV[1] == '1'
 local free, shortage, blocking = {}, 0, ''
 for i, key in ipairs(KEYS) do
-  local amount, seconds = tonumber(ARGV[i * 4 - 1]), tonumber(ARGV[i * 4])
-  local cost = tonumber(ARGV[i * 4 + 1])
-  if isAhead(key, now, seconds) then redis.call('del', key) end
+  local amount, seconds = tonumber(ARGV[i * 4 - 2]), tonumber(ARGV[i * 4 - 1])
+  local cost = tonumber(ARGV[i * 4])
+  if isAhead(key, seconds) then redis.call('del', key) end
   local entry = redis.call('lindex', key, math.max(amount - cost, 0))
   if cost > amount or (entry and tonumber(entry) > now - seconds) then
-    if shortage == 0 then shortage, blocking = i, entry or '' end
+    if shortage == 0 then shortage, blocking = i, ago(entry) end
     if together then return {shortage, blocking} end
   else
     free[#free + 1] = i
   end
 end
-local result = {shortage, blocking}
+local result, entry = {shortage, blocking}, string.format('%.6f', now)
 for _, i in ipairs(free) do
   local key = KEYS[i]
-  local amount, seconds = tonumber(ARGV[i * 4 - 1]), tonumber(ARGV[i * 4])
-  local cost, mark = tonumber(ARGV[i * 4 + 1]), tonumber(ARGV[i * 4 + 2])
+  local amount, seconds = tonumber(ARGV[i * 4 - 2]), tonumber(ARGV[i * 4 - 1])
+  local cost, mark = tonumber(ARGV[i * 4]), tonumber(ARGV[i * 4 + 1])
   local function within(count)
     local entry = redis.call('lindex', key, count - 1)
     return entry and tonumber(entry) > now - seconds
@@ -61,7 +68,7 @@ for _, i in ipairs(free) do
     result[#result + 1] = i
   end
   local entries = {}
-  for n = 1, cost do entries[n] = ARGV[1] end
+  for n = 1, cost do entries[n] = entry end
   for n = 1, cost, 5000 do
     redis.call('lpush', key, unpack(entries, n, math.min(n + 4999, cost)))
   end
@@ -70,18 +77,15 @@ for _, i in ipairs(free) do
 end
 return result
 """
-)
 
-# ARGV: now; then for each key: amount, seconds.  Gives the count and the oldest time of each.
-_ROOMS = (
-    _IS_AHEAD
-    + b"""
-local now, result = tonumber(ARGV[1]), {}
+# ARGV: for each key: amount, seconds.  Gives the count of each, and how long ago the oldest was.
+_ROOMS = b"""
+local result = {}
 for i, key in ipairs(KEYS) do
-  local low, high = 0, math.min(redis.call('llen', key), tonumber(ARGV[i * 2]))
-  local seconds = tonumber(ARGV[i * 2 + 1])
+  local low, high = 0, math.min(redis.call('llen', key), tonumber(ARGV[i * 2 - 1]))
+  local seconds = tonumber(ARGV[i * 2])
   local after = now - seconds
-  if isAhead(key, now, seconds) then high = 0 end
+  if isAhead(key, seconds) then high = 0 end
   while low < high do
     local middle = math.floor((low + high) / 2)
     if tonumber(redis.call('lindex', key, middle)) > after then
@@ -91,11 +95,10 @@ for i, key in ipairs(KEYS) do
     end
   end
   result[#result + 1] = low
-  result[#result + 1] = low > 0 and redis.call('lindex', key, low - 1) or ''
+  result[#result + 1] = ago(low > 0 and redis.call('lindex', key, low - 1))
 end
 return result
 """
-)
 
 
 class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
@@ -125,42 +128,42 @@ class Redis(RedisStorage):  # type: ignore[misc, unused-ignore]
     def initialize_storage(self, _uri: str) -> None:
         """Make the scripts known; nothing is connected yet."""
         super().initialize_storage(_uri)
-        self._take = self.get_connection().register_script(_TAKE)
-        self._rooms = self.get_connection().register_script(_ROOMS)
+        self._take = self.get_connection().register_script(_CLOCK + _TIMES + _TAKE)
+        self._rooms = self.get_connection().register_script(_CLOCK + _TIMES + _ROOMS)
 
     def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:
         """See :class:`submitd.counters.windows.Storage`."""
-        arguments: list[Any] = [repr(now), int(together)]
+        arguments: list[Any] = [int(together)]
         for _, window, cost, mark in wants:
             arguments += [window.amount, window.seconds, cost, mark]
         shortage, blocking, *marked = self._take(self._keys(wants), arguments)
         if not shortage:
             return Taken(None, 0.0, _indexes(marked, wants))
         [at] = _indexes([shortage], wants)
-        until = float(blocking) + wants[at].window.seconds if blocking else now
+        until = now + wants[at].window.seconds - float(blocking) if blocking else now
         return Taken(at, until, _indexes(marked, wants))
 
     def rooms(self, wants: Sequence[Want], now: float) -> list[Room]:
         """See :class:`submitd.counters.windows.Storage`."""
-        arguments: list[Any] = [repr(now)]
+        arguments: list[Any] = []
         for want in wants:
             arguments += [want.window.amount, want.window.seconds]
         answer = self._rooms(self._keys(wants), arguments)
         if len(answer) != 2 * len(wants):
             raise ValueError("another number of answers than of questions")
         return [
-            _room(want.window, used, oldest, now)
-            for want, used, oldest in zip(wants, answer[::2], answer[1::2], strict=True)
+            _room(want.window, used, ago, now)
+            for want, used, ago in zip(wants, answer[::2], answer[1::2], strict=True)
         ]
 
     def _keys(self, wants: Sequence[Want]) -> list[str]:
         return [self.prefixed_key(want.key) for want in wants]
 
 
-def _room(window: Window, used: Any, oldest: Any, now: float) -> Room:
+def _room(window: Window, used: Any, ago: Any, now: float) -> Room:
     if type(used) is not int or not 0 <= used <= window.amount:
         raise ValueError("a count that cannot be")
-    return Room(window.amount - used, used, float(oldest) + window.seconds if used else now)
+    return Room(window.amount - used, used, now + window.seconds - float(ago) if used else now)
 
 
 def _indexes(numbers: Sequence[Any], wants: Sequence[Want]) -> tuple[int, ...]:

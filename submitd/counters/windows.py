@@ -114,7 +114,8 @@ class Storage(Protocol):
     def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:
         """Count.
 
-        :param now: seconds, by a clock that all who count there have in common.
+        :param now: seconds, by a clock that all who count there have in common; where the storage
+            has one of its own, by any.
         :param together: all or none; otherwise each where it has room.
         """
 

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from redis.exceptions import ResponseError
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd.counters import redis as storages
 from submitd.counters.redis import Redis
-from submitd.counters.windows import Taken, Want, Window
+from submitd.counters.windows import Room, Taken, Want, Window
 from tests.counters.server import MISSING, RedisServer
 from tests.counters.test_memory import STEPS, Contract
 
 HOUR = Window(5, 3600, "5 per hour")
+
+
+class SetRedis(Redis):
+    """A storage whose Redis takes our time for its own, so that a test can set its clock."""
+
+    def _set(self, now: float) -> None:
+        self.get_connection().set("clock", repr(now))
+
+    def take(self, wants: Sequence[Want], now: float, together: bool) -> Taken:
+        self._set(now)
+        return super().take(wants, now, together)
+
+    def rooms(self, wants: Sequence[Want], now: float) -> list[Room]:
+        self._set(now)
+        return super().rooms(wants, now)
 
 
 class RedisTests(Contract, SynchronousTestCase):
@@ -25,8 +42,18 @@ class RedisTests(Contract, SynchronousTestCase):
         self.server = RedisServer()
         self.addCleanup(self.server.remove)
         self.server.start()
-        self.redis = self.storage = Redis(self.server.url, 5.0)
+        patched = self.patch(
+            storages, "_CLOCK", b"local now = tonumber(redis.call('get', 'clock'))\n"
+        )
+        self.redis = self.storage = SetRedis(self.server.url, 5.0)
+        patched.restore()
         self.addCleanup(self.redis.get_connection().close)
+
+    def node(self) -> Redis:
+        """The storage of one more node, with the clock of the Redis."""
+        redis = Redis(self.server.url, 5.0)
+        self.addCleanup(redis.get_connection().close)
+        return redis
 
     @given(STEPS)
     @settings(deadline=None, max_examples=30)
@@ -39,37 +66,49 @@ class RedisTests(Contract, SynchronousTestCase):
         wide, narrow = Want("wide", Window(1000, 3600, "")), Want("narrow", Window(20, 3600, ""))
         taken: list[Taken] = []
 
-        def node() -> None:
-            redis = Redis(self.server.url, 5.0)
-            taken.extend(redis.take([wide, narrow], 1e9, True) for _ in range(25))
-            redis.get_connection().close()
+        def work(redis: Redis) -> None:
+            taken.extend(redis.take([wide, narrow], 0.0, True) for _ in range(25))
 
-        threads = [threading.Thread(target=node) for _ in range(8)]
+        threads = [threading.Thread(target=work, args=(self.node(),)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         self.assertEqual(sum(each.shortage is None for each in taken), 20)
-        self.assertEqual([room.used for room in self.redis.rooms([wide, narrow], 1e9)], [20, 20])
+        rooms = self.node().rooms([wide, narrow], 0.0)
+        self.assertEqual([room.used for room in rooms], [20, 20])
+
+    def test_clocksApart(self) -> None:
+        """Nodes whose clocks are years apart count together, and each says when in its own time."""
+        want, year = Want("a", HOUR), 365 * 86400.0
+        nodes = [(self.node(), now) for now in (1e9, 1e9 + 10 * year, 1e9 - 10 * year)]
+        taken = [node.take([want], now, True).shortage for node, now in nodes * 2]
+        self.assertEqual(taken, [None] * 5 + [0])
+        for node, now in nodes:
+            [room] = node.rooms([want], now)
+            self.assertEqual((room.left, room.used), (0, 5))
+            for until in (room.until, node.take([want], now, True).until):
+                self.assertGreater(until, now + 3000)
+                self.assertLessEqual(until, now + 3600)
 
     def test_expiry(self) -> None:
         """Redis drops keys by itself when their window is over, and keeps no more than it holds."""
         self.redis.take([Want("a", HOUR, 3)], 1e9, True)
         connection = self.redis.get_connection()
-        self.assertEqual(connection.keys(), [b"submitd:a"])
+        self.assertEqual(sorted(connection.keys()), [b"clock", b"submitd:a"])
         self.assertIn(connection.ttl("submitd:a"), range(3590, 3601))
         for at in range(20):
             self.redis.take([Want("a", HOUR, 1)], 1e9 + 4000 * (at + 1), True)
         self.assertEqual(connection.llen("submitd:a"), 5)
 
     def test_setBack(self) -> None:
-        """What was counted by a clock far ahead does not count when it has been set back."""
+        """What was counted while the clock of the Redis was far ahead does not count later."""
         want, minute = Want("a", HOUR, HOUR.amount), 60.0
         ahead = 1e9 + 10 * 365 * 86400
         for seconds in (ahead, 1e9):
             self.assertEqual(self.redis.rooms([want], seconds)[0].left, HOUR.amount, seconds)
             self.assertIsNone(self.redis.take([want], seconds, True).shortage, seconds)
-            # Another node's is never quite the same.
+            # One that was set back a little is no reason to begin anew.
             self.assertEqual(self.redis.take([want], seconds - minute, True).shortage, 0, seconds)
             self.assertEqual(self.redis.rooms([want], seconds - minute)[0].left, 0, seconds)
 
