@@ -112,6 +112,22 @@ class RedisTests(Contract, SynchronousTestCase):
             self.assertEqual(self.redis.take([want], seconds - minute, True).shortage, 0, seconds)
             self.assertEqual(self.redis.rooms([want], seconds - minute)[0].left, 0, seconds)
 
+    def test_cannotCount(self) -> None:
+        """A Redis that cannot count says so to each question, until it can."""
+        want, connection = Want("a", HOUR), self.redis.get_connection()
+        node = self.node()
+        node.take([want], 0.0, True)
+        for full, again in (
+            ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+            ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ):
+            connection.execute_command(*full.split())
+            self.assertRaises(ResponseError, node.take, [want], 0.0, True)
+            self.assertRaises(ResponseError, node.rooms, [want], 0.0)
+            connection.execute_command(*again.split())
+            self.assertEqual(node.rooms([want], 0.0)[0].used, 1)
+        self.assertEqual(connection.keys(), [b"submitd:a"])
+
     def test_large(self) -> None:
         """A message to more recipients than Lua can unpack at once is counted whole."""
         want = Want("large", Window(100_000, 3600, ""), 20_000)
