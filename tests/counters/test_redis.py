@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from hypothesis import given, settings
 from redis.exceptions import ResponseError
@@ -127,6 +128,20 @@ class RedisTests(Contract, SynchronousTestCase):
             connection.execute_command(*again.split())
             self.assertEqual(node.rooms([want], 0.0)[0].used, 1)
         self.assertEqual(connection.keys(), [b"submitd:a"])
+
+    def test_rights(self) -> None:
+        """The rights in docs/policies.rst are enough, also where a window begins anew."""
+        text = (Path(__file__).parents[2] / "docs" / "policies.rst").read_text()
+        rule = text[text.index("ACL SETUSER") :].partition("\n\n")[0]
+        connection = self.redis.get_connection()
+        connection.execute_command(*rule.split())
+        connection.lpush("submitd:a", "1e11")
+        node = Redis(self.server.url.replace("//", "//submitd:PASSWORD@"), 5.0)
+        self.addCleanup(node.get_connection().close)
+        want = Want("a", HOUR, HOUR.amount)
+        taken = [node.take([want], 0.0, True).shortage for _ in range(2)]
+        self.assertEqual(taken, [None, 0])
+        self.assertEqual(node.rooms([want], 0.0)[0].left, 0)
 
     def test_large(self) -> None:
         """A message to more recipients than Lua can unpack at once is counted whole."""
