@@ -8,9 +8,11 @@ and ISSLTransport, producer and consumer, half-close, the same reasons in ``conn
 What is promised: octets leave in the order of the writes; what was written before ``startTLS``
 leaves in the clear and what was written behind it leaves encrypted, whenever the handshake ends;
 nothing of a peer's is lost while the protocol pauses; one event reads and sends a bounded amount,
-so that a busy client does not starve the others.  After ``loseConnection`` the last octets and
-close_notify are sent, and what the client still sends is thrown away for up to ``LINGER`` seconds:
-closing a socket with unread input resets it, and the client would not see our last reply.
+so that a busy client does not starve the others.  A client that had no answer is sending more,
+often line by line: as much as has come is read in one event, and acknowledged at once.  After
+``loseConnection`` the last octets and close_notify are sent, and what the client still sends is
+thrown away for up to ``LINGER`` seconds: closing a socket with unread input resets it, and the
+client would not see our last reply.
 
 It fails as Twisted's do: nothing is raised, the protocol's ``connectionLost`` is called, always by
 the reactor and never from inside a call that the protocol made.
@@ -100,6 +102,8 @@ class IConnectionsOverSockets(Interface):
         """
 
 
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux has it
+
 _NOTHING = SSL.Context(SSL.TLS_METHOD)
 
 
@@ -120,6 +124,7 @@ class Server(tcp.Server):
     """A TCP connection.
 
     The flags say what cannot be told from the phase: ``_paused`` is the protocol's wish;
+    ``_answered`` says whether something was written behind the last octets that came;
     ``_readWantsWrite`` and ``_writeWantsRead`` are OpenSSL's (a key update has to be answered);
     ``_ended`` means the peer has said that nothing more will come.
     """
@@ -150,6 +155,7 @@ class Server(tcp.Server):
         reactor: Any,
     ) -> None:
         self._queue = bytearray()
+        self._answered = True
         super().__init__(sock, protocol, client, server, sessionno, reactor)
 
     # Writing.
@@ -163,6 +169,7 @@ class Server(tcp.Server):
             raise TypeError("Data must be bytes")
         if not data or not self._writable:
             return
+        self._answered = True
         # A pull producer is asked for more from doWrite, so its octets have to go that way.
         pulling = not self.streamingProducer and self.producer is not None
         if self._queue or pulling or self._phase is HANDSHAKE:
@@ -342,8 +349,12 @@ class Server(tcp.Server):
                 return CONNECTION_LOST
             if not data:
                 return CONNECTION_DONE
+            self._answered = False
             self.protocol.dataReceived(data)
-            if len(data) < CHUNK or not self._receptive:
+            if not self._receptive:
+                return None
+            if len(data) < CHUNK:
+                self._acknowledge()
                 return None
             left -= CHUNK
         return None
@@ -353,6 +364,7 @@ class Server(tcp.Server):
             try:
                 data = openssl.read(tls)
             except SSL.WantReadError:
+                self._acknowledge()
                 return None
             except SSL.WantWriteError:
                 # A key update to be answered first; reading again before that can only fail again.
@@ -364,14 +376,25 @@ class Server(tcp.Server):
                 return CONNECTION_DONE
             except SSL.Error as error:
                 return _tlsFailure(error)
+            self._answered = False
             self.protocol.dataReceived(data)
             if not self._receptive:
                 return None
-            if len(data) < RECORD and not tls.pending():
+            if self._answered and len(data) < RECORD and not tls.pending():
                 return None
         if tls.pending():
             self._readSoon()
         return None
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what has come, where no answer does.
+
+        Without that the kernel waits up to 40 ms for an answer to send it with, and a client that
+        writes in pieces, with Nagle's algorithm, keeps the rest of its message back until then.
+        """
+        if not self._answered and _QUICKACK is not None:
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _readSoon(self) -> None:
         """Read what OpenSSL holds already: the socket's next event may never come."""
@@ -629,6 +652,9 @@ class UNIXServer(Server):
         """The path of the client's socket; most have none."""
         path: Any = self.hostname
         return UNIXAddress(path or None)
+
+    def _acknowledge(self) -> None:
+        """There is no TCP here, and nothing to acknowledge."""
 
     def getTcpNoDelay(self) -> bool:
         """There is no TCP here, and no such delay."""

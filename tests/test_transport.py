@@ -1250,6 +1250,7 @@ class FakeSocket:
         self.answers = answers
         self.sent = b""
         self.reads = 0
+        self.options: list[tuple[int, int]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -1261,6 +1262,9 @@ class FakeSocket:
             raise answer
         self.sent += bytes(data[:answer])
         return int(answer)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.options.append((option, value))
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         self.reads += 1
@@ -1594,6 +1598,49 @@ class EventTests(SynchronousTestCase):
         self.server.doWrite()
         self.assertEqual(fake.calls.count("send"), 1 + transport.SEND_LIMIT // openssl.RECORD)
         self.assertEqual(self.interest()[1], True)
+
+    def test_lineByLine(self) -> None:
+        """Records that had no answer are read on in one event, up to a bound."""
+        fake = self.startTLS(recv=[b"a line\r\n"] * 20)
+        self.assertIsNone(self.server.doRead())
+        self.assertEqual(len(self.protocol.received), 16)
+        self.assertIsNone(self.server.doRead())
+        self.assertEqual(len(self.protocol.received), 20)
+        self.assertEqual(fake.calls.count("recv"), 21)
+
+    def test_answered(self) -> None:
+        """Behind an answer nothing is looked for: the client waited for that."""
+        fake = self.startTLS(recv=[b"RSET\r\n", b"NOOP\r\n"])
+        self.protocol.onData = lambda: self.server.write(b"250 Ok\r\n")
+        self.assertIsNone(self.server.doRead())
+        self.assertEqual(self.protocol.received, [b"RSET\r\n"])
+        self.assertEqual(fake.calls.count("recv"), 1)
+
+    def _acknowledged(self, fake: FakeSocket) -> list[int]:
+        self.server.doRead()
+        return [value for option, value in fake.options if option == socket.TCP_QUICKACK]
+
+    def test_acknowledged(self) -> None:
+        """A piece of a message is acknowledged at once; a command is by its answer."""
+        fake = self.fakeSocket(recv=[b"a li", b"ne\r\n", b"NOOP\r\n"])
+        self.assertEqual(self._acknowledged(fake), [1])
+        self.assertEqual(self._acknowledged(fake), [1, 1])
+        self.protocol.onData = lambda: self.server.write(b"250 Ok\r\n")
+        self.assertEqual(self._acknowledged(fake), [1, 1])
+
+    def test_acknowledgedOverTLS(self) -> None:
+        """The same over TLS, once for all that had come."""
+        fake = self.fakeSocket()
+        self.startTLS(recv=[b"a line\r\n"] * 3 + [SSL.WantReadError(), b"NOOP\r\n"])
+        self.assertEqual(self._acknowledged(fake), [1])
+        self.protocol.onData = lambda: self.server.write(b"250 Ok\r\n")
+        self.assertEqual(self._acknowledged(fake), [1])
+
+    def test_acknowledgedWhilePaused(self) -> None:
+        """A protocol that pauses will answer: the acknowledgement goes with that."""
+        fake = self.fakeSocket(recv=[b"the end"])
+        self.protocol.onData = self.server.pauseProducing
+        self.assertEqual(self._acknowledged(fake), [])
 
     def test_lookAhead(self) -> None:
         """What is not wanted stays on the socket, for TLS say, until all is wanted again."""
