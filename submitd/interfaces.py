@@ -495,17 +495,26 @@ class IExchange(Interface):
 
 
 class IFailureChallenge(Interface):
-    """An exchange that has one more challenge to send when a login fails (XOAUTH2)."""
+    """An exchange that has one more challenge to send when a login fails (OAUTHBEARER)."""
 
     def loginFailed(failure: Failure) -> bytes:
         """What to send, as bytes, before the 535; the client's answer is thrown away."""
 
 
 class IBearerToken(Interface):
-    """Credentials: a user name with a bearer token of OAuth 2.0 (RFC 6750)."""
+    """Credentials: a bearer token of OAuth 2.0 (RFC 6750), with a user name or without.
 
-    username: bytes = Attribute("who it is said to be; bytes")
-    token: bytes = Attribute("the access token; bytes")
+    A checker that refuses one may fail with :class:`submitd.sasl.bearer.TokenRefused`, which says
+    what the client is to be told.
+    """
+
+    username: bytes = Attribute(
+        "who it is said to be; bytes, empty where the checker is to say whose the token is"
+    )
+    token: bytes = Attribute(
+        "the access token; bytes, empty where a client only asks what would be accepted (RFC 7628 "
+        "4.3): that is refused like a wrong one"
+    )
 
 
 class ICertificateLogin(Interface):

@@ -102,7 +102,8 @@ class AuthSettings:
     mechanisms: tuple[str, ...] = attrs.field(
         metadata={
             "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, "
-            'EXTERNAL, or "package.module:Name". One that no checker can verify is not offered.'
+            'OAUTHBEARER, EXTERNAL, or "package.module:Name". One that no checker can verify '
+            "is not offered."
         },
         default=("PLAIN", "LOGIN"),
     )

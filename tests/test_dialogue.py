@@ -35,7 +35,7 @@ from submitd.interfaces import (
 )
 from submitd.realm import SubmissionRealm
 from submitd.sasl import mechanism
-from submitd.sasl.xoauth2 import TokenRefused
+from submitd.sasl.bearer import TokenRefused
 from submitd.session import TLSInfo
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
@@ -619,6 +619,19 @@ class LoginTests(SynchronousTestCase):
         self.assertTrue(talk.say(f"AUTH XOAUTH2 {bad}").startswith("334 ey"))
         self.assertEqual(talk.say("")[:9], "535 5.7.8")
         self.assertEqual(talk.say(f"AUTH XOAUTH2 {good}")[:3], "235")
+
+    def test_tokenWithoutName(self) -> None:
+        """OAUTHBEARER needs no user name: the checker says whose the token is."""
+
+        def check(credentials: Any) -> Any:
+            self.assertEqual(credentials.username, b"")
+            return succeed(b"alice") if credentials.token == b"good" else fail(UnauthorizedLogin())
+
+        talk = self.checkedBy(check, "OAUTHBEARER")
+        self.assertEqual(talk.say("AUTH OAUTHBEARER biwsAWF1dGg9QmVhcmVyIGJhZAEB")[:3], "334")
+        self.assertEqual(talk.say("AQ==")[:9], "535 5.7.8")
+        self.assertEqual(talk.say("AUTH OAUTHBEARER biwsAWF1dGg9QmVhcmVyIGdvb2QBAQ==")[:3], "235")
+        self.assertEqual(talk.protocol.dialogue.session.user.avatarId, "alice")
 
     def test_noUsername(self) -> None:
         """Credentials need no user name: the checker says who it is."""

@@ -32,13 +32,17 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.cred.portal import Portal
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides
 
 from submitd import policies
+from submitd.checkers.tokens import TokensChecker
 from submitd.checkers.trusted import TrustedProxy
 from submitd.interfaces import IHoldingDelivery, IRunning
+from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalIds
+from submitd.sasl import mechanism
 from submitd.settings import Component
 from submitd.submission import Limits
 from submitd.wire.network import Networks
@@ -102,6 +106,13 @@ def user(settings: Settings, value: str) -> None:
     settings["portal"] = makePortal(**{value: "wonderland"})
 
 
+def tokens(settings: Settings, value: str) -> None:
+    """Logins by token: the file says whose each is."""
+    checker = TokensChecker(str(DATA / value))
+    settings["portal"] = Portal(SubmissionRealm(), [checker])
+    settings["mechanisms"] = [mechanism("XOAUTH2"), mechanism("OAUTHBEARER")]
+
+
 def trustedLogin(settings: Settings, value: str) -> None:
     settings["portal"] = makePortal()
     settings["portal"].registerChecker(TrustedProxy())
@@ -141,6 +152,7 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "holds": holds,
     "users": portal,
     "user": user,
+    "tokens": tokens,
     "size": limit("messageSize"),
     "header": limit("headerSize"),
     "recipients": limit("recipients"),

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.interface import InterfaceClass
 
 from submitd import demo, envelope, interfaces, realm, service, session, settings, submission, tls
-from submitd.sasl import credentials, xoauth2
+from submitd.sasl import bearer, credentials
 from submitd.settings import Component, Settings
 from submitd.wire import errors, reply
 
@@ -30,7 +30,7 @@ MODULES = (
     tls,
     realm,
     credentials,
-    xoauth2,
+    bearer,
     errors,
     reply,
     demo,

@@ -19,6 +19,7 @@ REGISTRY: dict[str, str] = {
     "LOGIN": "submitd.sasl.login:Login",
     "CRAM-MD5": "submitd.sasl.crammd5:CramMD5",
     "XOAUTH2": "submitd.sasl.xoauth2:XOAuth2",
+    "OAUTHBEARER": "submitd.sasl.oauthbearer:OAuthBearer",
     "EXTERNAL": "submitd.sasl.external:External",
 }
 

@@ -113,7 +113,7 @@ class UsernameDigest:
 @implementer(IBearerToken)
 @attrs.frozen
 class BearerToken:
-    """A user name with an access token, of XOAUTH2."""
+    """A user name, or none, with an access token, of XOAUTH2 and OAUTHBEARER."""
 
     username: bytes
     token: bytes = attrs.field(repr=False)

@@ -33,8 +33,8 @@ from submitd.checkers.hashes import COSTS, hashPassword, parseHash, verify
 from submitd.checkers.secrets import parseSecret
 from submitd.checkers.tokens import digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine, isUserLine
+from submitd.sasl.bearer import isToken
 from submitd.sasl.credentials import checkPassword, nameProblem
-from submitd.sasl.xoauth2 import isToken
 from submitd.wire.errors import Refused
 
 DESCRIPTION = """\
@@ -58,9 +58,9 @@ files:
   Without an option, FILE has password hashes in Apache's htpasswd format, for
   "htpasswd:FILE" in the configuration. With --secrets it has the secrets
   themselves (for CRAM-MD5, "secrets:FILE") and gets mode 0600. With --tokens
-  it has digests of bearer tokens (for XOAUTH2, "tokens:FILE"): "add" makes a
-  token and prints it, once; "add" again gives the user one more; "change"
-  replaces all tokens of the user by a new one.
+  it has digests of bearer tokens (for XOAUTH2 and OAUTHBEARER, "tokens:FILE"):
+  "add" makes a token and prints it, once; "add" again gives the user one more;
+  "change" replaces all tokens of the user by a new one.
 
   FILE is made, with mode 0600, by the first "add", and replaced as a whole by
   each change, with the owner and mode it had. Comments and lines that cannot be

@@ -17,8 +17,8 @@ from submitd.checkers.chain import CheckerChain
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.interfaces import IBearerToken, IChecked, IRevised
+from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
-from submitd.sasl.xoauth2 import TokenRefused
 from tests.checkers.files import FileTestCase
 
 ALICE = UsernamePassword(b"alice", b"wonder")

@@ -31,6 +31,7 @@ from tests.fuzz.target import Target, nothingLogged, same
 from tests.fuzz.test_wire import ODD
 
 USER, SECRET, TOKEN = b"alice", b"w0nderland!", b"t0ken.t0ken-t0ken"
+NAMED = b"n,a=%b,\x01host=x\x01port=587\x01auth=Bearer %b\x01\x01" % (USER, TOKEN)
 BEARER = b"user=%b\x01auth=Bearer %b\x01\x01" % (USER, TOKEN)
 
 
@@ -62,6 +63,7 @@ RIGHT = {
     b"%USER%": encoded(USER),
     b"%SECRET%": encoded(SECRET),
     b"%BEARER%": encoded(BEARER),
+    b"%NAMED%": encoded(NAMED),
 }
 
 
@@ -96,6 +98,8 @@ class Reading:
             return octets == [USER, SECRET]
         if self.name == b"CRAM-MD5" and self.challenge:
             return octets == [_digest(self.challenge)]
+        if self.name == b"OAUTHBEARER":
+            return len(octets) == 1 and _isNamed(octets[0])
         lowered = [each.replace(b"auth=bearer", b"auth=Bearer") for each in map(_scheme, octets)]
         return self.name == b"XOAUTH2" and lowered == [BEARER]
 
@@ -108,7 +112,20 @@ def _twice(octets: list[bytes]) -> bytes:
 
 
 def _scheme(octets: bytes) -> bytes:
-    return re.sub(rb"(?i)\x01auth=bearer ", b"\x01auth=Bearer ", octets)
+    return re.sub(rb"(?i:\x01auth=bearer) +", b"\x01auth=Bearer ", octets)
+
+
+def _isNamed(octets: bytes) -> bool:
+    """OAUTHBEARER with the user's name and token, whatever else it says."""
+    header, _, rest = octets.partition(b"\x01")
+    pairs = rest.removesuffix(b"\x01\x01").split(b"\x01")
+    tokens = [re.sub(rb"(?i)^auth=bearer +", b"", each) for each in pairs if each[:5] == b"auth="]
+    return (
+        header in (b"n,a=" + USER + b",", b"y,a=" + USER + b",")
+        and rest[-2:] == b"\x01\x01"
+        and all(re.fullmatch(rb"[A-Za-z]+=[ -~\t\r\n]*", each) for each in pairs)
+        and tokens == [TOKEN]
+    )
 
 
 def _digest(challenge: bytes) -> bytes:
@@ -207,6 +224,12 @@ SASL = Target(
         b"%CRAM%\n",
         b"AUTH XOAUTH2 %BEARER%\n",
         b"AUTH XOAUTH2\n",
+        b"AUTH OAUTHBEARER %NAMED%\n",
+        b"AUTH OAUTHBEARER\n",
+        b"%NAMED%\n",
+        b"AQ==\n",
+        encoded(b"y,,\x01auth=Bearer " + TOKEN + b"\x01\x01") + b"\n",
+        encoded(b"n,a=" + USER + b",\x01auth=\x01\x01") + b"\n",
         b"%BEARER%\n",
         b"*\n",
         b"\n",

@@ -34,7 +34,9 @@ class RegistryTests(SynchronousTestCase):
 
     def test_everyMechanism(self) -> None:
         """Each line of the registry gives a mechanism of that name, with its interfaces."""
-        self.assertEqual(set(REGISTRY), {"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "EXTERNAL"})
+        self.assertEqual(
+            set(REGISTRY), {"PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL"}
+        )
         for name in REGISTRY:
             made = mechanism(name)
             verifyObject(IMechanism, made)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from submitd.interfaces import IFailureChallenge
+from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken
 from submitd.sasl.xoauth2 import XOAuth2
 from submitd.wire.errors import Refused
@@ -30,6 +31,8 @@ class XOAuth2Tests(SynchronousTestCase):
                 respond(b"user=a@b.example\x01auth=" + scheme + b" ya29.vF9-_~+/x==\x01\x01"),
                 BearerToken(b"a@b.example", b"ya29.vF9-_~+/x=="),
             )
+        # RFC 6750 2.1: any number of spaces.
+        self.assertEqual(respond(b"user=a\x01auth=Bearer  t\x01\x01"), BearerToken(b"a", b"t"))
 
     def test_noInitialResponse(self) -> None:
         """Without a response the challenge is empty, and then comes the response."""
@@ -49,7 +52,6 @@ class XOAuth2Tests(SynchronousTestCase):
             b"auth=Bearer t\x01user=a\x01\x01",
             b"user=\x01auth=Bearer t\x01\x01",
             b"user=a\x01auth=Bearer \x01\x01",
-            b"user=a\x01auth=Bearer  t\x01\x01",
             b"user=a\x01auth=Bearer t t\x01\x01",
             b"user=a\x01auth=Bearer =t\x01\x01",
             b"user=a\x01auth=Basic t\x01\x01",
@@ -70,3 +72,17 @@ class XOAuth2Tests(SynchronousTestCase):
         self.assertEqual(
             json.loads(challenge), {"status": "401", "schemes": "bearer", "scope": "mail.submit"}
         )
+
+    def test_failureStatus(self) -> None:
+        """An error code of OAuth is written as the status of a HTTP answer (RFC 6750 3.1)."""
+        exchange = XOAuth2().server("mail.example.com")
+        for told, status in (
+            ("invalid_token", "401"),
+            ("insufficient_scope", "403"),
+            ("400", "400"),
+            ("temporarily_unavailable", "temporarily_unavailable"),
+        ):
+            challenge = exchange.loginFailed(Failure(TokenRefused(status=told, scope="x")))
+            self.assertEqual(
+                json.loads(challenge), {"status": status, "schemes": "bearer", "scope": "x"}
+            )

@@ -33,8 +33,8 @@ tokens = CheckerFactory(
     checker="submitd.checkers.tokens:TokensChecker",
     argStringFormat="the path of a file with a line name:digest[:expiry] for each token",
     authHelp="""\
-A file with the SHA-256 of bearer tokens for XOAUTH2, kept with submitd-passwd --tokens. It is read
-again when it changes.""",
+A file with the SHA-256 of bearer tokens for XOAUTH2 and OAUTHBEARER, kept with submitd-passwd
+--tokens. It is read again when it changes.""",
     credentialInterfaces=(IBearerToken,),
     argumentIsFile=True,
 )
