@@ -1,12 +1,11 @@
-"""``tokens:FILE``: bearer tokens, for XOAUTH2 without an identity provider.
+"""``tokens:FILE``: bearer tokens, for XOAUTH2 and OAUTHBEARER without an identity provider.
 
 One ``name:digest`` or ``name:digest:expiry`` per line: the SHA-256 of the token in 64 hexadecimal
 digits, and an ISO 8601 date or time until which it is good (a date to its end; UTC where no zone is
 given).  A user may have several.  Tokens are random and long, so a plain digest is enough;
 ``submitd-passwd --tokens`` makes them.
 
-A real identity provider is another checker for the same credentials, ``IBearerToken``: one file
-beside this one that asks about a token (RFC 7662) or verifies its signature (RFC 9068).
+A token is looked for among those of its user, so one that comes without a name is refused.
 """
 
 from __future__ import annotations
@@ -61,6 +60,8 @@ def parseToken(value: bytes) -> Token:
     digest, _, expiry = text.partition(":")
     if not _DIGEST.fullmatch(digest):
         raise BadLine("the digest is not 64 hexadecimal digits")
+    if bytes.fromhex(digest) == digestOf(b""):
+        raise BadLine("it is the digest of no token at all")
     return Token(bytes.fromhex(digest), parseExpiry(expiry) if expiry else float("inf"))
 
 

@@ -41,7 +41,13 @@ class TokensCheckerTests(FileTestCase):
         self.write(line("Alice", b"t1"), line("bob", b"t2"), line("alice", b"t3"))
         for token in (b"t1", b"t3"):
             self.assertLogin(self.checker.requestAvatarId(BearerToken(b"alice", token)), b"Alice")
-        for name, token in ((b"alice", b"t2"), (b"bob", b"t1"), (b"alice", b""), (b"eve", b"t1")):
+        for name, token in (
+            (b"alice", b"t2"),
+            (b"bob", b"t1"),
+            (b"alice", b""),
+            (b"eve", b"t1"),
+            (b"", b"t1"),
+        ):
             self.assertRefused(self.checker.requestAvatarId(BearerToken(name, token)))
 
     def test_digestIsNoToken(self) -> None:
@@ -98,6 +104,7 @@ class ParseTokenTests(FileTestCase):
             "0" * 63,
             "g" * 64,
             "é" * 64,
+            digestOf(b"").hex(),
             f"{good}:tomorrow",
             f"{good}:2026-02-30",
             f"{good}:2026-06-15T25:00",
