@@ -16,7 +16,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 from cryptography import x509
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
 PrivateKey = (
     rsa.RSAPrivateKey
@@ -335,3 +336,19 @@ def _write(path: Path, data: bytes) -> None:
     with open(descriptor, "wb") as file:
         file.write(data)
     fresh.rename(path)
+
+
+def trustOf(file: Path) -> Any:
+    """What trusts the authorities of a PEM file, and no others, for connections of ours.
+
+    :raise ValueError: when the file holds no certificate, or cannot be read.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{file} holds no certificate in PEM form") from None
+    return trustRootFromCertificates(
+        [Certificate(crypto.X509.from_cryptography(each)) for each in certificates]
+    )

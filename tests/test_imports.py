@@ -38,7 +38,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "connecting",
             "counters",
             "databases",
+            "http",
             "jsonlog",
+            "password",
             "query",
             "refusals",
             "reverselookup",
@@ -199,7 +201,7 @@ class ReactorTests(SynchronousTestCase):
             for node in ast.walk(source)
             if isinstance(node, ast.Attribute) and node.attr == "transport"
         }
-        filters = {"policies.milterclient", "policies.policyserver", "policies.webhook"}
+        filters = {"policies.milterclient", "policies.policyserver", "http"}
         known = {"protocol", "proxy", "relay.connection", "ports", "transport", *filters}
         known |= {"tools.rehearsal"}  # the transport that is no socket
         self.assertEqual(holding - known, set())

@@ -47,6 +47,7 @@ from submitd.counters.shared import SharedCounts
 from submitd.counters.windows import Storage, Want, Window, parseWindows
 from submitd.envelope import Envelope
 from submitd.equality import sameAddress
+from submitd.http import HTTPFailed, mistake
 from submitd.interfaces import (
     IChecked,
     IDataPolicy,
@@ -56,7 +57,7 @@ from submitd.interfaces import (
     IShared,
 )
 from submitd.policies.holding import tellHeld
-from submitd.policies.webhook import HookFailed, makeHook, mistake
+from submitd.policies.webhook import makeHook
 from submitd.session import Session
 from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
@@ -455,7 +456,7 @@ class Decision:
 
 
 def _hookFailed(failure: Failure) -> None:
-    said = str(failure.value) if failure.check(HookFailed) else type(failure.value).__name__
+    said = str(failure.value) if failure.check(HTTPFailed) else type(failure.value).__name__
     events.emit(events.BRAKE_PROBLEM, problem=f"web hook: {said}")
 
 

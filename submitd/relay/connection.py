@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from cryptography import x509
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed, ConnectionDone
@@ -30,15 +29,14 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import (
-    Certificate,
     CertificateOptions,
     optionsForClientTLS,
     platformTrust,
-    trustRootFromCertificates,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from submitd.certificates import trustOf
 from submitd.connecting import connected
 from submitd.interfaces import IBody
 from submitd.relay.client import INJECTED, Client, Profile
@@ -136,7 +134,7 @@ class ClientTLS:
     """
 
     def __init__(self, authorities: Path | None = None) -> None:
-        self._trust: Any = platformTrust() if authorities is None else _trustOf(authorities)
+        self._trust: Any = platformTrust() if authorities is None else trustOf(authorities)
         self._verified: dict[str, Any] = {}
         self._unverified: SSL.Context | None = None
 
@@ -155,18 +153,6 @@ class ClientTLS:
                 self._verified.clear()
             self._verified[host] = optionsForClientTLS(host, self._trust)
         return self._verified[host]
-
-
-def _trustOf(file: Path) -> Any:
-    try:
-        certificates = x509.load_pem_x509_certificates(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{file} holds no certificate in PEM form") from None
-    return trustRootFromCertificates(
-        [Certificate(crypto.X509.from_cryptography(each)) for each in certificates]
-    )
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -9,7 +9,6 @@ compared as they are written.  A recipient without a route is failed with 5.4.4.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from submitd.equality import sameAddress, sameDomain, sameLocalPart
+from submitd.password import Password, othersCanRead
 from submitd.relay.connection import ClientTLS, TimeoutSettings
 from submitd.relay.local import PLACEHOLDERS
 from submitd.relay.login import MECHANISMS, Account
@@ -162,41 +162,6 @@ class RelaySettings(TargetSettings):
     timeouts: TimeoutSettings = attrs.field(
         metadata={"help": "Time limits."}, factory=TimeoutSettings
     )
-
-
-class Password:
-    """The secret of a login, read again whenever its file changes.
-
-    :param file: its first line is the secret.
-    :raise ValueError: when there is none to be read.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._stamp: tuple[int, int] | None = None
-        self._secret = b""
-        problem = self._refresh()
-        if problem:
-            raise ValueError(problem)
-
-    @property
-    def secret(self) -> bytes:
-        """What it is now; the last one, while the file cannot be read."""
-        self._refresh()
-        return self._secret
-
-    def _refresh(self) -> str:
-        try:
-            found = self._file.stat()
-            stamp = (found.st_mtime_ns, found.st_size)
-            if stamp != self._stamp:
-                line = self._file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
-                if not line:
-                    return f"{self._file} is empty"
-                self._secret, self._stamp = line, stamp
-        except OSError as error:
-            return f"cannot read {self._file}: {error.strerror}"
-        return ""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -418,12 +383,8 @@ def _loginMistakes(name: str, settings: TargetSettings, tls: TLSWord) -> Iterato
         return
     try:
         Password(file)
-        if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            yield Finding(
-                f"{name}.password_file",
-                f"{file} can be read by others (chmod 600 {file})",
-                isWarning=True,
-            )
+        if othersCanRead(file):
+            yield Finding(f"{name}.password_file", othersCanRead(file), isWarning=True)
     except ValueError as error:
         yield Finding(f"{name}.password_file", str(error))
     if tls == "off" and not settings.insecure_login:

@@ -15,9 +15,10 @@ from twisted.web.client import ResponseNeverReceived
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from submitd.http import HTTPFailed
 from submitd.policies import brake
 from submitd.policies.brake import Brake
-from submitd.policies.webhook import HOOK_TIME, HookFailed, WebHook, makeHook, mistake
+from submitd.policies.webhook import HOOK_TIME, WebHook, makeHook
 from submitd.typed import Rates
 from tests.policies.test_brake import BrakeCase
 
@@ -37,28 +38,9 @@ class Agent:
 class WebHookTests(SynchronousTestCase):
     """One hook, and what can be wrong with it."""
 
-    def test_mistakes(self) -> None:
-        """What is no URL is told without quoting it."""
-        for good in (URL, "http://127.0.0.1:8080/", "https://[::1]/x?token=y"):
-            self.assertEqual(mistake(good), "")
-        for wrong in (
-            "KEY",
-            "ftp://x/",
-            "https://",
-            "https:///KEY",
-            "https://x:KEY/",
-            "https://x y/",
-        ):
-            self.assertStartsWith(mistake(wrong), "must be a URL")
-        self.assertStartsWith(mistake("https://a:KEY@x/"), "must have no user")
-
-    def assertStartsWith(self, text: str, start: str) -> None:
-        """A text begins so."""
-        self.assertEqual(text[: len(start)], start)
-
     def failed(self, telling: Deferred[None]) -> str:
         """What the log is told."""
-        said = str(self.failureResultOf(telling, HookFailed).value)
+        said = str(self.failureResultOf(telling, HTTPFailed).value)
         self.assertNotIn("KEY", said)
         return said
 
@@ -134,7 +116,7 @@ class ServerTests(TestCase):
         """Only 2yz is success; a long answer is not read."""
         for code in (301, 404, 500):
             self.hook.code = code
-            with self.assertRaises(HookFailed) as raised:
+            with self.assertRaises(HTTPFailed) as raised:
                 await makeHook(self.url, reactor).tell({})
             self.assertEqual(str(raised.exception), f"127.0.0.1: answered {code}")
         self.hook.code = 200
@@ -165,7 +147,7 @@ class BrakeTests(BrakeCase):
         )
         self.assertEqual(told[1]["event"], "brake-applied")
         self.assertEqual(set(told[1]), {"event", "login", "reason", "address", "until"})
-        answer.errback(HookFailed("chat.example.com: answered 500"))
+        answer.errback(HTTPFailed("chat.example.com: answered 500"))
         self.assertEqual(self.logged[-1]["event"], "brake-problem")
         self.assertEqual(self.logged[-1]["problem"], "web hook: chat.example.com: answered 500")
         self.assertNotIn("KEY", repr(policy) + repr(self.logged))

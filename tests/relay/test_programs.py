@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from twisted.internet.threads import deferToThread
 
-from submitd.relay.routes import Password
+from submitd.password import Password
 from submitd.typed import Count
 from tests.clients.authority import Authority
 from tests.relay.hops import TEXT, outgoing, recipient

@@ -1,0 +1,48 @@
+"""A secret that has a file of its own, so that no configuration need be kept from others' eyes."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+
+class Password:
+    """The secret of a login of ours, read again whenever its file changes.
+
+    :param file: its first line is the secret.
+    :raise ValueError: when there is none to be read.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stamp: tuple[int, int] | None = None
+        self._secret = b""
+        problem = self._refresh()
+        if problem:
+            raise ValueError(problem)
+
+    @property
+    def secret(self) -> bytes:
+        """What it is now; the last one, while the file cannot be read."""
+        self._refresh()
+        return self._secret
+
+    def _refresh(self) -> str:
+        try:
+            found = self._file.stat()
+            stamp = (found.st_mtime_ns, found.st_size)
+            if stamp != self._stamp:
+                line = self._file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+                if not line:
+                    return f"{self._file} is empty"
+                self._secret, self._stamp = line, stamp
+        except OSError as error:
+            return f"cannot read {self._file}: {error.strerror}"
+        return ""
+
+
+def othersCanRead(file: Path) -> str:
+    """What is unwise about such a file; empty when all is well."""
+    if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return f"{file} can be read by others (chmod 600 {file})"
+    return ""
