@@ -341,13 +341,13 @@ class IMessage(Interface):
 
 
 class IRunning(Interface):
-    """A delivery or policy that has something of its own running beside the connections."""
+    """A delivery, policy or back end with something of its own running beside the connections."""
 
     def start(reactor: Any) -> Deferred[None]:
         """Begin, once the process has become who it will be; the ports are open by then.
 
-        A policy of a program without the service is started by that program.  When this fails, it
-        is logged, and the service runs on: the delivery or policy refuses for itself.
+        That of a program without the service is started by that program.  When this fails, it is
+        logged, and the service runs on: the delivery, policy or back end refuses for itself.
 
         :param reactor: the service's, with clock and threads.
         """

@@ -115,8 +115,8 @@ class SubmissionService(MultiService):
     :param drainSeconds: what transactions under way get at the end.
     :param tls: the certificates; ``None`` for none that can be read again.
     :param logs: are opened before everything else and closed behind it.
-    :param parts: the delivery and the policies, of which those are started, stopped and told to
-        read again that can be; and the reactor for them.
+    :param parts: the delivery, the policies and the back ends, of which those are started, stopped
+        and told to read again that can be; and the reactor for them.
     :ivar hangUp: takes SIGHUP as long as the service runs and ends; ``None``: nobody does.
     """
 
@@ -412,7 +412,8 @@ def _listening(
     else:
         connections = SharedConnections(reactor, *most, place.tally)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
-    parts = (common.delivery, *common.policies)
+    checkers = common.portal.checkers.values() if common.portal is not None else ()
+    parts = (common.delivery, *common.policies, *checkers)
     service = SubmissionService(
         common.hostname, connections, bounds.drain, logs, renewable, (parts, reactor)
     )

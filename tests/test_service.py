@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import MultiService
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
@@ -22,6 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from submitd import events, service
+from submitd.checkers.chain import CheckerChain
 from submitd.deliveries.discard import Discard
 from submitd.interfaces import IDelivery, IHelloPolicy, IRunning, ITrustedLogin
 from submitd.policies.fixups import MessageFixups
@@ -351,6 +353,20 @@ class PartsTests(SynchronousTestCase):
         both = Part(self.calls)
         self.through(both, both, both)
         self.assertEqual(self.calls, ["start", "stop"])
+
+    def test_checkers(self) -> None:
+        """So are the back ends of the Portal."""
+
+        @implementer(ICredentialsChecker, IRunning)
+        class Checker(Part):
+            credentialInterfaces = (ITrustedLogin, IUsernamePassword)
+
+        portal = Portal(SubmissionRealm(), [CheckerChain([Checker(self.calls)])])
+        made = service.submissionService(Clock(), (), delivery=Part(self.calls), portal=portal)
+        made.startService()
+        self.assertEqual(self.calls, ["start", "start"])
+        self.successResultOf(made.stopService())
+        self.assertEqual(self.calls, ["start", "start", "stop", "stop"])
 
     def test_fails(self) -> None:
         """One that fails in any way is logged, and keeps neither the service nor the others."""

@@ -14,16 +14,16 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId
 from submitd.checkers.memory import Memory
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked, IRevised, IRunning
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised)
+@implementer(ICredentialsChecker, IChecked, IRevised, IRunning)
 class CachedChecker:
     """Remembers the good logins of a checker for a short time.
 
@@ -53,6 +53,16 @@ class CachedChecker:
     def revision(self) -> object:
         """The checker's."""
         return self._checker.revision() if IRevised.providedBy(self._checker) else None
+
+    def start(self, reactor: Any) -> Deferred[None]:
+        """Start the checker, where it runs."""
+        checker: Any = self._checker
+        return checker.start(reactor) if IRunning.providedBy(checker) else succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """Stop it."""
+        checker: Any = self._checker
+        return checker.stop() if IRunning.providedBy(checker) else succeed(None)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """What the checker says, or said a short time ago."""

@@ -8,21 +8,21 @@ that say no, the first that says why is heard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked, IRevised, IRunning
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised)
+@implementer(ICredentialsChecker, IChecked, IRevised, IRunning)
 class CheckerChain:
     """Asks several checkers, in order.
 
@@ -49,6 +49,19 @@ class CheckerChain:
         return tuple(
             checker.revision() for checker in self._checkers if IRevised.providedBy(checker)
         )
+
+    def start(self, reactor: Any) -> Deferred[None]:
+        """Start those that run; fails with the first failure, and all are started all the same."""
+        return self._each(lambda checker: checker.start(reactor))
+
+    def stop(self) -> Deferred[None]:
+        """Stop them."""
+        return self._each(lambda checker: checker.stop())
+
+    def _each(self, do: Callable[[Any], Deferred[None]]) -> Deferred[None]:
+        running = [each for each in self._checkers if IRunning.providedBy(each)]
+        done = gatherResults([maybeDeferred(do, each) for each in running], consumeErrors=True)
+        return done.addCallbacks(lambda _: None, lambda first: first.value.subFailure)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The name that the first of them gives.

@@ -8,15 +8,17 @@ import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import LoginDenied, UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
 
 from submitd.checkers import LoginUnavailable
+from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
-from submitd.interfaces import IBearerToken, IChecked, IRevised
+from submitd.interfaces import IBearerToken, IChecked, IRevised, IRunning
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
 from tests.checkers.files import FileTestCase
@@ -68,6 +70,32 @@ class CheckerChainTests(FileTestCase):
         told, later = TokenRefused(scope="mail"), UnauthorizedLogin("expired")
         chain = CheckerChain([Says(UnauthorizedLogin()), Says(told), Says(later)])
         self.assertIs(self.failureResultOf(chain.requestAvatarId(ALICE)).value, told)
+
+    def test_running(self) -> None:
+        """Those that run are started and stopped, all of them, even where one fails."""
+        told: list[Any] = []
+
+        @implementer(IRunning)
+        class Runs(Says):
+            def start(self, reactor: Any) -> Any:
+                told.append((self.answer, reactor))
+                return fail(LoginUnavailable("no")) if self.answer == b"bad" else succeed(None)
+
+            def stop(self) -> Any:
+                told.append(self.answer)
+                return succeed(None)
+
+        clock, good, bad = Clock(), Runs(b"good"), Runs(b"bad")
+        chain = CheckerChain([bad, Says(b"x"), good])
+        cached = CachedChecker(chain, clock)
+        verifyObject(IRunning, chain)
+        verifyObject(IRunning, cached)
+        self.failureResultOf(cached.start(clock), LoginUnavailable)
+        self.assertEqual(told, [(b"bad", clock), (b"good", clock)])
+        self.successResultOf(cached.stop())
+        self.assertEqual(told[2:], [b"bad", b"good"])
+        self.successResultOf(CachedChecker(Says(b"x"), clock).start(clock))
+        self.successResultOf(CachedChecker(Says(b"x"), clock).stop())
 
     def test_nobody(self) -> None:
         """An empty chain lets nobody in."""
