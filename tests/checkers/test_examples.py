@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from twisted.internet.defer import execute
 
 from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.oauth import OAuthChecker, OAuthSettings
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.sql import SQLChecker, SQLSettings
 from submitd.checkers.tokens import TokensChecker
 from submitd.sasl.credentials import BearerToken, CertificateLogin, UsernamePassword
 from submitd.session import TLSInfo
+from submitd.typed import readObject
 from tests.checkers.files import HASHES, FileTestCase
 from tests.clients.authority import Authority
 
@@ -80,6 +83,18 @@ class ExampleTests(FileTestCase):
         shown = crypto.X509.from_cryptography(certificate)
         tls = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", peerCertificate=shown, verified=True)
         self.assertLetsIn(CertificatesChecker(self.path), CertificateLogin(b"scanner", tls))
+
+    def test_oauth(self) -> None:
+        """The sample of OAuth has all keys with their defaults, and is good with a provider."""
+        with open(os.path.join(ETC, "oauth.example"), encoding="ascii") as file:
+            keys = [line[1:] for line in file.read().splitlines() if re.match(r"#\w+ = ", line)]
+        fields = [field.name for field in attrs.fields(OAuthSettings)]
+        self.assertEqual([key.partition(" = ")[0] for key in keys], fields)
+        chosen = ("introspection", "client_id", "client_secret_file", "ca_file")
+        self.write(*[key for key in keys if not key.startswith(chosen)])
+        self.assertEqual(readObject(Path(self.path), OAuthSettings), OAuthSettings())
+        self.write(keys[0])
+        self.assertEqual(OAuthChecker(self.path).check(), [])
 
     def test_sql(self) -> None:
         """The sample of SQL has all keys, and a query that is one."""

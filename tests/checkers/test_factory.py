@@ -16,6 +16,7 @@ import submitd
 from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.factory import CheckerFactory
 from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.oauth import OAuthChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.sql import SQLChecker
 from submitd.checkers.tokens import TokensChecker
@@ -37,12 +38,13 @@ class CheckerFactoryTests(SynchronousTestCase):
         for kind, expected in (
             ("certificates", CertificatesChecker),
             ("htpasswd", HtpasswdChecker),
+            ("oauth", OAuthChecker),
             ("secrets", SecretsChecker),
             ("sql", SQLChecker),
             ("tokens", TokensChecker),
         ):
             self.assertIsInstance(makeChecker(f"{kind}:/no/such:file"), expected)
-        known = {"certificates", "htpasswd", "secrets", "sql", "tokens"}
+        known = {"certificates", "htpasswd", "oauth", "secrets", "sql", "tokens"}
         self.assertEqual(set(self.factories()), known)
 
     def test_interfaces(self) -> None:
@@ -64,7 +66,7 @@ class CheckerFactoryTests(SynchronousTestCase):
 
     def test_withoutPath(self) -> None:
         """Without a path the error says what is missing."""
-        for kind in ("certificates", "htpasswd", "secrets", "sql", "tokens"):
+        for kind in ("certificates", "htpasswd", "oauth", "secrets", "sql", "tokens"):
             for text in (kind, f"{kind}:", f"{kind}: "):
                 error = self.assertRaises(InvalidAuthArgumentString, makeChecker, text)
                 self.assertTrue(str(error).startswith(f"{kind}: needs the path of a file"), error)

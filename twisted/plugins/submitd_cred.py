@@ -39,6 +39,18 @@ A file with the SHA-256 of bearer tokens for XOAUTH2 and OAUTHBEARER, kept with 
     argumentIsFile=True,
 )
 
+oauth = CheckerFactory(
+    authType="oauth",
+    checker="submitd.checkers.oauth:OAuthChecker",
+    argStringFormat="the path of a file of TOML that says which provider is asked, and how",
+    authHelp="""\
+Bearer tokens of an OAuth 2.0 provider, for OAUTHBEARER and XOAUTH2. The file has one of two keys:
+introspection, the URL of RFC 7662, with client_id and client_secret_file; or userinfo, the URL of
+OpenID Connect.""",
+    credentialInterfaces=(IBearerToken,),
+    argumentIsFile=True,
+)
+
 sql = CheckerFactory(
     authType="sql",
     checker="submitd.checkers.sql:SQLChecker",
