@@ -42,7 +42,7 @@ certificate = "certificate.pem"
 private_key = "private_key.pem"
 
 [auth]
-mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"]
+mechanisms = ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER"]
 checkers = ["htpasswd:passwd", "secrets:secrets", "tokens:tokens"]
 
 [delivery]
@@ -63,7 +63,13 @@ ADA = User("ada@example.org", "open=sesame:42+$x")
 GRACE = User("grace", "a secret, kept as it is")
 LINUS = User("linus@example.org", "ya29.a0AfH6SMB-token_of~linus+/==")
 
-USERS = {"PLAIN": ADA, "LOGIN": ADA, "CRAM-MD5": GRACE, "XOAUTH2": LINUS}
+USERS = {
+    "PLAIN": ADA,
+    "LOGIN": ADA,
+    "CRAM-MD5": GRACE,
+    "XOAUTH2": LINUS,
+    "OAUTHBEARER": LINUS,
+}
 """Who logs in by which mechanism: each from another file of the service."""
 
 PASSWORDS = ("PLAIN", "LOGIN", "CRAM-MD5")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 
 from tests.clients import messages
-from tests.clients.case import PASSWORDS, USERS, WRONG, ClientTestCase
+from tests.clients.case import PASSWORDS, WRONG, ClientTestCase
 
 
 class Passwords(ClientTestCase):
@@ -41,7 +41,7 @@ class Passwords(ClientTestCase):
 class Tokens(Passwords):
     """The mechanism with a token besides."""
 
-    mechanisms = tuple(USERS)
+    mechanisms = (*PASSWORDS, "XOAUTH2")
 
     def test_xoauth2(self) -> None:
         """XOAUTH2 logs in."""

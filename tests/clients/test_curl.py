@@ -6,6 +6,7 @@ import subprocess
 
 from tests.clients import messages
 from tests.clients.case import (
+    CONFIG,
     PASSWORDS,
     RECIPIENT,
     SENDER,
@@ -20,8 +21,8 @@ LOGIN_DENIED = 67
 """The exit status of curl(1) for a login that was refused."""
 
 
-class CurlTests(ClientTestCase):
-    """A message by each mechanism, over both kinds of TLS."""
+class CurlCase(ClientTestCase):
+    """What runs curl."""
 
     program = "curl"
 
@@ -45,7 +46,7 @@ class CurlTests(ClientTestCase):
         command += ["--login-options", f"AUTH={mechanism}", "--mail-from", sender]
         for recipient in recipients:
             command += ["--mail-rcpt", recipient]
-        if mechanism == "XOAUTH2":
+        if mechanism not in PASSWORDS:
             command += ["--user", f"{user.name}:", "--oauth2-bearer", secret]
         else:
             command += ["--user", f"{user.name}:{secret}"]
@@ -54,6 +55,19 @@ class CurlTests(ClientTestCase):
     def _submit(self, mechanism: str, *more: str, implicit: bool = False) -> None:
         self.assertSent(self._curl(mechanism, messages.small(), *more, implicit=implicit))
         self.assertKept(messages.small(), mechanism)
+
+    def _refuseToken(self, mechanism: str) -> None:
+        ran = self._curl(mechanism, messages.small(), secret=WRONG)
+        self.assertEqual(ran.returncode, LOGIN_DENIED, ran.stdout[-2000:])
+        self.assertIn(f"mechanism={mechanism}", self.logged)
+        self.assertNoLogin()
+
+
+class CurlTests(CurlCase):
+    """A message by each mechanism, over both kinds of TLS."""
+
+    # With a token, curl takes OAUTHBEARER where that is offered, whatever it is told to take.
+    config = CONFIG.replace(', "OAUTHBEARER"', "")
 
     def test_starttls(self) -> None:
         """A message with everything arrives over STARTTLS as it was sent."""
@@ -106,9 +120,7 @@ class CurlTests(ClientTestCase):
 
     def test_wrongToken(self) -> None:
         """A wrong token is refused; curl takes the challenge with the reason for the end."""
-        ran = self._curl("XOAUTH2", messages.small(), secret=WRONG)
-        self.assertEqual(ran.returncode, LOGIN_DENIED, ran.stdout[-2000:])
-        self.assertNoLogin()
+        self._refuseToken("XOAUTH2")
 
     def test_stranger(self) -> None:
         """A certificate of another authority is not believed."""
@@ -116,3 +128,19 @@ class CurlTests(ClientTestCase):
             self.assertDistrusted(
                 self._curl("PLAIN", messages.small(), implicit=implicit, authority=self.stranger)
             )
+
+
+class BearerTests(CurlCase):
+    """A message by OAUTHBEARER."""
+
+    def test_oauthbearer(self) -> None:
+        """OAUTHBEARER logs in."""
+        self._submit("OAUTHBEARER")
+
+    def test_oauthbearerInitialResponse(self) -> None:
+        """OAUTHBEARER logs in with its response in the AUTH command itself."""
+        self._submit("OAUTHBEARER", "--sasl-ir", implicit=True)
+
+    def test_wrongToken(self) -> None:
+        """A wrong token is refused."""
+        self._refuseToken("OAUTHBEARER")

@@ -34,11 +34,12 @@ def connect(port: int, authority: str, implicit: bool) -> smtplib.SMTP:
 def login(client: smtplib.SMTP, mechanism: str, name: str, secret: str) -> None:
     """Log in by this mechanism and no other."""
     client.ehlo_or_helo_if_needed()
-    if mechanism == "XOAUTH2":
+    if mechanism in ("XOAUTH2", "OAUTHBEARER"):
+        first = f"user={name}" if mechanism == "XOAUTH2" else f"n,a={name},\x01port=587"
 
         def tell(challenge: bytes | None = None) -> str:
-            # A challenge after the token says why it was refused, and wants an empty answer.
-            return "" if challenge else f"user={name}\x01auth=Bearer {secret}\x01\x01"
+            # A challenge after the token says why it was refused, and wants this answer.
+            return "\x01" if challenge else f"{first}\x01auth=Bearer {secret}\x01\x01"
 
         client.auth(mechanism, tell)
         return
@@ -60,6 +61,10 @@ class SmtplibTests(mechanisms.Tokens):
     def _connected(self, implicit: bool = False, authority: str = "") -> smtplib.SMTP:
         port = self.service.ports["implicit" if implicit else "starttls"]
         return connect(port, authority or self.authority, implicit)
+
+    def test_oauthbearer(self) -> None:
+        """OAUTHBEARER logs in."""
+        self.submit("OAUTHBEARER", messages.small())
 
     def test_itsOwnChoice(self) -> None:
         """The mechanism that smtplib itself prefers, and falls back to, logs in."""
