@@ -484,8 +484,8 @@ def _whence(session: Session) -> Scopes:
 
 def _loginOf(credentials: Any) -> str:
     """The name that is tried, without case, which most back ends do not care for."""
-    username: bytes | None = getattr(credentials, "username", None)
-    return "" if username is None else hashlib.blake2b(username.lower(), digest_size=16).hexdigest()
+    username: bytes = getattr(credentials, "username", b"")
+    return hashlib.blake2b(username.lower(), digest_size=16).hexdigest() if username else ""
 
 
 def _secretOf(credentials: Any) -> bytes | None:

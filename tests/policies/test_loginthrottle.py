@@ -31,6 +31,7 @@ from submitd.interfaces import (
 )
 from submitd.policies.loginthrottle import Attempt, LoginThrottle, _loginOf, _whence
 from submitd.realm import Submitter
+from submitd.sasl.credentials import BearerToken
 from submitd.session import Session
 from submitd.settings import Component
 from submitd.typed import Count, Rates, Seconds
@@ -201,6 +202,16 @@ class BlockTests(ThrottleTestCase):
         self.assertEqual(self.blocked(), [("address", CAFE, "")])
         self.assertRaises(Refused, self.policy.loginRequested, Session(CAFE), object())
         self.assertIsNone(self.policy.loginRequested(Session(OTHER), object()))
+
+    def test_tokensWithoutName(self) -> None:
+        """So are tokens that come without one: who guesses them keeps nobody else out."""
+        self.policy = self.make(per_login=Rates("2/hour"))
+        for number in range(3):
+            session, credentials = Session(remoteAddress=CAFE), BearerToken(b"", b"%d" % number)
+            self.assertIsNone(self.policy.loginRequested(session, credentials))
+            self.end(session, credentials)
+        self.assertEqual(self.blocked(), [("address", CAFE, "")])
+        self.assertIsNone(self.policy.loginRequested(Session(OTHER), BearerToken(b"", b"good")))
 
     def test_unix(self) -> None:
         """Without an address there is only the login to count by."""
