@@ -36,6 +36,9 @@ ROWS: dict[str, tuple[str, ...]] = {
         "user names: ",
         "tests.checkers.test_tokens:TokensCheckerTests.test_expiry",
         "tests.checkers.test_tokens:TokensCheckerTests.test_digestIsNoToken",
+        "tests.checkers.test_claims:OwnerTests.test_audience",
+        "tests.checkers.test_claims:OwnerTests.test_expiry",
+        "tests.checkers.test_oauth:IntrospectionTests.test_names",
     ),
     "a cached login, a changed password": (
         f"{_GUESSED}.test_remembered",

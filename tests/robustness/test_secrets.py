@@ -177,8 +177,9 @@ class SecretTests(SynchronousTestCase):
             elif mechanism == "CRAM-MD5":
                 self.digest(peer, user.name, user.secret, "235")
             else:
-                text = f"user={user.name}\1auth=Bearer {user.secret}\1\1"
-                peer.say(b"AUTH XOAUTH2 " + base64.b64encode(text.encode()), "235")
+                first = f"user={user.name}" if mechanism == "XOAUTH2" else f"n,a={user.name},"
+                text = f"{first}\1auth=Bearer {user.secret}\1\1".encode()
+                peer.say(f"AUTH {mechanism} ".encode() + base64.b64encode(text), "235")
             peer.inStep()
 
     def digest(self, peer: Peer, name: str, secret: str, code: str) -> None:
@@ -193,6 +194,7 @@ class SecretTests(SynchronousTestCase):
         for secret in (WRONG, GUESS, ADA.secret):
             encoded = base64.b64encode(secret.encode())
             bearer = base64.b64encode(f"user=x\1auth=Bearer {secret}\1\1".encode())
+            nameless = base64.b64encode(f"n,,\1auth=Bearer {secret}\1\1".encode())
             for lines in (
                 (b"AUTH PLAIN " + plain("nobody", secret),),
                 (b"AUTH PLAIN " + plain(ADA.name, secret, "root"),),
@@ -203,6 +205,8 @@ class SecretTests(SynchronousTestCase):
                 (b"AUTH LOGIN", base64.b64encode(b"nobody"), encoded + b"!"),
                 (b"AUTH XOAUTH2 " + bearer, b""),
                 (b"AUTH XOAUTH2 " + bearer[:-2],),
+                (b"AUTH OAUTHBEARER " + nameless, b"AQ=="),
+                (b"AUTH OAUTHBEARER " + bearer,),
                 (b"AUTH XYZZY " + encoded,),
                 # Clients that go on although AUTH was refused, and people who type.
                 (b"AUTH XYZZY", base64.b64encode(b"nobody"), encoded, encoded.rstrip(b"=")),
