@@ -315,7 +315,7 @@ class Dialogue:
         """
         if self.state is AUTH:
             self.state, self.continuation = READY, None
-            return self.refuse(Refused(LOGIN_LINE_TOO_LONG, "response too long"))
+            return self.refuse(self._responseTooLong())
         self._verb = b""  # not that of the line before
         self.session.commands += 1
         return self._unreadable(beginning, _tooLong(beginning))
@@ -330,12 +330,13 @@ class Dialogue:
         if waiting is not None and not (self.incoming is not None and self.incoming.committing):
             # A commit under way runs to its end: half of one would be worse than a duplicate.
             self._tell("what was waited for, to give up", waiting.cancel)
-        self._logOut()
+        self.logOut()
         if self.incoming is not None:
             self.incoming.abort()
         self.pipeline.close.tell(self.session, reason, failed=self.failedToHear)
 
-    def _logOut(self) -> None:
+    def logOut(self) -> None:
+        """Whoever is in is not any more; nothing where nobody is."""
         logout, self.logout = self.logout, None
         if logout is not None:
             self._tell("logout", logout)
@@ -362,8 +363,12 @@ class Dialogue:
         assert continuation is not None
         self.state = READY
         if len(line) > MAX_AUTH_LINE:
-            raise Refused(LOGIN_LINE_TOO_LONG, "response too long")
+            raise self._responseTooLong()
         return continuation(line)
+
+    def _responseTooLong(self) -> Refused:
+        self.logOut()  # who had only to agree is not in
+        return Refused(LOGIN_LINE_TOO_LONG, "response too long")
 
     def _command(self, line: bytes) -> Outcome:
         self._verb = b""
@@ -478,7 +483,7 @@ class Dialogue:
             self.delivery = user
 
     def _forget(self) -> None:
-        self._logOut()
+        self.logOut()
         self.session.forget()
         self.pipeline = self.rules.pipeline
         self.delivery = self.submission.delivery

@@ -480,6 +480,16 @@ class ITLSMechanism(Interface):
         """
 
 
+class IMechanismAmong(Interface):
+    """A mechanism to which it matters what else is offered (SCRAM: a client cannot see less)."""
+
+    def among(names: Collection[str]) -> IMechanism:
+        """The mechanism for one connection.
+
+        :param names: all mechanisms that EHLO lists there, this one among them.
+        """
+
+
 class IExchange(Interface):
     """One SASL exchange, the server's side."""
 
@@ -488,9 +498,35 @@ class IExchange(Interface):
 
         :param response: the decoded octets, or ``None`` where AUTH came without an initial
             response.
-        :return: a challenge as bytes, or credentials.  Where these have a ``username``, bytes, a
-            failed login is logged and counted under it.
+        :return: a challenge as bytes, an :class:`IQuestion`, or credentials.  Where these have a
+            ``username``, bytes, a failed login is logged and counted under it.
         :raise Refused: when the response is malformed.
+        """
+
+
+class IQuestion(Interface):
+    """Something that an exchange has to know of a user before it can give its challenge."""
+
+    credentialsInterface: InterfaceClass = Attribute(
+        "the Portal's checker of these credentials is asked; an Interface of Cred's"
+    )
+
+    def ask(checker: Any) -> Deferred[bytes]:
+        """Ask, and make the challenge of the answer.
+
+        When it fails, the client is told that no login is possible now (454).
+
+        :param checker: an ``ICredentialsChecker``.
+        """
+
+
+class ISuccessChallenge(Interface):
+    """An exchange that has one more challenge to send when a login succeeds (SCRAM)."""
+
+    def loginSucceeded() -> bytes:
+        """What to send, as bytes, before the 235.
+
+        The client is logged in only once it has answered with an empty response.
         """
 
 
@@ -499,6 +535,32 @@ class IFailureChallenge(Interface):
 
     def loginFailed(failure: Failure) -> bytes:
         """What to send, as bytes, before the 535; the client's answer is thrown away."""
+
+
+class IScramProof(Interface):
+    """Credentials: a user name with the proof of a password's keys (SCRAM-SHA-256, RFC 5802).
+
+    A checker of these provides :class:`IScramSalts` too.
+    """
+
+    username: bytes = Attribute("who it is said to be; bytes")
+
+    def checkKeys(storedKey: bytes, serverKey: bytes) -> bool:
+        """Whether the proof was made with the password that these keys were made of.
+
+        Where it was, the server's own proof is made with them: a checker that says yes has called
+        this with the user's keys.
+        """
+
+
+class IScramSalts(Interface):
+    """A checker of :class:`IScramProof`, which can say what a password is to be salted with."""
+
+    def saltOf(username: bytes) -> Deferred[Any]:
+        """Salt and iterations of a user, a :class:`submitd.checkers.scram.Salt`.
+
+        Of an unknown user, too: what looks like the others', always the same for a name.
+        """
 
 
 class IBearerToken(Interface):

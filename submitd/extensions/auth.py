@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,8 +22,18 @@ from twisted.python.failure import Failure
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension
-from submitd.interfaces import IExchange, IFailureChallenge, IMechanism, ISubmitter, ITLSMechanism
+from submitd.interfaces import (
+    IExchange,
+    IFailureChallenge,
+    IMechanism,
+    IMechanismAmong,
+    IQuestion,
+    ISubmitter,
+    ISuccessChallenge,
+    ITLSMechanism,
+)
 from submitd.pipeline import runNow
+from submitd.sasl.credentials import malformed
 from submitd.states import State, Verb
 from submitd.twistedmail import adaptAvatar
 from submitd.wire.address import readMailbox
@@ -63,6 +74,8 @@ def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
     mechanism = _over(dialogue, known)
     if mechanism is None:
         raise Refused(NO_SUCH_MECHANISM, "it cannot be used over this connection's TLS")
+    if IMechanismAmong.providedBy(mechanism):
+        mechanism = mechanism.among(_offered(dialogue))
     login = Login(dialogue, mechanism.name, mechanism.server(dialogue.submission.hostname))
     # RFC 4954 4: "=" is an initial response of no octets, which is not the same as none.
     return login.respond((b"" if initial == b"=" else decode(initial)) if initial else None)
@@ -80,6 +93,15 @@ def _over(dialogue: Dialogue, mechanism: IMechanism) -> IMechanism | None:
         return mechanism
     bound: IMechanism | None = mechanism.over(dialogue.session.tls)
     return bound
+
+
+def _offered(dialogue: Dialogue) -> list[str]:
+    """The mechanisms that a client may use here, as its TLS is now."""
+    return [
+        mechanism.name
+        for mechanism in dialogue.rules.mechanisms.values()
+        if _allowed(dialogue, mechanism) and _over(dialogue, mechanism) is not None
+    ]
 
 
 def decode(response: bytes) -> bytes:
@@ -108,6 +130,7 @@ class Login:
     dialogue: Dialogue
     name: str
     exchange: IExchange | None = None
+    _isProving: bool = attrs.field(init=False, default=False)
 
     def respond(self, response: bytes | None) -> Outcome:
         """Give the exchange a response: the outcome is a challenge or the end of a login."""
@@ -115,7 +138,28 @@ class Login:
         result = self.exchange.respond(response)
         if isinstance(result, bytes):
             return self._challenge(result, self._responseReceived)
+        if IQuestion.providedBy(result):
+            return runNow(self._ask(result))
         return runNow(self.finish(result))
+
+    async def _ask(self, question: Any) -> Reply:
+        """Have the checker asked what the exchange wants to know, and give its challenge."""
+        dialogue, portal = self.dialogue, self.dialogue.submission.portal
+        assert portal is not None
+        try:
+            checker = portal.checkers[question.credentialsInterface]
+            challenge = await dialogue.rules.limited(maybeDeferred(question.ask, checker))
+        except Refused:
+            raise
+        except TimeoutError as late:
+            raise Refused(LOGIN_UNAVAILABLE, f"the checker: {late}") from None
+        except Exception:
+            if dialogue.state is State.CLOSED:
+                raise  # the client went, which is what cancelled it
+            return self._unavailable(Failure())
+        if dialogue.state is State.CLOSED:
+            raise CancelledError  # a checker that was told to give up has gone on
+        return self._challenge(challenge, self._responseReceived)
 
     def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
         self.dialogue.continuation = continuation
@@ -130,14 +174,18 @@ class Login:
     async def finish(self, credentials: Any) -> Reply:
         """Log in with these credentials.
 
-        :return: 235, or one more challenge before a refusal.
+        :return: 235, or one more challenge before it or before a refusal.
         :raise Refused: for whatever is in the way.
         """
-        dialogue, pipeline = self.dialogue, self.dialogue.pipeline
         try:
             return await self._finish(credentials)
         finally:  # CancelledError too: a policy that has begun something ends it, whatever came
-            pipeline.loginEnded.tell(dialogue.session, failed=dialogue.failedToHear)
+            if not self._isProving:
+                self._tellEnded()
+
+    def _tellEnded(self) -> None:
+        dialogue = self.dialogue
+        dialogue.rules.pipeline.loginEnded.tell(dialogue.session, failed=dialogue.failedToHear)
 
     async def _finish(self, credentials: Any) -> Reply:
         dialogue, session = self.dialogue, self.dialogue.session
@@ -160,7 +208,48 @@ class Login:
             if dialogue.state is State.CLOSED:
                 raise  # the client went, which is what cancelled it: nothing to be logged
             return self._unavailable(Failure())
+        exchange: Any = self.exchange
+        if ISuccessChallenge.providedBy(exchange):
+            return self._prove(exchange, avatar, logout)
         return await self._succeeded(avatar, logout)
+
+    def _prove(self, exchange: Any, avatar: ISubmitter, logout: Any) -> Reply:
+        """Show the client that this is its server: until it agrees, it has not logged in.
+
+        Whatever comes in place of that, the end of the connection or a line that is too long too,
+        has the dialogue call ``logout``.
+        """
+        dialogue = self.dialogue
+        try:
+            if dialogue.state is State.CLOSED:
+                raise CancelledError
+            challenge = exchange.loginSucceeded()
+        except BaseException:
+            logout()
+            raise
+
+        def leave() -> None:
+            try:
+                logout()
+            finally:
+                self._tellEnded()
+
+        self._isProving = True
+        dialogue.logout = leave
+        return self._challenge(challenge, partial(self._acknowledged, avatar, logout))
+
+    def _acknowledged(self, avatar: ISubmitter, logout: Any, line: bytes) -> Outcome:
+        if line:
+            self.dialogue.logOut()
+            raise Refused(LOGIN_CANCELLED) if line == b"*" else malformed("nothing was asked for")
+        self.dialogue.logout = None
+        return runNow(self._enter(avatar, logout))
+
+    async def _enter(self, avatar: ISubmitter, logout: Any) -> Reply:
+        try:
+            return await self._succeeded(avatar, logout)
+        finally:
+            self._tellEnded()
 
     async def _login(self, credentials: Any) -> tuple[ISubmitter, Any]:
         dialogue, portal = self.dialogue, self.dialogue.submission.portal
@@ -318,9 +407,5 @@ class Auth(Extension):
         """The keyword with the mechanisms, or nothing when there is none to offer."""
         if dialogue.submission.requireTLS and not dialogue.session.secure:
             return None
-        offered = [
-            mechanism.name
-            for mechanism in dialogue.rules.mechanisms.values()
-            if _allowed(dialogue, mechanism) and _over(dialogue, mechanism) is not None
-        ]
+        offered = _offered(dialogue)
         return " ".join(["AUTH", *offered]) if offered else None
