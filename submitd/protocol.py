@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events, openssl
+from submitd.channelbinding import bindingOf
 from submitd.connections import SWEEP, Connections
 from submitd.dialogue import MAX_AUTH_LINE, Answer, Dialogue, Outcome, Rules
 from submitd.proxy import HeaderReader
@@ -64,6 +65,7 @@ def describeTLS(connection: SSL.Connection) -> TLSInfo:
         peerCertificate=peerCertificate,
         verified=peerCertificate is not None and isVerified(connection),
         resumed=openssl.wasResumed(connection),
+        channelBinding=bindingOf(connection),
     )
 
 

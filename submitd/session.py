@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,6 +66,9 @@ class TLSInfo:
         again.
     :param verified: whether the client's certificate was verified with ``client_ca``; with
         ``client_certificate = "request"`` there may be one that was not, and says nothing.
+    :param channelBinding: gives what this connection alone has, by the name of its kind
+        (``"tls-exporter"``, ``"tls-server-end-point"``; RFC 5056), as bytes, or ``None`` where it
+        cannot be had, as once the connection is gone; ``None`` where nobody knows.
 
     What a certificate says is told by the properties; one that was not verified may say anything,
     and what cannot be read in it is empty.
@@ -77,6 +81,9 @@ class TLSInfo:
     peerCertificate: Any = None
     resumed: bool = False
     verified: bool = False
+    channelBinding: Callable[[str], bytes | None] | None = attrs.field(
+        default=None, eq=False, repr=False
+    )
 
     @property
     def _peer(self) -> x509.Certificate | None:

@@ -102,8 +102,8 @@ class AuthSettings:
     mechanisms: tuple[str, ...] = attrs.field(
         metadata={
             "help": "The SASL mechanisms to offer, best first: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, "
-            'OAUTHBEARER, EXTERNAL, or "package.module:Name". One that no checker can verify '
-            "is not offered."
+            "OAUTHBEARER, EXTERNAL, SCRAM-SHA-256-PLUS, SCRAM-SHA-256, or "
+            '"package.module:Name". One that no checker can verify is not offered.'
         },
         default=("PLAIN", "LOGIN"),
     )

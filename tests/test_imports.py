@@ -56,6 +56,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "certificates",
+            "channelbinding",
             "checkers",
             "connections",
             "deliveries",

@@ -21,6 +21,8 @@ REGISTRY: dict[str, str] = {
     "XOAUTH2": "submitd.sasl.xoauth2:XOAuth2",
     "OAUTHBEARER": "submitd.sasl.oauthbearer:OAuthBearer",
     "EXTERNAL": "submitd.sasl.external:External",
+    "SCRAM-SHA-256-PLUS": "submitd.sasl.scram:ScramPlus",
+    "SCRAM-SHA-256": "submitd.sasl.scram:Scram",
 }
 
 
