@@ -11,19 +11,17 @@ at a time; beyond that a login is :class:`submitd.checkers.LoginUnavailable`.
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import attrs
 from passlib.context import CryptContext
 from passlib.exc import PasslibHashWarning
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from twisted.internet.defer import Deferred
 
-from submitd.checkers import LoginUnavailable
+from submitd.checkers.hashing import THREADS, Hashing
 from submitd.checkers.userfile import BadLine
 from submitd.threads import Run, deferToThread
 
@@ -143,11 +141,6 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
     return bool(_context.handler(expected.scheme).verify(password, expected.text))
 
 
-# A verification keeps a processor busy, so more at once than there are processors are no faster.
-# The reactor has ten threads, and deliveries need some of them, however many passwords are tried.
-THREADS = max(2, min(os.cpu_count() or 1, 6))
-
-
 class Verifier:
     """Compares passwords with hashes in threads of its own.
 
@@ -165,34 +158,18 @@ class Verifier:
         verify: Callable[[bytes, PasswordHash], bool] = verify,
         threads: int = THREADS,
     ) -> None:
-        self._turns = DeferredSemaphore(threads)
         # The C library keeps for each thread what it has once allocated there, 19 MiB for argon2:
         # so the hashes are not spread over all threads of the reactor.
         self._threads = ThreadPoolExecutor(threads)
-        self._run = run
-        self._limit = pending
+        self._hashing = Hashing(run, pending, threads)
         self._verify = verify
-        self._pending = 0
 
     def matches(self, password: bytes, expected: PasswordHash) -> Deferred[bool]:
         """Whether the hash was made with the password.
 
         :raise LoginUnavailable: (the Deferred) when too many verifications are waiting.
         """
-        if self._pending >= self._limit:
-            return fail(LoginUnavailable(f"{self._pending} passwords wait to be verified"))
-        self._pending += 1
-        verified = self._turns.run(self._run, self._compare, password, expected)
-        # A Deferred of its own: cancelling it must not let another login in while the thread of
-        # this one is still busy.
-        answer: Deferred[bool] = Deferred()
-        verified.addBoth(self._done)
-        verified.addCallbacks(answer.callback, answer.errback)
-        return answer
+        return self._hashing.compute(self._compare, password, expected)
 
     def _compare(self, password: bytes, expected: PasswordHash) -> bool:
         return self._threads.submit(self._verify, password, expected).result()
-
-    def _done(self, result: Any) -> Any:
-        self._pending -= 1
-        return result

@@ -22,12 +22,12 @@ from zope.interface import Interface, implementer
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.hashes import (
     NOBODYS,
-    THREADS,
     PasswordHash,
     Verifier,
     parseHash,
     verify,
 )
+from submitd.checkers.hashing import THREADS
 from submitd.checkers.userfile import Account, FileChecker, UserFile, grant
 from submitd.threads import Run, deferToThread
 
