@@ -20,10 +20,10 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId
 from submitd.checkers.memory import Memory
-from submitd.interfaces import IChecked, IRevised, IRunning
+from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised, IRunning)
+@implementer(ICredentialsChecker, IChecked, IRevised, IRunning, IScramSalts)
 class CachedChecker:
     """Remembers the good logins of a checker for a short time.
 
@@ -63,6 +63,10 @@ class CachedChecker:
         """Stop it."""
         checker: Any = self._checker
         return checker.stop() if IRunning.providedBy(checker) else succeed(None)
+
+    def saltOf(self, username: bytes) -> Deferred[Any]:
+        """The checker's."""
+        return maybeDeferred(lambda: IScramSalts(self._checker).saltOf(username))
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """What the checker says, or said a short time ago."""

@@ -8,7 +8,8 @@ that say no, the first that says why is heard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -19,10 +20,10 @@ from zope.interface import Interface, implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable
-from submitd.interfaces import IChecked, IRevised, IRunning
+from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
 
 
-@implementer(ICredentialsChecker, IChecked, IRevised, IRunning)
+@implementer(ICredentialsChecker, IChecked, IRevised, IRunning, IScramSalts)
 class CheckerChain:
     """Asks several checkers, in order.
 
@@ -72,22 +73,62 @@ class CheckerChain:
         return Deferred.fromCoroutine(self._ask(credentials))
 
     async def _ask(self, credentials: Any) -> AvatarId:
-        unavailable: LoginUnavailable | None = None
-        refused: LoginFailed | None = None
+        others = _Others()
         for checker in self._checkers:
-            if not any(each.providedBy(credentials) for each in checker.credentialInterfaces):
-                continue
-            try:
-                return await maybeDeferred(checker.requestAvatarId, credentials)
-            except LoginFailed as error:
-                refused = refused or (error if error.args else None)
-            except CancelledError:
-                raise  # the one who asked has gone
-            except LoginUnavailable as error:
-                unavailable = unavailable or error
-            except Exception as error:
-                name = type(checker).__name__
-                told = f"{name} failed; the next back end is asked"
-                events.emit(events.SERVICE_PROBLEM, problem=told, failure=Failure())
-                unavailable = unavailable or LoginUnavailable(f"{name}: {type(error).__name__}")
-        raise unavailable or refused or UnauthorizedLogin()
+            if any(each.providedBy(credentials) for each in checker.credentialInterfaces):
+                with others.asking(checker):
+                    return await maybeDeferred(checker.requestAvatarId, credentials)
+        raise others.unavailable or others.refused or UnauthorizedLogin()
+
+    def saltOf(self, username: bytes) -> Deferred[Any]:
+        """The salt of the first that knows the user.
+
+        Where none does, it is what the first of them has made up.
+
+        :raise LoginUnavailable: (the Deferred) when none knows the user and one cannot tell.
+        """
+        return Deferred.fromCoroutine(self._salt(username))
+
+    async def _salt(self, username: bytes) -> Any:
+        others, madeUp = _Others(), None
+        for checker in self._checkers:
+            salts = IScramSalts(checker, None)
+            if salts is not None:
+                with others.asking(checker):
+                    salt = await maybeDeferred(salts.saltOf, username)
+                    if salt.isKnown:
+                        return salt
+                    madeUp = madeUp or salt
+        if others.unavailable is not None or madeUp is None:
+            raise others.unavailable or LoginUnavailable("no back end has salts")
+        return madeUp
+
+
+class _Others:
+    """Why those that were asked have not said yes.
+
+    :ivar unavailable: the first "I cannot tell now".
+    :ivar refused: the first "no" that says why.
+    """
+
+    def __init__(self) -> None:
+        self.unavailable: LoginUnavailable | None = None
+        self.refused: LoginFailed | None = None
+
+    @contextmanager
+    def asking(self, checker: object) -> Iterator[None]:
+        """A block that asks one, and ends where that does not say yes."""
+        try:
+            yield
+        except LoginFailed as error:
+            self.refused = self.refused or (error if error.args else None)
+        except CancelledError:
+            raise  # the one who asked has gone
+        except LoginUnavailable as error:
+            self.unavailable = self.unavailable or error
+        except Exception as error:
+            name = type(checker).__name__
+            told = f"{name} failed; the next back end is asked"
+            events.emit(events.SERVICE_PROBLEM, problem=told, failure=Failure())
+            said = f"{name}: {type(error).__name__}"
+            self.unavailable = self.unavailable or LoginUnavailable(said)

@@ -19,7 +19,7 @@ from submitd.checkers.cache import CachedChecker
 from submitd.checkers.hashes import PasswordHash, verify
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.secrets import SecretsChecker
-from submitd.interfaces import IChecked, IRevised
+from submitd.interfaces import IChecked, IRevised, IScramSalts
 from submitd.sasl.credentials import UsernameDigest, UsernamePassword
 from tests.checkers.files import HASHES, FileTestCase
 
@@ -230,6 +230,15 @@ class CachedCheckerTests(FileTestCase):
         for at in range(1, 3):
             self.cache.requestAvatarId(credentials)
             self.assertAsked(at)
+
+    def test_salts(self) -> None:
+        """The checker behind it is asked for salts, each time."""
+        checker = SecretsChecker(self.write("alice:wonder"))
+        cached = CachedChecker(checker, Clock())
+        verifyObject(IScramSalts, cached)
+        salt = self.successResultOf(cached.saltOf(b"alice"))
+        self.assertEqual(salt, self.successResultOf(checker.saltOf(b"alice")))
+        self.failureResultOf(CachedChecker(Unrevised(), Clock()).saltOf(b"alice"), TypeError)
 
     def test_backEndThatOnlyChecks(self) -> None:
         """A back end without files can be cached too, and a plain answer is taken."""

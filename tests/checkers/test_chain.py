@@ -17,8 +17,16 @@ from submitd.checkers import LoginUnavailable
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
 from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.scram import Salt
 from submitd.checkers.secrets import SecretsChecker
-from submitd.interfaces import IBearerToken, IChecked, IRevised, IRunning
+from submitd.interfaces import (
+    IBearerToken,
+    IChecked,
+    IRevised,
+    IRunning,
+    IScramProof,
+    IScramSalts,
+)
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
 from tests.checkers.files import FileTestCase
@@ -43,15 +51,25 @@ class Says:
         return self.answer
 
 
+@implementer(IScramSalts)
+class HasSalt(Says):
+    """One that says so of a salt, too."""
+
+    def saltOf(self, username: bytes) -> Any:
+        return self.requestAvatarId(username)
+
+
 class CheckerChainTests(FileTestCase):
     """:class:`submitd.checkers.chain.CheckerChain`."""
 
     def test_interfaces(self) -> None:
         """It is a checker, and offers what its back ends do, each kind once, in order."""
         chain = CheckerChain([HtpasswdChecker(self.path), SecretsChecker(self.path)])
-        for interface in (ICredentialsChecker, IChecked, IRevised):
+        for interface in (ICredentialsChecker, IChecked, IRevised, IScramSalts):
             verifyObject(interface, chain)
-        self.assertEqual(chain.credentialInterfaces, (IUsernamePassword, IUsernameHashedPassword))
+        self.assertEqual(
+            chain.credentialInterfaces, (IUsernamePassword, IUsernameHashedPassword, IScramProof)
+        )
 
     def test_firstYes(self) -> None:
         """The first that says yes is believed, and the others are not asked."""
@@ -159,3 +177,47 @@ class CheckerChainTests(FileTestCase):
         self.assertEqual(chain.revision(), before)
         self.write("alice:wonder")
         self.assertNotEqual(chain.revision(), before)
+
+
+class SaltTests(FileTestCase):
+    """Which back end's salt is told."""
+
+    one, two = Salt(b"salt-one", 4096), Salt(b"salt-two", 4096)
+    none, neither = Salt(b"salt-non", 4096, False), Salt(b"salt-nei", 4096, False)
+
+    def saltOf(self, *answers: Any) -> Any:
+        self.checkers = [HasSalt(answer) for answer in answers]
+        return CheckerChain([Says(b"passwords"), *self.checkers]).saltOf(b"alice")
+
+    def assertTold(self, asked: Deferred[Any], salt: Salt) -> None:
+        """This salt is the answer."""
+        self.assertIs(self.successResultOf(asked), salt)
+
+    def test_firstKnown(self) -> None:
+        """That of the first that knows the user; those without salts are passed over."""
+        self.assertTold(self.saltOf(self.none, self.two, self.one), self.two)
+        self.assertEqual([each.asked for each in self.checkers], [1, 1, 0])
+
+    def test_unknown(self) -> None:
+        """For nobody's name, that of the first one."""
+        self.assertTold(self.saltOf(self.none, self.neither), self.none)
+
+    def test_unavailable(self) -> None:
+        """Where one cannot tell, the user may well be there."""
+        gone = LoginUnavailable("gone")
+        self.assertUnavailable(self.saltOf(gone, self.none))
+        self.assertUnavailable(self.saltOf(self.none, gone))
+        self.assertTold(self.saltOf(gone, self.one), self.one)
+        self.assertUnavailable(self.saltOf())
+
+    def test_broken(self) -> None:
+        """One that breaks is logged, and the next one asked."""
+        self.assertUnavailable(self.saltOf(ZeroDivisionError(), self.none))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_cancelled(self) -> None:
+        """Nobody is asked for a client that has gone."""
+        asked = self.saltOf(Deferred(), self.one)
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(self.checkers[1].asked, 0)

@@ -3,7 +3,7 @@
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 
 from submitd.checkers.factory import CheckerFactory
-from submitd.interfaces import IBearerToken, ICertificateLogin
+from submitd.interfaces import IBearerToken, ICertificateLogin, IScramProof
 
 htpasswd = CheckerFactory(
     authType="htpasswd",
@@ -22,9 +22,10 @@ secrets = CheckerFactory(
     checker="submitd.checkers.secrets:SecretsChecker",
     argStringFormat="the path of a file with a line name:secret for each user",
     authHelp="""\
-A file of secrets in the clear, which CRAM-MD5 needs, kept with submitd-passwd --secrets. A secret
-may be written as {base64}...; the file must have mode 0600. It is read again when it changes.""",
-    credentialInterfaces=(IUsernamePassword, IUsernameHashedPassword),
+A file of secrets in the clear, which CRAM-MD5 needs, or of keys for SCRAM-SHA-256, kept with
+submitd-passwd --secrets. A secret may be written as {base64}..., keys are {SCRAM-SHA-256}...; the
+file must have mode 0600. It is read again when it changes.""",
+    credentialInterfaces=(IUsernamePassword, IUsernameHashedPassword, IScramProof),
     argumentIsFile=True,
 )
 
