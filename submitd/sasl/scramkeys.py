@@ -20,6 +20,9 @@ SCHEME = "SCRAM-SHA-256"
 
 # RFC 7677 4 wants 4096 at least; the most is what a login may cost.
 ITERATIONS = range(4096, 1_000_001)
+# For new keys: trying a password against stolen ones costs a tenth of a second, and so does each
+# login of a slow client.
+COST = 100_000
 # Octets.
 SALTS = range(8, 65)
 KEY = 32

@@ -30,11 +30,13 @@ import attrs
 import submitd
 from submitd.checkers import foldName
 from submitd.checkers.hashes import COSTS, hashPassword, parseHash, verify
-from submitd.checkers.secrets import parseSecret
+from submitd.checkers.scram import SALT
+from submitd.checkers.secrets import matches, parseSecret
 from submitd.checkers.tokens import digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine, isUserLine
 from submitd.sasl.bearer import isToken
 from submitd.sasl.credentials import checkPassword, nameProblem
+from submitd.sasl.scramkeys import COST, ScramKeys
 from submitd.wire.errors import Refused
 
 DESCRIPTION = """\
@@ -57,10 +59,12 @@ EPILOG = """\
 files:
   Without an option, FILE has password hashes in Apache's htpasswd format, for
   "htpasswd:FILE" in the configuration. With --secrets it has the secrets
-  themselves (for CRAM-MD5, "secrets:FILE") and gets mode 0600. With --tokens
-  it has digests of bearer tokens (for XOAUTH2 and OAUTHBEARER, "tokens:FILE"):
-  "add" makes a token and prints it, once; "add" again gives the user one more;
-  "change" replaces all tokens of the user by a new one.
+  themselves (for CRAM-MD5, "secrets:FILE") and gets mode 0600; with --scram
+  too, it has keys from which a secret cannot be had again, for all mechanisms
+  but CRAM-MD5, and "change" leaves it so. With --tokens it has digests of
+  bearer tokens (for XOAUTH2 and OAUTHBEARER, "tokens:FILE"): "add" makes a
+  token and prints it, once; "add" again gives the user one more; "change"
+  replaces all tokens of the user by a new one.
 
   FILE is made, with mode 0600, by the first "add", and replaced as a whole by
   each change, with the owner and mode it had. Comments and lines that cannot be
@@ -76,6 +80,7 @@ examples:
   submitd-passwd /etc/submitd/passwd add alice@example.com
   pwgen 16 1 | submitd-passwd /etc/submitd/passwd change printer --stdin
   submitd-passwd --secrets /etc/submitd/secrets add scanner
+  submitd-passwd --secrets --scram /etc/submitd/secrets add bob@example.com
   submitd-passwd --tokens /etc/submitd/tokens add webapp --expires 2030-12-31
 """
 
@@ -116,6 +121,8 @@ def _makeHash(password: bytes, options: argparse.Namespace) -> str:
 
 
 def _makeSecret(password: bytes, options: argparse.Namespace) -> str:
+    if options.scram:
+        return str(ScramKeys.derive(password, os.urandom(SALT), COST))
     return "{base64}" + base64.b64encode(password).decode("ascii")
 
 
@@ -127,7 +134,7 @@ def _makeToken(password: bytes, options: argparse.Namespace) -> str:
 
 
 HASHES = Kind("password", parseHash, verify, _makeHash)
-SECRETS = Kind("secret", parseSecret, hmac.compare_digest, _makeSecret, mode=0o700)
+SECRETS = Kind("secret", parseSecret, matches, _makeSecret, mode=0o700)
 TOKENS = Kind(
     "token",
     parseToken,
@@ -158,7 +165,9 @@ def add(options: argparse.Namespace) -> int:
 
 def change(options: argparse.Namespace) -> int:
     """Give a user a new password."""
-    _require(options, _readLines(options.file))
+    lines = _readLines(options.file)
+    if _hasKeys(options, lines[_require(options, lines)[0]]):
+        options.scram = True  # who has had none in the clear does not want one
     password, value = _new(options)
     with _changing(options.file, options.kind.mode) as lines:
         first, *others = _require(options, lines)
@@ -170,6 +179,15 @@ def change(options: argparse.Namespace) -> int:
             del lines[at]
     _announce(options, password)
     return 0
+
+
+def _hasKeys(options: argparse.Namespace, line: bytes) -> bool:
+    if options.kind is not SECRETS:
+        return False
+    try:
+        return isinstance(parseSecret(line.partition(b":")[2]), ScramKeys)
+    except BadLine:
+        return False
 
 
 def remove(options: argparse.Namespace) -> int:
@@ -427,6 +445,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DATE",
         help="with --tokens, the last day, or the time, at which a new token is good (ISO 8601)",
     )
+    parser.add_argument(
+        "--scram",
+        action="store_true",
+        help="with --secrets, keep the keys of SCRAM-SHA-256 in place of a new secret",
+    )
     kinds = parser.add_mutually_exclusive_group()
     kinds.set_defaults(kind=HASHES)
     kinds.add_argument(
@@ -459,6 +482,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         problem = _userProblem(options.user)
         if problem:
             parser.error(problem)
+    if options.scram and options.kind is not SECRETS:
+        parser.error("--scram goes with --secrets")
     if options.expires is not None:
         if options.kind is not TOKENS:
             parser.error("--expires goes with --tokens")

@@ -65,6 +65,13 @@ class ExampleTests(FileTestCase):
             self.write(line.removeprefix("#"))
             self.assertLetsIn(SecretsChecker(self.path), UsernamePassword(b"scanner", b"change me"))
 
+    def test_keys(self) -> None:
+        """The keys of secrets.example are those of the secret it names."""
+        self.uncomment("secrets.example", "bob@example.com")
+        credentials = UsernamePassword(b"bob@example.com", b"change me")
+        self.assertLetsIn(SecretsChecker(self.path, execute), credentials)
+        self.assertEqual(self.problems(), [])
+
     def test_tokens(self) -> None:
         """The token of tokens.example is the one it names, with an expiry that can be read."""
         self.uncomment("tokens.example", "webapp")

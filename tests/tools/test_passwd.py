@@ -291,6 +291,31 @@ class OtherFilesTests(PasswdTestCase):
             "the secret is empty", self.fails(self.path, "change", "bob", "--secrets", "--stdin")
         )
 
+    def test_keys(self) -> None:
+        """With --scram the file has keys, which "verify" and the service know the secret by."""
+        self.patch(passwd, "COST", 4096)
+        self.do("--secrets", "--scram", self.path, "add", "bob", "--stdin", stdin=b"pencil")
+        self.do("--secrets", self.path, "add", "eve", "--stdin", stdin=b"in the clear")
+        self.assertKeys("bob", b"pencil")
+        self.do("--secrets", self.path, "change", "bob", "--stdin", stdin=b"chalk")
+        self.assertKeys("bob", b"chalk")
+        self.do("--secrets", "--scram", self.path, "change", "eve", "--stdin", stdin=b"ink")
+        self.assertKeys("eve", b"ink")
+        self.write(*self.content(), "al:{SCRAM-SHA-256}broken")
+        self.do("--secrets", self.path, "change", "al", "--stdin", stdin=b"in the clear")
+        self.assertIn("al:{base64}aW4gdGhlIGNsZWFy", self.content())
+
+    def assertKeys(self, user: str, secret: bytes) -> None:
+        """The user's line has keys of this secret."""
+        [line] = [line for line in self.content() if line.startswith(user + ":")]
+        self.assertRegex(line, r":\{SCRAM-SHA-256\}4096,[A-Za-z0-9+/]{22}==,")
+        credentials = UsernamePassword(user.encode(), secret)
+        checker = SecretsChecker(self.path, execute)
+        self.assertLogin(checker, credentials)
+        said = self.do("--secrets", self.path, "verify", user, "--stdin", stdin=secret)
+        self.assertEqual(said, "the secret is right\n")
+        self.fails("--secrets", self.path, "verify", user, "--stdin", stdin=secret + b"s")
+
     def test_secretsOfOthers(self) -> None:
         """A file of secrets that others could read is for its owner alone after a change."""
         self.write("alice:wonder", mode=0o644)
@@ -380,6 +405,7 @@ class UsageTests(PasswdTestCase):
             (("f", "add", "alice", "--expires", "2030-01-01"), "--expires goes with --tokens"),
             (("f", "add", "alice", "--tokens", "--expires", "soon"), "ISO 8601"),
             (("f", "list", "--tokens", "--secrets"), "not allowed"),
+            (("f", "add", "a", "--scram"), "--scram goes with --secrets"),
         ):
             self.assertIn(said, self.fails(*arguments, status=2), arguments)
 
