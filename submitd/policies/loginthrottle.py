@@ -489,7 +489,7 @@ def _loginOf(credentials: Any) -> str:
 
 
 def _secretOf(credentials: Any) -> bytes | None:
-    """The password or token; ``None`` where each attempt has another answer (CRAM-MD5)."""
+    """The password or token; ``None`` where each attempt has another answer (CRAM-MD5, SCRAM)."""
     for name in ("password", "token"):
         secret = getattr(credentials, name, None)
         if isinstance(secret, bytes):
