@@ -46,6 +46,9 @@ Binding = Callable[[str], bytes | None]
 """Kind of channel binding -> its octets; ``None`` for one that cannot be had."""
 
 MAX_NONCE = 256
+# Octets as they are sent.  Preparing a name takes ten microseconds for each letter that is not
+# ASCII, and anybody may send one.
+MAX_NAME = 255
 
 # RFC 5802 7.  Values are UTF-8, which names are held to; nobody reads the extensions, which can be
 # none of the attributes that there are: "m" is one that must not be passed over.
@@ -252,6 +255,8 @@ class ScramExchange:
 
 def _name(text: bytes) -> bytes:
     """A name as it was before it was sent, and as it is kept."""
+    if len(text) > MAX_NAME:
+        raise malformed(f"the user name has more than {MAX_NAME} octets")
     try:
         name = prepared(text.replace(b"=2C", b",").replace(b"=3D", b"=").decode("utf-8"))
     except ValueError:

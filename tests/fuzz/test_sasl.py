@@ -21,30 +21,42 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from submitd.interfaces import IBearerToken
+from submitd.checkers.scram import Salt
+from submitd.interfaces import IBearerToken, IScramProof, IScramSalts
 from submitd.realm import SubmissionRealm
 from submitd.sasl import REGISTRY, mechanism
+from submitd.sasl.scramkeys import ScramKeys
 from submitd.states import State
 from submitd.submission import Limits
 from tests.fixtures import Conversation, makeSubmission
 from tests.fuzz.target import Target, nothingLogged, same
 from tests.fuzz.test_wire import ODD
+from tests.sasl.scramclient import ScramClient
 
 USER, SECRET, TOKEN = b"alice", b"w0nderland!", b"t0ken.t0ken-t0ken"
 NAMED = b"n,a=%b,\x01host=x\x01port=587\x01auth=Bearer %b\x01\x01" % (USER, TOKEN)
 BEARER = b"user=%b\x01auth=Bearer %b\x01\x01" % (USER, TOKEN)
 
 
-@implementer(ICredentialsChecker)
+KEYS = ScramKeys.derive(SECRET, b"salt of alice", 4096)
+
+
+@implementer(ICredentialsChecker, IScramSalts)
 class Checker:
     """Knows one user."""
 
-    credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword, IBearerToken)
+    credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword, IBearerToken, IScramProof)
+
+    def saltOf(self, username: bytes) -> Deferred[Salt]:
+        """The user's, whoever asks."""
+        return succeed(Salt(KEYS.salt, KEYS.iterations))
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes]:
         """The user's name, or no."""
         if IBearerToken.providedBy(credentials):
             right = credentials.token == TOKEN
+        elif IScramProof.providedBy(credentials):
+            right = credentials.checkKeys(KEYS.storedKey, KEYS.serverKey)
         else:
             right = credentials.checkPassword(SECRET)
         if right and credentials.username == USER:
@@ -64,6 +76,7 @@ RIGHT = {
     b"%SECRET%": encoded(SECRET),
     b"%BEARER%": encoded(BEARER),
     b"%NAMED%": encoded(NAMED),
+    b"%FIRST%": encoded(ScramClient(USER, SECRET).first),
 }
 
 
@@ -74,6 +87,7 @@ class Reading:
         self.name = b""
         self.responses: list[bytes] = []
         self.challenge = b""
+        self.challenges: list[bytes] = []
 
     def begin(self, line: bytes) -> None:
         """AUTH, and what stands behind it."""
@@ -82,6 +96,7 @@ class Reading:
         name, _, initial = argument.partition(b" ")
         self.name = name.upper()
         self.responses = [initial] if initial else []
+        self.challenges = []
 
     @property
     def isRight(self) -> bool:
@@ -100,6 +115,8 @@ class Reading:
             return octets == [_digest(self.challenge)]
         if self.name == b"OAUTHBEARER":
             return len(octets) == 1 and _isNamed(octets[0])
+        if self.name == b"SCRAM-SHA-256":
+            return len(octets) == 3 and octets[1] == _proof(self.challenges) and not octets[2]
         lowered = [each.replace(b"auth=bearer", b"auth=Bearer") for each in map(_scheme, octets)]
         return self.name == b"XOAUTH2" and lowered == [BEARER]
 
@@ -130,6 +147,12 @@ def _isNamed(octets: bytes) -> bool:
 
 def _digest(challenge: bytes) -> bytes:
     return USER + b" " + hmac.new(SECRET, challenge, "md5").hexdigest().encode()
+
+
+def _proof(challenges: list[bytes]) -> bytes:
+    """The proof behind the challenge that has the salt, for the first message of ``%FIRST%``."""
+    salted = [each for each in challenges if each.startswith(b"r=")]
+    return ScramClient(USER, SECRET).final(salted[-1]) if salted else b"none"
 
 
 def exchange(data: bytes) -> None:
@@ -171,6 +194,7 @@ def _exchanged(lines: list[bytes], fine: bool) -> list[int]:
         codes.append(code)
         if code == 334:
             reading.challenge = base64.b64decode(said[4:])
+            reading.challenges.append(reading.challenge)
         if code == 235:
             assert reading.isRight and user is None and dialogue.session.user is not None
             assert dialogue.session.user.avatarId == USER.decode()
@@ -190,6 +214,7 @@ def _filled(line: bytes, challenge: bytes) -> bytes:
     for name, response in RIGHT.items():
         line = line.replace(name, response)
     line = line.replace(b"%CRAM%", encoded(_digest(challenge)))
+    line = line.replace(b"%PROOF%", encoded(_proof([challenge])))
     return line.replace(b"%LONG%", b"A" * 13000)
 
 
@@ -238,6 +263,13 @@ SASL = Target(
         b"AUTH ",
         b"PLAIN ",
         b"AUTH CRAM-MD5 %CRAM%\n",
+        b"AUTH SCRAM-SHA-256 %FIRST%\n",
+        b"AUTH SCRAM-SHA-256\n",
+        b"%FIRST%\n",
+        b"%PROOF%\n",
+        b"AUTH SCRAM-SHA-256 %FIRST%\n%PROOF%\n\n",
+        encoded(b"y,,n=alice,r=abc") + b"\n",
+        encoded(b"p=tls-exporter,,n=alice,r=abc") + b"\n",
         b"AUTH XYZZY\n",
         b"AUTH\n",
         b"%LONG%\n",

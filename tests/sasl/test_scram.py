@@ -25,7 +25,7 @@ from submitd.interfaces import (
     ITLSMechanism,
 )
 from submitd.sasl import mechanism
-from submitd.sasl.scram import MAX_NONCE, SaltOf, Scram, ScramPlus, ScramProof
+from submitd.sasl.scram import MAX_NAME, MAX_NONCE, SaltOf, Scram, ScramPlus, ScramProof
 from submitd.sasl.scramkeys import ScramKeys
 from submitd.session import TLSInfo
 from submitd.wire.errors import Refused
@@ -203,7 +203,8 @@ class ScramTests(ScramTestCase):
             b"n,,n=user,r=ab\xc3\xa9c",
             b"n,,n=user,r=abc\n",
             b"n,,n=user,r=" + b"a" * (MAX_NONCE + 1),
-            b"n,,n=" + b"a" * 1025 + b",r=abc",
+            b"n,,n=" + b"a" * (MAX_NAME + 1) + b",r=abc",
+            b"n,a=" + b"a" * (MAX_NAME + 1) + b",n=user,r=abc",
             b"n,,n=us=er,r=abc",
             b"n,,n=us=2cer,r=abc",
             b"n,,n=us\0er,r=abc",
