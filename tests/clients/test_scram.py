@@ -259,6 +259,19 @@ class OwnClientTests(ScramTestCase):
         self.assertEqual(connection.login(PLUS, client)[:9], "504 5.5.4")
         self.assertEqual(connection.login(PLAIN, self.client(connection, "y,,"))[:9], "235 2.7.0")
 
+    def test_silent(self) -> None:
+        """Nothing of a login, good or bad, is in the log: what was said, proofs, keys, secrets."""
+        said = [BOB.secret, GRACE.secret, (self.directory / "secrets").read_text().split(",")[-1]]
+        for user in (BOB, GRACE, User(BOB.name, WRONG)):
+            connection = self.connect()
+            client = self.client(connection, "n,,", user)
+            connection.login(PLAIN, client)
+            said += [value for part in client.said for value in part.split(",")]
+            said += [base64.b64encode(part.encode()).decode() for part in client.said]
+        self.assertIn("login failed", self.logged)
+        for part in filter(None, said):
+            self.assertNotIn(part.strip(), self.service.log)
+
     def test_identity(self) -> None:
         """To act as somebody else is refused, as with PLAIN."""
         connection = self.connect()

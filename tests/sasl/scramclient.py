@@ -19,6 +19,7 @@ class ScramClient:
     :param header: the GS2 header.
     :param binding: the octets of the channel that the header names.
     :ivar verified: whether the server has proved itself.
+    :ivar said: what was said of nonces, proofs and salt, by both sides.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ScramClient:
         self.bare = b"n=" + name + b",r=" + nonce
         self.first = header + self.bare
         self.verified = False
+        self.said: list[str] = []
 
     def final(self, challenge: bytes) -> bytes:
         """The message behind the challenge."""
@@ -48,8 +50,11 @@ class ScramClient:
         signature = hmacOf(hashlib.sha256(clientKey).digest(), said)
         proof = bytes(one ^ other for one, other in zip(clientKey, signature, strict=True))
         self._expected = b"v=" + base64.b64encode(hmacOf(hmacOf(salted, b"Server Key"), said))
-        return unproved + b",p=" + base64.b64encode(proof)
+        final = unproved + b",p=" + base64.b64encode(proof)
+        self.said += [challenge.decode(), final.decode()]
+        return final
 
     def verify(self, last: bytes) -> None:
         """Take the server's last word."""
+        self.said.append(last.decode())
         self.verified = last == self._expected
