@@ -43,7 +43,9 @@ def serverEndPoint(connection: SSL.Connection) -> bytes | None:
     """``tls-server-end-point`` (RFC 5929 4): the digest of the certificate that we have shown.
 
     It is made with the hash of the certificate's own signature, or with SHA-256 where that is too
-    weak; where the signature has none (Ed25519), nobody has said what to take.
+    weak; where the signature has none (Ed25519), nobody has said what to take.  A client that
+    resumes a session of before a change of the certificate knows the old one, and cannot be bound
+    by this kind until it begins a new session.
     """
     shown = connection.get_certificate()
     if shown is None:

@@ -46,6 +46,7 @@ class ChannelBindingTests(SynchronousTestCase):
         """Two names, each with a certificate, the second one with a longer hash."""
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
+        self.clients = SSL.Context(SSL.TLS_CLIENT_METHOD)
         self.certificates = {}
         for name, hash in (("one.example", hashes.SHA256()), ("two.example", hashes.SHA384())):
             self.keep(name, ec.generate_private_key(ec.SECP256R1()), hash)
@@ -59,6 +60,9 @@ class ChannelBindingTests(SynchronousTestCase):
 
     def shake(self, name: bytes = b"", **settings: Any) -> tuple[SSL.Connection, SSL.Connection]:
         """Both ends of a finished handshake: the client's and the server's."""
+        return self.meet(self.server(**settings), name)
+
+    def server(self, **settings: Any) -> ServerTLS:
         certificate, key = self.files("one.example")
         sni = CertificateSettings(
             certificate=self.files("two.example")[0], private_key=self.files("two.example")[1]
@@ -66,8 +70,15 @@ class ChannelBindingTests(SynchronousTestCase):
         made = TLSSettings(
             certificate=certificate, private_key=key, sni={"two.example": sni}, **settings
         )
-        server = ServerTLS(made).connectionOver(None)
-        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        return ServerTLS(made)
+
+    def meet(
+        self, tls: ServerTLS, name: bytes = b"", session: SSL.Session | None = None
+    ) -> tuple[SSL.Connection, SSL.Connection]:
+        server = tls.connectionOver(None)
+        client = SSL.Connection(self.clients, None)
+        if session is not None:
+            client.set_session(session)
         if name:
             client.set_tlsext_host_name(name)
         server.set_accept_state()
@@ -123,6 +134,19 @@ class ChannelBindingTests(SynchronousTestCase):
         _, server = self.shake()
         for kind in ("tls-unique", "TLS-EXPORTER", ""):
             self.assertIsNone(bindingOf(server)(kind))
+
+    def test_resumed(self) -> None:
+        """A session that is resumed has key material of its own, and the same certificate."""
+        tls = self.server()
+        client, server = self.meet(tls)
+        with contextlib.suppress(SSL.WantReadError):
+            client.recv(1)  # the ticket
+        _, resumed = self.meet(tls, session=client.get_session())
+        self.assertTrue(describeTLS(resumed).resumed)
+        for kind, isSame in (("tls-exporter", False), ("tls-server-end-point", True)):
+            binding = bindingOf(resumed)(kind)
+            self.assertIsNotNone(binding)
+            self.assertIs(binding == bindingOf(server)(kind), isSame)
 
     def test_described(self) -> None:
         """What is known of a connection's TLS gives them, and does not keep the connection."""
