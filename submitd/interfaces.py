@@ -511,12 +511,13 @@ class IQuestion(Interface):
         "the Portal's checker of these credentials is asked; an Interface of Cred's"
     )
 
-    def ask(checker: Any) -> Deferred[bytes]:
+    def ask(checker: Any) -> Deferred[bytes] | Coroutine[Any, Any, bytes]:
         """Ask, and make the challenge of the answer.
 
         When it fails, the client is told that no login is possible now (454).
 
         :param checker: an ``ICredentialsChecker``.
+        :return: a Deferred or coroutine of the challenge.
         """
 
 
@@ -556,10 +557,12 @@ class IScramProof(Interface):
 class IScramSalts(Interface):
     """A checker of :class:`IScramProof`, which can say what a password is to be salted with."""
 
-    def saltOf(username: bytes) -> Deferred[Any]:
-        """Salt and iterations of a user, a :class:`submitd.checkers.scram.Salt`.
+    def saltOf(username: bytes) -> Deferred[Any] | Coroutine[Any, Any, Any]:
+        """Salt and iterations of a user.
 
         Of an unknown user, too: what looks like the others', always the same for a name.
+
+        :return: a Deferred or coroutine of a :class:`submitd.checkers.scram.Salt`.
         """
 
 

@@ -95,7 +95,7 @@ class CheckerChain:
             salts = IScramSalts(checker, None)
             if salts is not None:
                 with others.asking(checker):
-                    salt = await maybeDeferred(salts.saltOf, username)
+                    salt: Any = await maybeDeferred(salts.saltOf, username)
                     if salt.isKnown:
                         return salt
                     madeUp = madeUp or salt

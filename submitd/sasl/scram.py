@@ -162,8 +162,11 @@ class SaltOf:
 
     def ask(self, checker: Any) -> Deferred[bytes]:
         """See :meth:`submitd.interfaces.IQuestion.ask`."""
-        asked = maybeDeferred(lambda: IScramSalts(checker).saltOf(self.username))
+        asked: Deferred[Any] = maybeDeferred(self._saltOf, checker)
         return asked.addCallback(lambda found: self.challenge(found.salt, found.iterations))
+
+    def _saltOf(self, checker: Any) -> Any:
+        return IScramSalts(checker).saltOf(self.username)
 
 
 @implementer(IExchange, ISuccessChallenge)

@@ -198,6 +198,14 @@ class SaltTests(FileTestCase):
         self.assertTold(self.saltOf(self.none, self.two, self.one), self.two)
         self.assertEqual([each.asked for each in self.checkers], [1, 1, 0])
 
+    def test_coroutine(self) -> None:
+        """A back end may answer by a coroutine."""
+
+        async def later() -> Salt:
+            return self.one
+
+        self.assertTold(self.saltOf(later()), self.one)
+
     def test_unknown(self) -> None:
         """For nobody's name, that of the first one."""
         self.assertTold(self.saltOf(self.none, self.neither), self.none)

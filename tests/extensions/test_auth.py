@@ -191,6 +191,15 @@ class QuestionTests(ExchangeTestCase):
         waiting[0].callback(b"?")
         self.assertEqual(self.talk.transport.taken(), b"334 Pw==\r\n" + THANKS.encode() + b"\r\n")
 
+    def test_coroutine(self) -> None:
+        """The question may be answered by a coroutine."""
+
+        async def riddle() -> bytes:
+            return b"?"
+
+        self.checker.riddle = riddle
+        self.assertEqual(self.talk.say("AUTH X-RIDDLE"), "334 Pw==")
+
     def test_unavailable(self) -> None:
         """A checker that cannot tell is 454, and so is one that breaks, which is logged."""
         self.checker.riddle = lambda: fail(LoginUnavailable("gone"))
