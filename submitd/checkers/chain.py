@@ -113,7 +113,7 @@ class _Others:
 
     def __init__(self) -> None:
         self.unavailable: LoginUnavailable | None = None
-        self.refused: LoginFailed | None = None
+        self.refused: UnauthorizedLogin | None = None
 
     @contextmanager
     def asking(self, checker: object) -> Iterator[None]:
@@ -121,7 +121,9 @@ class _Others:
         try:
             yield
         except LoginFailed as error:
-            self.refused = self.refused or (error if error.args else None)
+            # Of any other kind it would be an error of the checker to who asks, and no "no".
+            if self.refused is None and isinstance(error, UnauthorizedLogin) and str(error):
+                self.refused = error
         except CancelledError:
             raise  # the one who asked has gone
         except LoginUnavailable as error:

@@ -115,6 +115,14 @@ class CheckerChainTests(FileTestCase):
         self.successResultOf(CachedChecker(Says(b"x"), clock).start(clock))
         self.successResultOf(CachedChecker(Says(b"x"), clock).stop())
 
+    def test_noWords(self) -> None:
+        """What says nothing is passed over; a no of another kind than Cred's usual is one, too."""
+        for before in (UnauthorizedLogin(""), LoginDenied("odd")):
+            chain = CheckerChain([Says(before), Says(UnauthorizedLogin("expired"))])
+            failure = self.failureResultOf(chain.requestAvatarId(ALICE), UnauthorizedLogin)
+            self.assertEqual(str(failure.value), "expired")
+            self.assertRefused(CheckerChain([Says(before)]).requestAvatarId(ALICE))
+
     def test_nobody(self) -> None:
         """An empty chain lets nobody in."""
         self.assertRefused(CheckerChain([]).requestAvatarId(ALICE))
