@@ -252,8 +252,9 @@ class CheckersDirective(Reference):
                 verified = ", ".join(
                     f"``{each.__name__}``" for each in factory.credentialInterfaces
                 )
-                yield f"``{factory.authType}:FILE``"
-                said = f"{' '.join(factory.authHelp.split())} FILE is {factory.argStringFormat}."
+                word, told = factory.argument, " ".join(factory.authHelp.split())
+                yield f"``{factory.authType}:{word}``"
+                said = f"{told} {word} is {factory.argStringFormat}."
                 yield f"    {prose(said)}"
                 yield f"    Verifies {verified}."
                 yield ""

@@ -422,6 +422,16 @@ class IWarns(Interface):
         """
 
 
+class IIncapable(Interface):
+    """A checker that may be unable to verify some of the credentials that it takes."""
+
+    def cannotVerify() -> dict[Any, str]:
+        """What it cannot verify as things are; asked by ``--check`` and before a start.
+
+        :return: interface of credentials -> why not; empty when all is well.
+        """
+
+
 class IDelays(Interface):
     """A policy that has somebody wait, on purpose or for a server, until it decides itself."""
 

@@ -43,6 +43,7 @@ from submitd.interfaces import (
     IDelays,
     IDelivery,
     IHoldingDelivery,
+    IIncapable,
     IMayBlindCopy,
     IMayHold,
     IMessagePolicy,
@@ -53,7 +54,7 @@ from submitd.interfaces import (
 from submitd.relay import routes
 from submitd.relay.routes import RelaySettings
 from submitd.reverselookup import parseServer
-from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.settings import Component, ListenerSettings, Settings
 from submitd.states import VERBS
 from submitd.submission import isPolicy
 from submitd.typed import Finding, nearest
@@ -348,11 +349,11 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"auth.mechanisms[{at}]", said)
         else:
             yield from _asked(mechanisms[at], f"auth.mechanisms[{at}]")
-    checked: set[Any] = set()
+    verified: dict[Any, list[str]] = {}
     for at, description in enumerate(auth.checkers):
         checker, findings = _checker(description, f"auth.checkers[{at}]")
         yield from findings
-        checked.update(getattr(checker, "credentialInterfaces", ()))
+        yield from _taken(checker, f"auth.checkers[{at}]", verified)
     listeners = settings.listener
     byProxy = bool(listeners) and all(listener.xclient_login for listener in listeners)
     if auth.required and not auth.checkers and not byProxy:
@@ -361,23 +362,35 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             'is empty, but a login is required; name one, such as "htpasswd:FILE", or set'
             " auth.required = false",
         )
-    elif checked:
-        yield from _unverified(auth, mechanisms, checked)
+    elif verified:
+        yield from _unverified(mechanisms, verified)
     yield from _withoutCertificates(settings, mechanisms)
     if auth.insecure:
         yield Finding("auth.insecure", "passwords may travel without TLS", isWarning=True)
 
 
-def _unverified(
-    auth: AuthSettings, mechanisms: dict[int, Any], checked: set[Any]
-) -> Iterator[Finding]:
+def _taken(checker: Any, path: str, verified: dict[Any, list[str]]) -> list[Finding]:
+    """Add for each interface of credentials that it takes why it cannot verify them, or nothing."""
+    cannot: dict[Any, str] = {}
+    findings = []
+    if IIncapable.providedBy(checker):
+        try:
+            cannot = checker.cannotVerify()
+        except Exception as error:
+            findings.append(_unasked(error, path))
+    for each in getattr(checker, "credentialInterfaces", ()):
+        verified.setdefault(each, []).append(cannot.get(each, ""))
+    return findings
+
+
+def _unverified(mechanisms: dict[int, Any], verified: dict[Any, list[str]]) -> Iterator[Finding]:
     for at, mechanism in mechanisms.items():
-        if not any(each.isOrExtends(mechanism.credentialsInterface) for each in checked):
-            yield Finding(
-                f"auth.mechanisms[{at}]",
-                f"no checker can verify {mechanism.name}; it is not offered",
-                isWarning=True,
-            )
+        takers = [each for each in verified if each.isOrExtends(mechanism.credentialsInterface)]
+        causes = [cause for each in takers for cause in verified[each]]
+        if all(causes):  # none of them is able to, or there is none
+            said = f"no checker can verify {mechanism.name}"
+            told = f"{'; '.join(causes)}; each login is 454" if causes else "it is not offered"
+            yield Finding(f"auth.mechanisms[{at}]", f"{said}; {told}", isWarning=True)
 
 
 def _withoutCertificates(settings: Settings, mechanisms: dict[int, Any]) -> Iterator[Finding]:

@@ -110,8 +110,8 @@ class AuthSettings:
     checkers: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
-            '"tokens:FILE", "sql:FILE", "oauth:FILE", "certificates:FILE", or any other that a '
-            "Twisted ICheckerFactory plug-in brings."
+            '"tokens:FILE", "sql:FILE", "oauth:FILE", "certificates:FILE", "dovecot:SOCKET", or any '
+            "other that a Twisted ICheckerFactory plug-in brings."
         },
         default=(),
     )
@@ -122,7 +122,8 @@ class AuthSettings:
     cache: Seconds = attrs.field(
         metadata={
             "help": "How long a verified login is remembered, so that its hash need not be "
-            "computed again; a change of the file is seen at once all the same. 0 for never."
+            "computed again; a change of a file is seen at once all the same, one in Dovecot when "
+            "this is over. 0 for never."
         },
         default=Seconds(300.0),
     )

@@ -15,7 +15,9 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import config, deliveries, policies, typed
+from submitd.checkers.dovecot import DovecotChecker
 from submitd.checkers.factory import CheckerFactory
+from submitd.interfaces import IBearerToken
 from submitd.relay.connection import TimeoutSettings
 from submitd.relay.routes import RelaySettings, RouteSettings
 from submitd.settings import (
@@ -226,6 +228,32 @@ class LoadTests(SynchronousTestCase):
         self.file.write_text(GOOD.replace('checkers = ["htpasswd:passwd"]', external))
         [said] = self.warnings()
         self.assertIn("auth.mechanisms[0]: EXTERNAL is not offered: no client is asked", said)
+
+    def test_cannotVerify(self) -> None:
+        """Nor is one offered in vain, where the checkers that take it cannot verify it now."""
+        mechanisms = '[auth]\nmechanisms = ["PLAIN", "XOAUTH2"]'
+        good = GOOD.replace("[auth]", mechanisms)
+        self.patch(DovecotChecker, "warnings", lambda self: [])
+        self.patch(DovecotChecker, "cannotVerify", lambda self: {IBearerToken: "no tokens there"})
+        self.file.write_text(good.replace("htpasswd:passwd", "dovecot:/run/auth"))
+        said = "no checker can verify XOAUTH2; no tokens there; each login is 454"
+        self.assertEqual(self.warnings(), [f"warning: auth.mechanisms[1]: {said}"])
+        (self.directory / "tokens").write_text(f"alice:{'0' * 64}\n")
+        (self.directory / "tokens").chmod(0o600)
+        self.file.write_text(
+            good.replace('"htpasswd:passwd"', '"dovecot:/run/auth", "tokens:tokens"')
+        )
+        self.assertEqual(self.warnings(), [])
+
+    def test_cannotSay(self) -> None:
+        """A checker with a defect hides nothing else."""
+        self.patch(DovecotChecker, "warnings", lambda self: [])
+        self.patch(DovecotChecker, "cannotVerify", lambda self: 1 / 0)
+        self.file.write_text(GOOD.replace("htpasswd:passwd", "dovecot:/run/auth"))
+        with self.assertRaises(config.ConfigurationError) as caught:
+            config.load(self.file)
+        said = "auth.checkers[0]: cannot be checked: ZeroDivisionError: division by zero"
+        self.assertIn(said, str(caught.exception))
 
     def test_warningsWithMistakes(self) -> None:
         """Where there are mistakes, the warnings come with them."""

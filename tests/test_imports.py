@@ -204,6 +204,7 @@ class ReactorTests(SynchronousTestCase):
         }
         filters = {"policies.milterclient", "policies.policyserver", "http"}
         known = {"protocol", "proxy", "relay.connection", "ports", "transport", *filters}
+        known |= {"checkers.dovecotserver"}
         known |= {"tools.rehearsal"}  # the transport that is no socket
         self.assertEqual(holding - known, set())
 

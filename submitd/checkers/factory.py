@@ -33,6 +33,7 @@ class CheckerFactory:
     :param credentialInterfaces: what it can check.
     :param argumentIsFile: whether what follows the colon is the path of a file, as
         :func:`takesFile` asks.
+    :param argument: what follows the colon, in a word, for the documentation.
     """
 
     authType: str
@@ -41,6 +42,7 @@ class CheckerFactory:
     authHelp: str
     credentialInterfaces: Sequence[type[Interface]]
     argumentIsFile: bool = False
+    argument: str = "FILE"
 
     def generateChecker(self, argstring: str) -> ICredentialsChecker:
         """Make the checker.

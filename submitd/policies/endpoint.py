@@ -2,7 +2,8 @@
 
 ``inet:`` stands for ``tcp:``, as other mail servers write it.  :func:`mistake` finds beforehand
 what Twisted finds only at each attempt to connect: a host or path that is empty, a port that is
-none, a path that no unix socket can have.
+none, a path that no unix socket can have.  :func:`addressOf` is for those who want to connect
+without a reactor.
 """
 
 from __future__ import annotations
@@ -32,28 +33,35 @@ def clientEndpoint(reactor: Any, text: str) -> IStreamClientEndpoint:
 
 def mistake(text: str) -> str:
     """What is wrong with the text of an endpoint; empty when all is well."""
-    asked = _Asked()
     try:
-        made = clientEndpoint(asked, text)
-        if isinstance(made, TCP4ClientEndpoint | UNIXClientEndpoint):
-            made.connect(Factory())
-        found = asked.mistake
+        found = _ask(text).mistake
     except Exception as error:
         found = str(error) or type(error).__name__
     said = 'must be "tcp:HOST:PORT", "unix:PATH" or another client endpoint of Twisted\'s'
     return f'{said}, not "{text}" ({found})' if found else ""
 
 
+def addressOf(text: str) -> str | tuple[str, int] | None:
+    """The path, or the host and port, that an endpoint without mistake connects to.
+
+    :return: ``None`` for one that does more than that, such as TLS.
+    """
+    return _ask(text).address
+
+
 class _Asked:
     """Stands in for a reactor, to learn what would be connected to.
 
+    :ivar address: what that is.
     :ivar mistake: why it cannot be.
     """
 
+    address: str | tuple[str, int] | None = None
     mistake = ""
 
     def connectTCP(self, host: str, port: int, *_: object, **__: object) -> None:
         """A host and a port."""
+        self.address = host, port
         if not host:
             self.mistake = "there is no host"
         elif not 0 < port <= 65535:
@@ -61,7 +69,16 @@ class _Asked:
 
     def connectUNIX(self, path: str, *_: object, **__: object) -> None:
         """A unix socket."""
+        self.address = path
         if not path:
             self.mistake = "there is no path"
         elif len(os.fsencode(path)) > MAX_PATH:
             self.mistake = f"a unix socket's path has {MAX_PATH} octets at most"
+
+
+def _ask(text: str) -> _Asked:
+    asked = _Asked()
+    made = clientEndpoint(asked, text)
+    if isinstance(made, TCP4ClientEndpoint | UNIXClientEndpoint):
+        made.connect(Factory())
+    return asked

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 
 import submitd
 from submitd.checkers.certificates import CertificatesChecker
+from submitd.checkers.dovecot import DovecotChecker
 from submitd.checkers.factory import CheckerFactory
 from submitd.checkers.htpasswd import HtpasswdChecker
 from submitd.checkers.oauth import OAuthChecker
@@ -44,7 +45,8 @@ class CheckerFactoryTests(SynchronousTestCase):
             ("tokens", TokensChecker),
         ):
             self.assertIsInstance(makeChecker(f"{kind}:/no/such:file"), expected)
-        known = {"certificates", "htpasswd", "oauth", "secrets", "sql", "tokens"}
+        self.assertIsInstance(makeChecker("dovecot:/no/socket"), DovecotChecker)
+        known = {"certificates", "dovecot", "htpasswd", "oauth", "secrets", "sql", "tokens"}
         self.assertEqual(set(self.factories()), known)
 
     def test_interfaces(self) -> None:
@@ -70,6 +72,8 @@ class CheckerFactoryTests(SynchronousTestCase):
             for text in (kind, f"{kind}:", f"{kind}: "):
                 error = self.assertRaises(InvalidAuthArgumentString, makeChecker, text)
                 self.assertTrue(str(error).startswith(f"{kind}: needs the path of a file"), error)
+        error = self.assertRaises(InvalidAuthArgumentString, makeChecker, "dovecot:")
+        self.assertIn("dovecot: needs the path of the socket", str(error))
 
     def test_help(self) -> None:
         """Each says in words what it is, and what its string looks like."""

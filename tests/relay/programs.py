@@ -172,6 +172,16 @@ class Child:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End it as a crash would."""
         self._process.kill()

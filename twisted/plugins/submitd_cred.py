@@ -75,3 +75,16 @@ It is read again when it changes.""",
     credentialInterfaces=(ICertificateLogin,),
     argumentIsFile=True,
 )
+
+dovecot = CheckerFactory(
+    authType="dovecot",
+    checker="submitd.checkers.dovecot:DovecotChecker",
+    argStringFormat="the path of the socket of Dovecot's auth service, or a client endpoint",
+    authHelp="""\
+The users of a Dovecot, be they in LDAP, SQL, PAM or a file, as Postfix has them with
+smtpd_sasl_type = dovecot. Its auth service is asked over a unix socket, or an endpoint such as
+tcp:host=127.0.0.1:port=12345: about passwords by PLAIN, about bearer tokens by OAUTHBEARER or
+XOAUTH2.""",
+    credentialInterfaces=(IUsernamePassword, IBearerToken),
+    argument="SOCKET",
+)
