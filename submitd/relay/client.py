@@ -19,8 +19,6 @@ What it promises:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +35,7 @@ from submitd.relay.capabilities import (
     refusal,
 )
 from submitd.relay.content import Content
-from submitd.relay.login import Account, Exchange, choose
+from submitd.relay.login import Account, Login, choose
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.states import (
     STATES,
@@ -52,9 +50,6 @@ from submitd.relay.states import (
 from submitd.wire.reply import Reply, ReplyParser, ReplySyntaxError
 
 TLS = Literal["required", "opportunistic", "off"]
-
-# RFC 4954 4: AUTH with its initial response is still a command line.
-MAX_COMMAND = 510
 
 # Chunks (RFC 3030) that may be on their way without a reply: bounds what a refusal wastes.
 CHUNKS_AHEAD = 8
@@ -96,11 +91,11 @@ class _Transaction:
 
     message: Outgoing
     chunked: bool
+    content: Content
     outcomes: list[Outcome | None]
     accepted: list[int] = attrs.field(factory=list)
     awaited: int = 0  # replies to RCPT that have not come
     begun: bool = False  # MAIL was accepted, so there is something to reset
-    content: Content | None = None
     held: bytes | None = None  # the chunk that may be the last
 
 
@@ -136,7 +131,6 @@ class Client:
         self._waiting: deque[_Awaited] = deque()
         self._secure = False
         self._verified = False
-        self._exchange: Exchange | None = None
         self._transaction: _Transaction | None = None
         self._needsReset = False
 
@@ -160,16 +154,18 @@ class Client:
     @property
     def waitingFor(self) -> str:
         """What the next hop owes, for messages."""
+        if self.state is State.GREETING:
+            return "the greeting"
         if self._waiting:
             command = self._waiting[0].command
             # RFC 1047: it may have the message, and will get it again.
             twice = ", which may arrive twice" if command == END else ""
             return f"the reply to {command}{twice}"
-        return {
-            State.GREETING: "the greeting",
-            State.HANDSHAKE: "the TLS handshake",
-            State.BODY: "the message to go out",
-        }.get(self.state, "the next hop")
+        if self.state is State.BODY:
+            return "the message to go out"
+        # Where nothing has been said yet, TLS begins with the connection.
+        isHandshake = self.state in (State.NEW, State.HANDSHAKE)
+        return "the TLS handshake" if isHandshake else "the next hop"
 
     # What goes in.
 
@@ -224,7 +220,8 @@ class Client:
         chunked = message.bodyType == "BINARYMIME" or (
             self.profile.chunking and self.capabilities.chunking
         )
-        transaction = _Transaction(message, chunked, [None] * len(message.recipients))
+        content = Content(message, self.capabilities, chunked)
+        transaction = _Transaction(message, chunked, content, [None] * len(message.recipients))
         self._transaction = transaction
         reply = refusal(message, self.capabilities)
         wanted: list[int] = []
@@ -241,17 +238,16 @@ class Client:
 
     def body(self, chunk: bytes) -> None:
         """The next chunk of the message; not empty.  Nothing is done once it is not wanted."""
-        if self.state is not State.BODY or self._transaction is None:
+        if self.state is not State.BODY:
             return
-        content = self._transaction.content
-        assert content is not None, "made when the state began"
+        transaction = self._ongoing
         self.progress += 1
-        octets = content.feed(chunk)
+        octets = transaction.content.feed(chunk)
         if isinstance(octets, Reply):
             self._giveUp(octets)
             return
-        if self._transaction.chunked:
-            held, self._transaction.held = self._transaction.held, octets
+        if transaction.chunked:
+            held, transaction.held = transaction.held, octets
             if held is not None:
                 self._sendChunk(held)
         else:
@@ -260,10 +256,9 @@ class Client:
 
     def bodyEnded(self) -> None:
         """The message is complete."""
-        if self.state is not State.BODY or self._transaction is None:
+        if self.state is not State.BODY:
             return
-        transaction = self._transaction
-        assert transaction.content is not None, "made when the state began"
+        transaction = self._ongoing
         octets = transaction.content.finish()
         if isinstance(octets, Reply):
             self._giveUp(octets)
@@ -273,7 +268,7 @@ class Client:
             held = transaction.held or b""
             octets = b"BDAT %d LAST\r\n%b" % (len(held), held)
         self._output.append(octets)
-        self._awaitVerdict(END)
+        self._awaitVerdict()
 
     def quit(self) -> None:
         """End the session in order, when it is ready; at once, when it is not."""
@@ -342,7 +337,6 @@ class Client:
             self._secureOrLogin()
         elif reply.code >= 500 and not self.profile.lmtp and not self._secure:
             # RFC 5321 3.2: a server without extensions.
-            self._become(State.HELLO)
             self._command(f"HELO {self.profile.hostname}".encode("ascii"), "HELO", self._greetedOld)
         else:
             self._fail(reply, isRemote=True)
@@ -384,46 +378,25 @@ class Client:
         if not (self._secure or self.profile.insecureLogin):
             self._fail(LOGIN_NEEDS_TLS)
             return
-        chosen = choose(account, self.capabilities.mechanisms)
-        if chosen is None:
+        login = choose(account, self.capabilities.mechanisms)
+        if login is None:
             self._fail(NO_MECHANISM)
             return
         self._become(State.LOGIN)
-        name, self._exchange = chosen
-        self._initial = next(self._exchange)
-        line = f"AUTH {name}".encode("ascii")
-        if self._initial is not None:
-            encoded = base64.b64encode(self._initial) or b"="
-            if len(line) + 1 + len(encoded) <= MAX_COMMAND:
-                line += b" " + encoded
-                self._initial = None
-        self._command(line, "AUTH", self._challenged)
+        self._command(login.command, "AUTH", partial(self._challenged, login))
 
-    def _challenged(self, reply: Reply) -> None:
+    def _challenged(self, login: Login, reply: Reply) -> None:
         if reply.code // 100 == 2:
-            self._exchange = None
             self._beReady()
         elif reply.code // 100 == 3:
-            self._command(self._response(reply), "AUTH", self._challenged)
+            line = login.response("".join(reply.lines))
+            self._command(line, "AUTH", partial(self._challenged, login))
         else:
             self._fail(reply, isRemote=True)
 
-    def _response(self, reply: Reply) -> bytes:
-        assert self._exchange is not None, "there is one until the login is over"
-        if self._initial is not None:
-            initial, self._initial = self._initial, None
-            return base64.b64encode(initial)
-        try:
-            challenge = base64.b64decode("".join(reply.lines).encode("ascii"), validate=True)
-            response = self._exchange.send(challenge)
-        except (binascii.Error, StopIteration):
-            # RFC 4954 4: the client gives up; the server answers with 501.
-            return b"*"
-        return base64.b64encode(response or b"")
-
     def _beReady(self) -> None:
         self._become(State.READY)
-        self._events.append(Ready(self.capabilities))
+        self._events.append(Ready())
 
     # The mail transaction.
 
@@ -484,7 +457,7 @@ class Client:
         elif not transaction.accepted:
             self._finish()
         elif transaction.chunked:
-            self._beginBody(transaction)
+            self._beginBody()
         else:
             self._become(State.OPENING)
             self._command(b"DATA", "DATA", self._dataAnswered)
@@ -499,20 +472,18 @@ class Client:
             self._settleRest(judge(reply), reply, isRemote=True)
             self._finish()
         elif transaction.accepted:
-            self._beginBody(transaction)
+            self._beginBody()
         else:
             # RFC 2920 3.1: it says 354 although it took no recipient; the message is a lone dot.
             self._become(State.END)
             self._command(b".", "the empty message", lambda reply: self._finish())
 
-    def _beginBody(self, transaction: _Transaction) -> None:
-        transaction.content = Content(transaction.message, self.capabilities, transaction.chunked)
+    def _beginBody(self) -> None:
         self._become(State.BODY)
         self._wantBody()
 
     def _wantBody(self) -> None:
-        ahead = CHUNKS_AHEAD if self._pipelining else 1
-        if self.state is State.BODY and len(self._waiting) < ahead:
+        if self.state is State.BODY and len(self._waiting) < self._chunksAhead:
             self._events.append(BodyWanted())
 
     def _sendChunk(self, chunk: bytes) -> None:
@@ -528,37 +499,26 @@ class Client:
                 # How many replies will come now is anybody's guess (RFC 2033 4.3).
                 self._close(reply)
         if self.state is State.BODY:
-            ahead = CHUNKS_AHEAD if self._pipelining else 1
             if not self._unsettled:
                 # No more chunks; those on their way are answered yet (RFC 3030 4.2).
                 if not self._waiting:
                     self._finish()
-            elif len(self._waiting) == ahead - 1:
+            elif len(self._waiting) == self._chunksAhead - 1:
                 self._wantBody()
 
-    def _awaitVerdict(self, command: str) -> None:
-        transaction = self._ongoing
-        if not self.profile.lmtp:
-            self._waiting.append(_Awaited(command, self._judged))
-            return
-        # RFC 2033 4.2: one reply for each recipient that was accepted, in their order.
-        for at in transaction.accepted:
-            self._waiting.append(_Awaited(command, partial(self._judgedOne, at)))
+    def _awaitVerdict(self) -> None:
+        # RFC 2033 4.2: in LMTP each recipient that was accepted has a reply, in their order.
+        accepted = self._ongoing.accepted
+        for each in [[at] for at in accepted] if self.profile.lmtp else [accepted]:
+            self._waiting.append(_Awaited(END, partial(self._judged, each)))
 
-    def _judged(self, reply: Reply) -> None:
+    def _judged(self, recipients: list[int], reply: Reply) -> None:
         if 300 <= reply.code < 400:
             self._nonsense(END, reply)
             return
-        self._settleRest(judge(reply), reply, isRemote=True)
-        self._ongoing.begun = False
-        self._finish()
-
-    def _judgedOne(self, at: int, reply: Reply) -> None:
-        if 300 <= reply.code < 400:
-            self._nonsense(END, reply)
-            return
-        if self._ongoing.outcomes[at] is None:
-            self._settle(at, judge(reply), reply, isRemote=True)
+        for at in recipients:
+            if self._ongoing.outcomes[at] is None:
+                self._settle(at, judge(reply), reply, isRemote=True)
         if not self._waiting:
             self._ongoing.begun = False
             self._finish()
@@ -597,8 +557,7 @@ class Client:
         transaction = self._ongoing
         self._needsReset = self._needsReset or transaction.begun
         self._report()
-        self._become(State.READY)
-        self._events.append(Ready(self.capabilities))
+        self._beReady()
 
     def _report(self) -> None:
         transaction, self._transaction = self._transaction, None
@@ -636,6 +595,10 @@ class Client:
     @property
     def _pipelining(self) -> bool:
         return self.capabilities.offers("PIPELINING")
+
+    @property
+    def _chunksAhead(self) -> int:
+        return CHUNKS_AHEAD if self._pipelining else 1
 
     def _become(self, state: State) -> None:
         assert state in STATES[self.state].following, f"{self.state} to {state}"

@@ -45,11 +45,6 @@ from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready, StartTLS
 from submitd.typed import Seconds
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
-# States before the first message may be sent.
-_OPENING = frozenset(
-    {State.NEW, State.GREETING, State.HELLO, State.STARTTLS, State.HANDSHAKE, State.LOGIN}
-)
-
 
 @attrs.frozen(kw_only=True)
 class TimeoutSettings:
@@ -341,8 +336,8 @@ class Connection(Protocol):
         why = _why(reason)
         if reason.check(SSL.Error, VerificationError) or client.state is State.HANDSHAKE:
             return Reply(451, "4.7.5", f"TLS with {name} failed: {why}")
-        waiting = "the TLS handshake" if client.state is State.NEW else client.waitingFor
-        return Reply(451, "4.4.2", f"Connection to {name} lost, waiting for {waiting}: {why}")
+        said = f"Connection to {name} lost, waiting for {client.waitingFor}: {why}"
+        return Reply(451, "4.4.2", said)
 
     # What the client says.
 
@@ -491,8 +486,7 @@ class Connection(Protocol):
             client.quit()
             transport.abortConnection()
         else:
-            waiting = "the TLS handshake" if client.state is State.NEW else client.waitingFor
-            said = f"{self.host.name} timed out: waited too long for {waiting}"
+            said = f"{self.host.name} timed out: waited too long for {client.waitingFor}"
             client.connectionLost(Reply(451, "4.4.2", said))
         self._go()
 

@@ -9,10 +9,15 @@ Whether a password may travel at all, over this connection, is the client's ques
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from collections.abc import Callable, Generator, Iterable
 
 import attrs
+
+# RFC 4954 4: AUTH with its initial response is still a command line.
+MAX_COMMAND = 510
 
 Exchange = Generator[bytes | None, bytes, None]
 
@@ -61,14 +66,46 @@ MECHANISMS: dict[str, Callable[[Account], Exchange]] = {
 }
 
 
-def choose(account: Account, offered: Iterable[str]) -> tuple[str, Exchange] | None:
-    """The mechanism to log in with.
+class Login:
+    """One login, as the lines of AUTH (RFC 4954 4), without CRLF.
+
+    :param mechanism: one of ``MECHANISMS``.
+    :ivar command: the first line.
+    """
+
+    def __init__(self, mechanism: str, account: Account) -> None:
+        self._exchange = MECHANISMS[mechanism](account)
+        self._initial = next(self._exchange)
+        self.command = f"AUTH {mechanism}".encode("ascii")
+        if self._initial is not None:
+            line = b"%b %b" % (self.command, base64.b64encode(self._initial) or b"=")
+            if len(line) <= MAX_COMMAND:
+                self.command, self._initial = line, None
+
+    def response(self, challenge: str) -> bytes:
+        """The line that answers a challenge.
+
+        :param challenge: the text of the 334.
+        """
+        if self._initial is not None:
+            initial, self._initial = self._initial, None
+            return base64.b64encode(initial)
+        try:
+            decoded = base64.b64decode(challenge.encode("ascii"), validate=True)
+            response = self._exchange.send(decoded)
+        except (binascii.Error, StopIteration):
+            # RFC 4954 4: the client gives up; the server answers with 501.
+            return b"*"
+        return base64.b64encode(response or b"")
+
+
+def choose(account: Account, offered: Iterable[str]) -> Login | None:
+    """A login with the best mechanism that both sides take; ``None`` where there is none.
 
     :param offered: what the server lists, in upper case.
-    :return: its name and a fresh exchange; ``None`` when there is none that both sides take.
     """
     names = frozenset(offered)
-    for name in account.mechanisms:
-        if name in names and name in MECHANISMS:
-            return name, MECHANISMS[name](account)
+    for mechanism in account.mechanisms:
+        if mechanism in names and mechanism in MECHANISMS:
+            return Login(mechanism, account)
     return None

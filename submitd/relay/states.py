@@ -9,7 +9,6 @@ import enum
 
 import attrs
 
-from submitd.relay.capabilities import Capabilities
 from submitd.relay.outgoing import Outcome
 from submitd.wire.reply import Reply
 
@@ -51,7 +50,7 @@ def _stand(limit: str, *following: State) -> Stand:
 STATES: dict[State, Stand] = {
     State.NEW: _stand("connect", State.GREETING),
     State.GREETING: _stand("greeting", State.HELLO),
-    State.HELLO: _stand("hello", State.HELLO, State.STARTTLS, State.LOGIN, State.READY),
+    State.HELLO: _stand("hello", State.STARTTLS, State.LOGIN, State.READY),
     State.STARTTLS: _stand("hello", State.HANDSHAKE, State.READY),
     State.HANDSHAKE: _stand("handshake", State.HELLO),
     State.LOGIN: _stand("login", State.READY),
@@ -72,12 +71,7 @@ class StartTLS:
 
 @attrs.frozen
 class Ready:
-    """Event: a message may be sent.
-
-    :param capabilities: what the next hop can do.
-    """
-
-    capabilities: Capabilities
+    """Event: a message may be sent."""
 
 
 @attrs.frozen

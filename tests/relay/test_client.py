@@ -644,7 +644,7 @@ class BrokenHopTests(SynchronousTestCase):
     def test_quitEarly(self) -> None:
         """QUIT in the midst of something is the end at once."""
         hop = Hop()
-        self.assertEqual(hop.client.waitingFor, "the reply to the connection")
+        self.assertEqual(hop.client.waitingFor, "the greeting")
         hop.client.quit()
         self.assertEqual(hop.client.state, State.CLOSED)
 
