@@ -238,7 +238,7 @@ class Client:
 
     def body(self, chunk: bytes) -> None:
         """The next chunk of the message; not empty.  Nothing is done once it is not wanted."""
-        if self.state is not State.BODY:
+        if not self._wantsBody:
             return
         transaction = self._ongoing
         self.progress += 1
@@ -256,7 +256,7 @@ class Client:
 
     def bodyEnded(self) -> None:
         """The message is complete."""
-        if self.state is not State.BODY:
+        if not self._wantsBody:
             return
         transaction = self._ongoing
         octets = transaction.content.finish()
@@ -482,8 +482,13 @@ class Client:
         self._become(State.BODY)
         self._wantBody()
 
+    @property
+    def _wantsBody(self) -> bool:
+        # One that was refused on its way is over when what was sent of it is answered.
+        return self.state is State.BODY and bool(self._unsettled)
+
     def _wantBody(self) -> None:
-        if self.state is State.BODY and len(self._waiting) < self._chunksAhead:
+        if self._wantsBody and len(self._waiting) < self._chunksAhead:
             self._events.append(BodyWanted())
 
     def _sendChunk(self, chunk: bytes) -> None:
@@ -498,13 +503,12 @@ class Client:
             if self.state is State.END and self.profile.lmtp:
                 # How many replies will come now is anybody's guess (RFC 2033 4.3).
                 self._close(reply)
-        if self.state is State.BODY:
-            if not self._unsettled:
-                # No more chunks; those on their way are answered yet (RFC 3030 4.2).
-                if not self._waiting:
-                    self._finish()
-            elif len(self._waiting) == self._chunksAhead - 1:
+        if self._wantsBody:
+            if len(self._waiting) == self._chunksAhead - 1:
                 self._wantBody()
+        elif self.state is State.BODY and not self._waiting:
+            # No more chunks, and those on their way are answered (RFC 3030 4.2).
+            self._finish()
 
     def _awaitVerdict(self) -> None:
         # RFC 2033 4.2: in LMTP each recipient that was accepted has a reply, in their order.

@@ -218,6 +218,24 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(hop.results, [("failed", 552)])
         self.assertEqual(hop.offer(outgoing()), "RSET\r\n")
 
+    def test_chunkRefusedEarly(self) -> None:
+        """Nor does one that was asked for before the refusal, nor the message's end."""
+        for lmtp in (False, True):
+            hop = Hop(lmtp=lmtp).greet("CHUNKING,PIPELINING")
+            hop.client.send(outgoing("a@b.example", "c@d.example"))
+            hop.client.dataReceived(b"250 ok\r\n" * 3)
+            for chunk in (b"a", b"b", b"c"):
+                hop.client.body(chunk)
+            hop.client.dataReceived(b"452 full\r\n")
+            hop.client.takeOutput()
+            hop.client.body(b"d")
+            hop.client.bodyEnded()
+            self.assertEqual(hop.client.takeOutput(), b"")
+            hop.body = [b"e"] * 100
+            self.assertEqual(hop.say("503 no"), "")
+            self.assertEqual(hop.results, [("delayed", 452)] * 2)
+            self.assertEqual(hop.client.state, State.READY)
+
     def test_manyChunks(self) -> None:
         """A bounded number of chunks is on its way at one time."""
         hop = Hop().greet("CHUNKING,PIPELINING")
