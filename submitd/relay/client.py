@@ -36,7 +36,7 @@ from submitd.relay.capabilities import (
 )
 from submitd.relay.content import Content
 from submitd.relay.login import Account, Login, choose
-from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
 from submitd.relay.states import (
     STATES,
     BodyWanted,
@@ -313,8 +313,8 @@ class Client:
         self._nonsense("nothing that was asked", reply)
 
     def _nonsense(self, command: str, reply: Reply) -> None:
-        said = f"{reply.code} {reply.status} {' / '.join(reply.lines)}"
-        self._fail(Reply(451, "4.5.0", f"Next hop answered {command} with: {said}"))
+        said = f"Next hop answered {command} with: {inOneLine(reply)}"
+        self._fail(Reply(451, "4.5.0", said))
 
     # From the greeting to the login.
 

@@ -40,7 +40,7 @@ from submitd.certificates import trustOf
 from submitd.connecting import connected
 from submitd.interfaces import IBody
 from submitd.relay.client import INJECTED, Client, Profile
-from submitd.relay.outgoing import Outcome, Outgoing, Result
+from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine
 from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready, StartTLS, State
 from submitd.typed import Seconds
 from submitd.wire.reply import LOCAL_ERROR, Reply
@@ -92,7 +92,7 @@ class HopFailed(Exception):
     """
 
     def __init__(self, reply: Reply, state: State = State.NEW) -> None:
-        super().__init__(f"{reply.code} {reply.status} {' / '.join(reply.lines)}")
+        super().__init__(inOneLine(reply))
         self.reply = reply
         self.state = state
 

@@ -33,7 +33,7 @@ from submitd.relay.client import TLS_NOT_OFFERED, Profile
 from submitd.relay.connection import ClientTLS, Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
-from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
+from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
 from submitd.relay.routes import RelaySettings, Route
 from submitd.relay.states import State
 from submitd.turns import Turns
@@ -365,5 +365,4 @@ def _all(message: Outgoing, reply: Reply, result: Result | None = None) -> tuple
 
 
 def _softened(reply: Reply) -> Reply:
-    said = f"{reply.code} {reply.status} {' / '.join(reply.lines)}"
-    return Reply(451, "4.4.0", f"Next hop refuses every message: {said}")
+    return Reply(451, "4.4.0", f"Next hop refuses every message: {inOneLine(reply)}")

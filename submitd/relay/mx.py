@@ -18,6 +18,7 @@ from twisted.names import dns
 from twisted.names.error import DNSNameError
 
 from submitd.equality import sameDomain
+from submitd.relay.outgoing import inOneLine
 from submitd.wire.reply import Reply
 
 # More hosts than this are not tried in one attempt.
@@ -36,7 +37,7 @@ class NoHosts(Exception):
     """
 
     def __init__(self, reply: Reply) -> None:
-        super().__init__(f"{reply.code} {reply.status} {' / '.join(reply.lines)}")
+        super().__init__(inOneLine(reply))
         self.reply = reply
 
 

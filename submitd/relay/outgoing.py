@@ -82,3 +82,8 @@ def judge(reply: Reply) -> Result:
     if reply.code >= 500:
         return Result.FAILED
     return Result.DELAYED if reply.code >= 400 else Result.DELIVERED
+
+
+def inOneLine(reply: Reply) -> str:
+    """A reply as logs, records and other replies quote it."""
+    return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))

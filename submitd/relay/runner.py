@@ -34,12 +34,12 @@ from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
 from submitd.interfaces import IBody, ISpool
 from submitd.relay.destinations import Destinations, Hop
 from submitd.relay.lines import PATIENCE, Lines
-from submitd.relay.outgoing import Outcome, Outgoing, Result
+from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine
 from submitd.relay.reports import Reporter
 from submitd.relay.routes import RelaySettings, Route, Routes
 from submitd.relay.schedule import Schedule
 from submitd.relay.settlements import Settlements
-from submitd.relay.verdicts import Judge, Verdict, said
+from submitd.relay.verdicts import Judge, Verdict
 from submitd.spool.records import (
     Damaged,
     LeaseLost,
@@ -570,7 +570,7 @@ def _logAttempt(
         recipient=recipient.mailbox,
         host=outcome.host,
         result=outcome.result.value,
-        reply=said(outcome.reply),
+        reply=inOneLine(outcome.reply),
         seconds=round(seconds, 3),
     )
 
@@ -594,6 +594,6 @@ def _logVerdict(message: QueuedMessage, verdict: Verdict) -> None:
         recipient=verdict.recipient.mailbox,
         host=verdict.outcome.host,
         attempts=verdict.recipient.attempts + verdict.attempted,
-        reply=said(verdict.outcome.reply),
+        reply=inOneLine(verdict.outcome.reply),
         **fields,
     )

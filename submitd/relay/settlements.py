@@ -16,10 +16,10 @@ from submitd import events
 from submitd.extensions.deliverby import KEYWORD as DELIVERBY
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import ISpool
-from submitd.relay.outgoing import Outcome
+from submitd.relay.outgoing import Outcome, inOneLine
 from submitd.relay.reports import Action, Original, Reporter, Told, isWanted, returnsWhole
 from submitd.relay.schedule import Schedule
-from submitd.relay.verdicts import Verdict, noticeBy, said, sendable
+from submitd.relay.verdicts import Verdict, noticeBy, sendable
 from submitd.session import newId
 from submitd.spool.records import (
     Damaged,
@@ -187,4 +187,4 @@ def _isTraced(message: QueuedMessage, recipient: QueuedRecipient, outcome: Outco
 def _recorded(verdict: Verdict) -> str:
     """What is kept: the last reply, which a wait without an attempt does not change."""
     isWait = verdict.state is State.DELAYED and not verdict.attempted
-    return (verdict.recipient.reply if isWait else "") or said(verdict.outcome.reply)
+    return (verdict.recipient.reply if isWait else "") or inOneLine(verdict.outcome.reply)

@@ -6,7 +6,7 @@ import attrs
 
 from submitd.extensions.deliverby import KEYWORD as DELIVERBY
 from submitd.extensions.deliverby import DeliverBy
-from submitd.relay.outgoing import Outcome, Result
+from submitd.relay.outgoing import Outcome, Result, inOneLine
 from submitd.relay.schedule import Schedule
 from submitd.spool.records import QueuedMessage, QueuedRecipient, State
 from submitd.spool.rows import dueAt
@@ -79,7 +79,7 @@ class Judge:
             return Verdict(recipient, outcome, State.FAILED)
         expiry = self.schedule.expiry(sendable(message), recipient.expires)
         if now >= expiry:
-            given = _expired(said(outcome.reply), outcome)
+            given = _expired(inOneLine(outcome.reply), outcome)
             return Verdict(recipient, given, State.FAILED, isExpired=True)
         due = self.schedule.next(now, recipient.attempts + 1, expiry)
         deadline = noticeBy(message)
@@ -103,8 +103,3 @@ def noticeBy(message: QueuedMessage) -> float | None:
     """When the sender is to be told that it is late (RFC 2852, by-mode N)."""
     deliverBy: DeliverBy | None = message.envelope.extensions.get(DELIVERBY)
     return deliverBy.deadline if deliverBy is not None and deliverBy.mode == "N" else None
-
-
-def said(reply: Reply) -> str:
-    """A reply in one line, as the record has it."""
-    return " ".join(filter(None, (str(reply.code), reply.status, " / ".join(reply.lines))))
