@@ -17,8 +17,7 @@ from typing import Any
 import attrs
 
 from submitd.preflight import examine
-from submitd.relay.connection import TimeoutSettings
-from submitd.relay.routes import RelaySettings, RouteSettings
+from submitd.relay.settings import RelaySettings, RouteSettings, TimeoutSettings
 from submitd.settings import (
     AuthSettings,
     LimitSettings,

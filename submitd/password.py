@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from pathlib import Path
 
@@ -17,28 +18,26 @@ class Password:
         self._file = file
         self._stamp: tuple[int, int] | None = None
         self._secret = b""
-        problem = self._refresh()
-        if problem:
-            raise ValueError(problem)
+        self._refresh()
 
     @property
     def secret(self) -> bytes:
         """What it is now; the last one, while the file cannot be read."""
-        self._refresh()
+        with contextlib.suppress(ValueError):
+            self._refresh()
         return self._secret
 
-    def _refresh(self) -> str:
+    def _refresh(self) -> None:
         try:
             found = self._file.stat()
             stamp = (found.st_mtime_ns, found.st_size)
             if stamp != self._stamp:
                 line = self._file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
                 if not line:
-                    return f"{self._file} is empty"
+                    raise ValueError(f"{self._file} is empty")
                 self._secret, self._stamp = line, stamp
         except OSError as error:
-            return f"cannot read {self._file}: {error.strerror}"
-        return ""
+            raise ValueError(f"cannot read {self._file}: {error.strerror}") from None
 
 
 def othersCanRead(file: Path) -> str:

@@ -52,7 +52,7 @@ from submitd.interfaces import (
     IWarns,
 )
 from submitd.relay import routes
-from submitd.relay.routes import RelaySettings
+from submitd.relay.settings import RelaySettings
 from submitd.reverselookup import parseServer
 from submitd.settings import Component, ListenerSettings, Settings
 from submitd.states import VERBS

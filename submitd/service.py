@@ -56,12 +56,13 @@ from submitd.listener import ListenerService, endpointOf
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
-from submitd.relay.connection import ClientTLS
 from submitd.relay.destinations import Destinations, Means
 from submitd.relay.mx import MailExchangers
-from submitd.relay.routes import RelaySettings, makeRoutes
+from submitd.relay.routes import makeRoutes
 from submitd.relay.runner import Runner
 from submitd.relay.service import RelayService
+from submitd.relay.settings import RelaySettings
+from submitd.relay.tls import ClientTLS
 from submitd.reload import HangUp, Renewal
 from submitd.reverselookup import DNS, parseServer
 from submitd.session import numberIds

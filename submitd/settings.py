@@ -19,7 +19,7 @@ from typing import Any, Literal
 import attrs
 
 from submitd.checkers.factory import takesFile
-from submitd.relay.routes import RelaySettings, RouteSettings
+from submitd.relay.settings import RelaySettings, RouteSettings
 from submitd.tls import TLSSettings
 from submitd.typed import Count, Finding, Seconds, Size, Workers, nearest, structure
 from submitd.wire.reply import LOGIN_REQUIRED
@@ -110,8 +110,8 @@ class AuthSettings:
     checkers: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
-            '"tokens:FILE", "sql:FILE", "oauth:FILE", "certificates:FILE", "dovecot:SOCKET", or any '
-            "other that a Twisted ICheckerFactory plug-in brings."
+            '"tokens:FILE", "sql:FILE", "oauth:FILE", "certificates:FILE", "dovecot:SOCKET", or '
+            "any other that a Twisted ICheckerFactory plug-in brings."
         },
         default=(),
     )

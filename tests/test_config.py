@@ -18,8 +18,7 @@ from submitd import config, deliveries, policies, typed
 from submitd.checkers.dovecot import DovecotChecker
 from submitd.checkers.factory import CheckerFactory
 from submitd.interfaces import IBearerToken
-from submitd.relay.connection import TimeoutSettings
-from submitd.relay.routes import RelaySettings, RouteSettings
+from submitd.relay.settings import RelaySettings, RouteSettings, TimeoutSettings
 from submitd.settings import (
     AuthSettings,
     Component,

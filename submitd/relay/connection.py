@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,66 +21,21 @@ from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
-    IOpenSSLClientConnectionCreator,
     IPushProducer,
     IReactorTime,
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.ssl import (
-    CertificateOptions,
-    optionsForClientTLS,
-    platformTrust,
-)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from submitd.certificates import trustOf
 from submitd.connecting import connected
 from submitd.interfaces import IBody
 from submitd.relay.client import INJECTED, Client, Profile
 from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine
+from submitd.relay.settings import TimeoutSettings
 from submitd.relay.states import BodyWanted, Done, Ended, Event, Ready, StartTLS, State
-from submitd.typed import Seconds
 from submitd.wire.reply import LOCAL_ERROR, Reply
-
-
-@attrs.frozen(kw_only=True)
-class TimeoutSettings:
-    """``[relay.timeouts]``: how long a next hop may take; RFC 5321 4.5.3.2 has the defaults."""
-
-    connect: Seconds = attrs.field(
-        metadata={"help": "For the connection to be made."}, default=Seconds(30.0)
-    )
-    greeting: Seconds = attrs.field(
-        metadata={"help": "From the connection to the greeting."}, default=Seconds(300.0)
-    )
-    hello: Seconds = attrs.field(
-        metadata={"help": "For the replies to EHLO and STARTTLS."}, default=Seconds(300.0)
-    )
-    handshake: Seconds = attrs.field(
-        metadata={"help": "For the TLS handshake."}, default=Seconds(60.0)
-    )
-    login: Seconds = attrs.field(
-        metadata={"help": "For each step of AUTH."}, default=Seconds(120.0)
-    )
-    envelope: Seconds = attrs.field(
-        metadata={"help": "For the replies to MAIL and to each RCPT."}, default=Seconds(300.0)
-    )
-    opening: Seconds = attrs.field(
-        metadata={"help": "For the reply to DATA."}, default=Seconds(120.0)
-    )
-    body: Seconds = attrs.field(
-        metadata={"help": "For each part of the message to be taken."}, default=Seconds(180.0)
-    )
-    end: Seconds = attrs.field(
-        metadata={"help": "For the reply behind the message."}, default=Seconds(600.0)
-    )
-    idle: Seconds = attrs.field(
-        metadata={"help": "How long a connection is kept for the next message."},
-        default=Seconds(10.0),
-    )
-    quit: Seconds = attrs.field(metadata={"help": "For the reply to QUIT."}, default=Seconds(5.0))
 
 
 class HopFailed(Exception):
@@ -95,59 +49,6 @@ class HopFailed(Exception):
         super().__init__(inOneLine(reply))
         self.reply = reply
         self.state = state
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class UnverifiedTLS:
-    """TLS with whoever answers: better than none against those who only listen (RFC 7435).
-
-    :param context: without verification.
-    :param host: asked for by SNI, unless it is an address.
-    """
-
-    def __init__(self, context: SSL.Context, host: str) -> None:
-        self._context = context
-        self._host = host
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """See ``IOpenSSLClientConnectionCreator``."""
-        connection = SSL.Connection(self._context, None)
-        if self._host and not _isAddress(self._host):
-            connection.set_tlsext_host_name(self._host.encode("idna"))
-        return connection
-
-
-def _isAddress(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-class ClientTLS:
-    """Our side of the handshakes with next hops.
-
-    :param authorities: a PEM file of the certificates to trust; ``None`` for the system's.
-    :raise ValueError: when the file holds no certificate, or cannot be read.
-    """
-
-    def __init__(self, authorities: Path | None = None) -> None:
-        self._trust: Any = platformTrust() if authorities is None else trustOf(authorities)
-        self._verified: dict[str, Any] = {}
-        self._unverified: SSL.Context | None = None
-
-    def creator(self, host: str, verify: bool) -> Any:
-        """What makes a TLS connection with a host.
-
-        :param host: its name, which its certificate has to bear (RFC 9525) if it is verified.
-        """
-        if not verify:
-            if self._unverified is None:
-                self._unverified = CertificateOptions(verify=False).getContext()
-            return UnverifiedTLS(self._unverified, host)
-        if host not in self._verified:
-            # Reading the system's authorities takes some 10 ms; most services have one smarthost.
-            if len(self._verified) >= 64:
-                self._verified.clear()
-            self._verified[host] = optionsForClientTLS(host, self._trust)
-        return self._verified[host]
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -30,12 +30,14 @@ from submitd.equality import sameDomain
 from submitd.interfaces import IBody
 from submitd.relay.capabilities import REQUIRETLS_UNSUPPORTED, REQUIRETLS_UNVERIFIED
 from submitd.relay.client import TLS_NOT_OFFERED, Profile
-from submitd.relay.connection import ClientTLS, Connection, HopFailed, Host, connect
+from submitd.relay.connection import Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
 from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
-from submitd.relay.routes import RelaySettings, Route
+from submitd.relay.routes import Route
+from submitd.relay.settings import RelaySettings
 from submitd.relay.states import State
+from submitd.relay.tls import ClientTLS
 from submitd.turns import Turns
 from submitd.wire.reply import LOCAL_ERROR, Reply
 

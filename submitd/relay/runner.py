@@ -36,8 +36,9 @@ from submitd.relay.destinations import Destinations, Hop
 from submitd.relay.lines import PATIENCE, Lines
 from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine
 from submitd.relay.reports import Reporter
-from submitd.relay.routes import RelaySettings, Route, Routes
+from submitd.relay.routes import Route, Routes
 from submitd.relay.schedule import Schedule
+from submitd.relay.settings import RelaySettings
 from submitd.relay.settlements import Settlements
 from submitd.relay.verdicts import Judge, Verdict
 from submitd.spool.records import (

@@ -13,8 +13,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from submitd.relay.connection import Connection, HopFailed, Host, TimeoutSettings
+from submitd.relay.connection import Connection, HopFailed, Host
 from submitd.relay.outgoing import Result
+from submitd.relay.settings import TimeoutSettings
 from tests.fixtures import FakeTransport
 from tests.fuzz.target import Target, nothingLogged
 from tests.fuzz.test_relay import CHUNKS, MESSAGES, RELAY, TURNS, NextHop, octetsOf

@@ -21,11 +21,12 @@ from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from submitd.relay.connection import ClientTLS, TimeoutSettings
 from submitd.relay.destinations import Destination, Means
 from submitd.relay.mx import MailExchangers
 from submitd.relay.outgoing import Outcome, Outgoing
-from submitd.relay.routes import RelaySettings, Route
+from submitd.relay.routes import Route
+from submitd.relay.settings import RelaySettings, TimeoutSettings
+from submitd.relay.tls import ClientTLS
 from submitd.typed import Count, Seconds
 from tests.clients.authority import Authority
 from tests.clients.running import freePorts

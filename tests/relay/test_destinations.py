@@ -17,11 +17,11 @@ from twisted.trial.unittest import TestCase
 
 from submitd.password import Password
 from submitd.relay import destinations as relayDestinations
-from submitd.relay.connection import ClientTLS
 from submitd.relay.destinations import Destinations
 from submitd.relay.mx import Exchanger, NoHosts
 from submitd.relay.outgoing import Outcome
 from submitd.relay.routes import Route
+from submitd.relay.tls import ClientTLS
 from submitd.typed import Count, Seconds
 from submitd.wire.reply import Reply
 from tests.relay.hops import TEXT, outgoing

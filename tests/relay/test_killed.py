@@ -20,11 +20,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.deliveries.spool import Spool
 from submitd.password import Password
-from submitd.relay.connection import ClientTLS
 from submitd.relay.destinations import Destinations, Means
 from submitd.relay.mx import MailExchangers
 from submitd.relay.routes import Route, Routes
 from submitd.relay.runner import Runner
+from submitd.relay.tls import ClientTLS
 from submitd.spool.records import Shown
 from submitd.typed import Count, Seconds
 from tests.clients.running import HOST, RunningService

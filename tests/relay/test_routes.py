@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.relay.routes import RelaySettings, RouteSettings, makeRoutes, mistakes
+from submitd.relay.routes import makeRoutes, mistakes
+from submitd.relay.settings import RelaySettings, RouteSettings
 from submitd.wire.address import NULL_PATH, Mailbox, ReversePath
 
 

@@ -17,8 +17,9 @@ from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.reports import Reporter
-from submitd.relay.routes import RelaySettings, Route, Routes
+from submitd.relay.routes import Route, Routes
 from submitd.relay.runner import Runner
+from submitd.relay.settings import RelaySettings
 from submitd.spool.records import Action, Filter
 from submitd.turns import Turns
 from submitd.wire.errors import Refused

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import preflight, service
-from submitd.relay.routes import RelaySettings
+from submitd.relay.settings import RelaySettings
 from submitd.settings import Component, Settings
 from tests.clients.running import RunningService
 from tests.relay.programs import PASSWORD, USER, Sink, needs, place, until
