@@ -43,6 +43,9 @@ from submitd.wire.reply import LOCAL_ERROR, Reply
 
 Read = Callable[[], IBody]
 
+Key = tuple[str, str, bool]
+"""What tells a next hop from others: route, domain for mx, and whether TLS has to be verified."""
+
 _BEFORE_THE_END = frozenset({State.ENVELOPE, State.OPENING, State.BODY})
 
 # Destinations that are kept when nothing is on its way to them.
@@ -96,16 +99,14 @@ class Destinations:
         self._means = means
         # One that is not kept any more may be somebody's still, and is the same when it is found
         # again: two would have twice as many connections.
-        self._hops: MutableMapping[tuple[str, str, bool], Hop] = WeakValueDictionary()
-        self._kept: dict[tuple[str, str, bool], Hop] = {}
+        self._hops: MutableMapping[Key, Hop] = WeakValueDictionary()
+        self._kept: dict[Key, Hop] = {}
 
-    def find(
-        self, route: Route, domain: str, requireTLS: bool
-    ) -> tuple[tuple[str, str, bool], Hop]:
+    def find(self, route: Route, domain: str, requireTLS: bool) -> tuple[Key, Hop]:
         """The next hop of a route, the same one each time.
 
         :param domain: the recipient's.
-        :return: what tells it from others, and the next hop.
+        :return: its key, and the next hop.
         """
         key = (route.name, domain if route.kind == "mx" else "", requireTLS)
         hop = self._hops.get(key)

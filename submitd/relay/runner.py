@@ -1,10 +1,10 @@
 """The queue runner: work comes from the spool, goes to its next hops, and is settled.
 
 It is woken by the spool and by the time of the next attempt, and looks now and then by itself, for
-what other processes have added.  Recipients of one message at one next hop go in one transaction;
-as many messages are on their way at one time as the settings allow.  More are taken, and wait for
-a connection to their next hop and then for a place (:mod:`submitd.relay.lines`): so a slow next hop
-has as many places as it may have connections, and no more.
+what other processes have added.  As many messages are on their way at one time as the settings
+allow.  More are taken, and wait for a connection to their next hop and then for a place
+(:mod:`submitd.relay.lines`): so a slow next hop has as many places as it may have connections, and
+no more.
 
 An outcome and the report about it are committed together.  A crash between a delivery and that
 commit repeats the delivery when the lease has ended, and the log has a line of that.  While the
@@ -16,42 +16,30 @@ drain, and is then broken off and given back.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import attrs
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from submitd import events
-from submitd.extensions.deliverby import KEYWORD as DELIVERBY
-from submitd.extensions.deliverby import DeliverBy
-from submitd.extensions.mtpriority import KEYWORD as MT_PRIORITY
-from submitd.interfaces import IBody, ISpool
-from submitd.relay.destinations import Destinations, Hop
+from submitd.interfaces import ISpool
+from submitd.relay.attempts import Attempts, unexpected
+from submitd.relay.destinations import Destinations
 from submitd.relay.lines import PATIENCE, Lines
-from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine
+from submitd.relay.outgoing import inOneLine
+from submitd.relay.parts import Lease, Part, Parting
 from submitd.relay.reports import Reporter
-from submitd.relay.routes import Route, Routes
+from submitd.relay.routes import Routes
 from submitd.relay.schedule import Schedule
 from submitd.relay.settings import RelaySettings
 from submitd.relay.settlements import Settlements
 from submitd.relay.verdicts import Judge, Verdict
-from submitd.spool.records import (
-    Damaged,
-    LeaseLost,
-    QueuedMessage,
-    QueuedRecipient,
-    State,
-    Work,
-)
+from submitd.spool.records import LeaseLost, QueuedMessage, State
 from submitd.turns import Turns
 from submitd.wire.errors import Refused
-from submitd.wire.reply import LOCAL_ERROR, Reply
 
 POLL = 30.0
 """Seconds after which the spool is asked anyway: other processes add to it too."""
@@ -67,82 +55,6 @@ MOMENT = 0.1
 
 STEP = 1.0
 """By how many seconds the clock must have been set; what is less does no lease any harm."""
-
-LOOP = Reply(554, "5.4.6", "Message is in a loop: it has too many Received fields")
-
-Key = tuple[str, str, bool]
-
-
-@attrs.define(eq=False)
-class Lease:
-    """One message's work, and what of it is under way.
-
-    :param work: as it is now; extended from time to time.
-    :ivar open: parts of it that have not ended.
-    :ivar isBroken: whether one of them was broken off, so that there is something to give back.
-    """
-
-    work: Work
-    open: int = 0
-    isBroken: bool = False
-
-
-@attrs.define(eq=False)
-class Part:
-    """Recipients of one message that go to one next hop in one transaction.
-
-    :param key: of the next hop.
-    :param hop: the next hop; ``None`` when there is no route.
-    :param lease: of the message.
-    :param recipients: those who have no verdict yet.
-    :ivar verdicts: on the others.
-    :ivar hasPlace: whether it is one of those that may be on their way.
-    :ivar isBegun: whether the message has begun to go out.
-    :ivar isStopped: whether it was told to end.
-    :ivar isSettling: whether what came of it is being written down.
-    """
-
-    key: Key
-    hop: Hop | None
-    lease: Lease
-    recipients: list[QueuedRecipient]
-    verdicts: list[Verdict] = attrs.field(factory=list)
-    hasPlace: bool = False
-    isBegun: bool = False
-    isStopped: bool = False
-    isSettling: bool = False
-    running: Deferred[None] | None = None
-
-    def stop(self) -> None:
-        """Break it off, unless what came of it is being written down: that must not get lost."""
-        self.isStopped = True
-        if self.running is not None and not self.isSettling:
-            self.running.cancel()
-
-    @property
-    def message(self) -> QueuedMessage:
-        """Which message."""
-        return self.lease.work.message
-
-
-@implementer(IBody)
-class Peeked:
-    """A body whose first chunk has been looked at.
-
-    :param first: that chunk.
-    :param rest: what follows.
-    """
-
-    def __init__(self, first: bytes, rest: IBody) -> None:
-        self._first: bytes | None = first
-        self._rest = rest
-
-    def next(self) -> Deferred[bytes]:
-        """See :meth:`submitd.interfaces.IBody.next`."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            return succeed(first)
-        return self._rest.next()
 
 
 class Runner:
@@ -167,21 +79,22 @@ class Runner:
         clock: Any,
         now: Callable[[], float],
     ) -> None:
-        self.schedule = Schedule(
+        schedule = Schedule(
             intervals=settings.retry,
             jitter=settings.jitter,
             expire=settings.expire,
             notice=settings.delay_notice,
         )
         self._spool = spool
-        self._routes = routes
         self._destinations = destinations
+        self._parting = Parting(routes, destinations, settings.recipients_per_message)
+        self._attempts = Attempts(spool=spool, hops=settings.hops, clock=clock, now=now)
         self._settings = settings
-        self._judge = Judge(self.schedule)
+        self._judge = Judge(schedule)
         self._settlements = Settlements(
             spool=spool,
             reporter=Reporter(hostname=hostname),
-            schedule=self.schedule,
+            schedule=schedule,
             reportSize=settings.report_size,
             now=now,
         )
@@ -211,7 +124,7 @@ class Runner:
         if not self._listening:
             self._listening = True
             self._spool.whenDue(self.told)
-        self._extending.start(self._settings.lease / 3, now=False).addErrback(self._unexpected)
+        self._extending.start(self._settings.lease / 3, now=False).addErrback(unexpected)
         self._wakeAt(self._now())
 
     async def stop(self, drain: float) -> None:
@@ -263,12 +176,7 @@ class Runner:
             self._spawn(self._fill())
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
-        return Deferred.fromCoroutine(coroutine).addErrback(self._unexpected)
-
-    def _unexpected(self, failure: Failure) -> None:
-        if not failure.check(CancelledError):
-            problem = "the relay met an error of its own"
-            events.emit(events.SERVICE_PROBLEM, problem=problem, failure=failure)
+        return Deferred.fromCoroutine(coroutine).addErrback(unexpected)
 
     async def _fill(self) -> None:
         due: float | None = None
@@ -281,7 +189,7 @@ class Runner:
             due = self._now() + AGAIN
         except Exception:
             # Whatever it is, it must not be the end of all deliveries.
-            self._unexpected(Failure())
+            unexpected(Failure())
             due = self._now() + AGAIN
         finally:
             self._filling = False
@@ -302,7 +210,7 @@ class Runner:
                 for work in works:
                     await self._spool.giveBack(work)
                 return None
-            for part in self._parted(works):
+            for part in self._parting.of(works):
                 self._begin(part)
             if sum(len(work.recipients) for work in works) < room:
                 self._isMore = False
@@ -320,31 +228,8 @@ class Runner:
             await self._extend()
 
     def _isRunning(self) -> bool:
+        # Asked by a call where it may have changed meanwhile, which the type checker cannot see.
         return self._running
-
-    def _parted(self, works: Iterable[Work]) -> Iterator[Part]:
-        """Works become parts: by message, then by next hop, none with too many recipients."""
-        for _, group in itertools.groupby(works, lambda work: (work.message.id, work.token)):
-            lease = Lease(_joined(list(group)))
-            parts: dict[Key, Part] = {}
-            for recipient in lease.work.recipients:
-                key, hop = self._hopFor(lease.work.message, recipient)
-                parts.setdefault(key, Part(key, hop, lease, [])).recipients.append(recipient)
-            for part in parts.values():
-                yield from self._cut(part)
-
-    def _cut(self, part: Part) -> Iterator[Part]:
-        most = self._settings.recipients_per_message or len(part.recipients)
-        for at in range(0, len(part.recipients), most):
-            yield Part(part.key, part.hop, part.lease, part.recipients[at : at + most])
-
-    def _hopFor(self, message: QueuedMessage, recipient: QueuedRecipient) -> tuple[Key, Hop | None]:
-        route: Route | None = self._routes.find(
-            message.login, message.envelope.reversePath, recipient.mailbox
-        )
-        if route is None:
-            return ("", "", False), None
-        return self._destinations.find(route, recipient.domain, message.envelope.requireTLS)
 
     def _begin(self, part: Part) -> None:
         self._parts[part] = None
@@ -358,7 +243,7 @@ class Runner:
     def _broken(self, failure: Failure, part: Part) -> None:
         if not failure.check(CancelledError):
             # Given back it would be due at once, and break at once, for ever; the lease ends.
-            self._unexpected(failure)
+            unexpected(failure)
             return
         part.lease.isBroken = True
         if part.isBegun:
@@ -405,10 +290,9 @@ class Runner:
     # One part.
 
     async def _run(self, part: Part) -> None:
-        now = self._now()
         self._judgeBeforehand(part)
         if part.recipients and self._lines.isCrowded(part.key, part.message.id):
-            due = self._lines.sendBack(part.key, part, now)
+            due = self._lines.sendBack(part.key, part, self._now())
             part.verdicts += [self._judge.postponed(each, due) for each in part.recipients]
         elif part.recipients:
             await self._inTurn(part)
@@ -442,70 +326,13 @@ class Runner:
             # Once more: the time of some may have ended while they waited.
             self._judgeBeforehand(part)
             if part.recipients:
-                outcomes = await self._deliver(part, part.hop)
+                outcomes = await self._attempts.make(part, part.hop)
                 part.verdicts += [
                     self._judge.judge(part.message, each, outcome, self._now())
                     for each, outcome in zip(part.recipients, outcomes, strict=False)
                 ]
         finally:
             turns.release()
-
-    async def _deliver(self, part: Part, hop: Hop) -> Sequence[Outcome]:
-        message, recipients = part.message, part.recipients
-        body = self._spool.read(message.id)
-        try:
-            first = await body.next()
-        except (Damaged, LookupError):
-            # On hold by now, with a line in the log; or an operator has deleted it.
-            return ()
-        except Refused as refused:
-            return _delayed(recipients, refused.reply)
-        if _hops(first) >= self._settings.hops > 0:
-            return [Outcome(Result.FAILED, LOOP, isRemote=False)] * len(recipients)
-        peeked: list[IBody] = [Peeked(first, body)]
-
-        def read() -> IBody:
-            part.isBegun = True
-            return peeked.pop() if peeked else self._spool.read(message.id)
-
-        begun = self._clock.seconds()
-        try:
-            outcomes = await hop.deliver(self._outgoing(message, recipients), read)
-        except CancelledError:
-            raise
-        except Exception:
-            # Given back it would be due at once, and fail at once, for ever.
-            self._unexpected(Failure())
-            outcomes = _delayed(recipients, LOCAL_ERROR)
-        if part.isStopped and not part.isBegun:
-            raise CancelledError  # an endpoint that is cancelled may call that a failure to connect
-        for recipient, outcome in zip(recipients, outcomes, strict=True):
-            _logAttempt(message, recipient, outcome, self._clock.seconds() - begun)
-        return outcomes
-
-    def _outgoing(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Outgoing:
-        envelope = message.envelope
-        parameters: dict[str, str] = {}
-        deliverBy: DeliverBy | None = envelope.extensions.get(DELIVERBY)
-        if deliverBy is not None:
-            left = max(int(deliverBy.deadline - self._now()), -999999999)
-            trace = "T" if deliverBy.trace else ""
-            parameters["BY"] = f"{left};{deliverBy.mode}{trace}"
-        if MT_PRIORITY in envelope.extensions:
-            parameters["MT-PRIORITY"] = str(message.priority)
-        return Outgoing(
-            id=message.id,
-            reversePath=envelope.reversePath,
-            recipients=tuple(each.recipient for each in recipients),
-            size=message.size,
-            bodyType=envelope.bodyType,
-            eightBit=message.eightBit,
-            smtpUtf8=envelope.smtpUtf8,
-            requireTLS=envelope.requireTLS,
-            ret=envelope.ret,
-            envid=envelope.envid,
-            parameters=parameters,
-        )
 
     # Settling.
 
@@ -543,37 +370,6 @@ class Runner:
                 part.isSettling = True
         for verdict in part.verdicts:
             _logVerdict(part.message, verdict)
-
-
-def _joined(works: Sequence[Work]) -> Work:
-    """What is leased of one message, whatever the domains."""
-    return attrs.evolve(
-        works[0], recipients=tuple(each for work in works for each in work.recipients)
-    )
-
-
-def _delayed(recipients: Sequence[QueuedRecipient], reply: Reply) -> tuple[Outcome, ...]:
-    return (Outcome(Result.DELAYED, reply, isRemote=False),) * len(recipients)
-
-
-def _hops(head: bytes) -> int:
-    """The Received fields at the beginning of a message."""
-    header = b"\r\n" + head.partition(b"\r\n\r\n")[0]
-    return header.lower().count(b"\r\nreceived:")
-
-
-def _logAttempt(
-    message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, seconds: float
-) -> None:
-    events.emit(
-        events.DELIVERY_ATTEMPTED,
-        id=message.id,
-        recipient=recipient.mailbox,
-        host=outcome.host,
-        result=outcome.result.value,
-        reply=inOneLine(outcome.reply),
-        seconds=round(seconds, 3),
-    )
 
 
 _LOGGED = {
