@@ -35,19 +35,19 @@ import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
 
-from submitd import events, tally
-from submitd.counters import shared
+from submitd import events
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
-from submitd.listener import ListenerService, endpointOf
 from submitd.reload import TICKET_KEYS, HangUp
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
 from submitd.workers.backoff import Backoff
 from submitd.workers.channel import Channel, Message
+from submitd.workers.common import Common
+from submitd.workers.listeners import Listeners
 from submitd.workers.logs import relog, relogLines
 from submitd.workers.template import CHANNEL, PROGRAM
 
@@ -147,7 +147,8 @@ class WorkersService(MultiService):
         self._settings = settings
         self._source = source
         self._reactor = reactor
-        self._listeners: dict[str, ListenerService] = {}
+        self._listeners = Listeners(settings.listener, reactor)
+        self._listeners.setServiceParent(self)
         self._posts: dict[str, Post] = {}
         self._template: Template | None = None
         self._candidate: Template | None = None
@@ -161,27 +162,14 @@ class WorkersService(MultiService):
         self._log = JSONLog(self._logTarget, reactor)
         self._stopped: Deferred[None] | None = None
         self._drain = float(settings.limits.drain)
-        self._counts: shared.Place | None = None
-        self._tally: tally.Tally | None = None
-        self._tallyFile = -1
-        self._key = os.urandom(32)
+        self._common: Common | None = None
         self._retry = Backoff(reactor.seconds)
         self._later: IDelayedCall | None = None
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
-        for listener in settings.listener:
-            self._listen(listener)
         self._hangUp = HangUp(reactor, self.reload)
 
     # The beginning and the end.
-
-    def _listen(self, listener: ListenerSettings) -> ListenerService:
-        factory = Factory()
-        factory.noisy = False
-        made = ListenerService(listener, endpointOf(listener, self._reactor), factory)
-        self._listeners[listener.endpoint] = made
-        made.setServiceParent(self)
-        return made
 
     def privilegedStartService(self) -> None:
         """Open all ports, or none.
@@ -189,33 +177,27 @@ class WorkersService(MultiService):
         :raise CannotStart: when one cannot be opened, or is none that processes can share; when no
             process can be started.
         """
-        self._openAll(super().privilegedStartService)
+        self._open(super().privilegedStartService)
         # The certificate's key may be for those alone who have not given up their rights yet.
         self._candidate = self._candidate or self._beginFirst()
 
     def startService(self) -> None:
         """Have the workers begin.
 
-        :raise CannotStart: when a port cannot be opened, or no process started.
+        :raise CannotStart: as before, or when there is nothing to count together in.
         """
-        self._openAll(super().startService)
+        self._open(super().startService)
         self._hangUp.startService()
-        self._counts = shared.Place()
-        self._tallyFile = tally.makeFile()
-        self._tally = tally.Tally(self._tallyFile)
+        self._common = Common()
         self._candidate = self._candidate or self._beginFirst()
         self._renewing.start(TICKET_KEYS, now=False)
 
-    def _openAll(self, start: Callable[[], None]) -> None:
+    def _open(self, start: Callable[[], None]) -> None:
         if self._logTarget:
             self._log.open()
         try:
             start()
-            for each in self._listeners.values():
-                handOver(each)
         except CannotStart:
-            for child in self:
-                child.stopService()
             self._log.close()
             raise
 
@@ -245,11 +227,8 @@ class WorkersService(MultiService):
         await self._stopped
         if self._template is not None:
             self._drop(self._template)
-        if self._tally is not None:
-            self._tally.close()
-            os.close(self._tallyFile)
-        if self._counts is not None:
-            self._counts.close()
+        if self._common is not None:
+            self._common.close()
         # Not before: the signal would end the process, and leave the workers to themselves.
         self._hangUp.stopService()
         events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
@@ -393,18 +372,12 @@ class WorkersService(MultiService):
         """A configuration is good: have it served, unless a port of it cannot be had."""
         about = template.about
         assert about is not None
-        new = {
-            endpoint: how
-            for endpoint, how in zip(about["endpoints"], about["tls"], strict=True)
-            if endpoint not in self._listeners
-        }
         try:
-            for endpoint, how in new.items():
-                handOver(self._listen(ListenerSettings(endpoint=endpoint, tls=how)))
+            self._listeners.open(
+                ListenerSettings(endpoint=endpoint, tls=how)
+                for endpoint, how in zip(about["endpoints"], about["tls"], strict=True)
+            )
         except CannotStart as error:
-            for endpoint in new:
-                if endpoint in self._listeners:
-                    self._close(endpoint)
             self._complain(str(error))
             self._drop(template)
             return
@@ -456,8 +429,7 @@ class WorkersService(MultiService):
             if post.worker is not None:
                 self._retire(post.worker)
         self._leaving = []
-        for endpoint in [each for each in self._listeners if each not in about["endpoints"]]:
-            self._close(endpoint)
+        self._listeners.keep(about["endpoints"])
         if self._before is not None:
             events.emit(events.SERVICE_RELOADED, workers=about["workers"])
         self._goOn()
@@ -470,10 +442,6 @@ class WorkersService(MultiService):
     def _dropIfIdle(self, template: Template) -> None:
         if template is not self._template and not template.workers:
             self._drop(template)
-
-    def _close(self, endpoint: str) -> None:
-        # Taken out of the service, it closes its port.
-        self._listeners.pop(endpoint).disownServiceParent()
 
     # One worker.
 
@@ -500,11 +468,9 @@ class WorkersService(MultiService):
 
     def _numbered(self, post: Post, template: Template) -> Worker:
         """A new worker, with a page of the tally that no other has."""
-        number = next(at for at in range(1, tally.PAGES) if at not in self._workers)
+        assert self._common is not None
+        number = self._common.number(self._workers)
         worker = self._workers[number] = Worker(post, number, template)
-        assert self._tally is not None
-        self._tally.wipe(number)
-        self._tally.look(max(self._workers) + 1)
         return worker
 
     def _beginning(self, worker: Worker, file: int) -> tuple[Message, list[int]]:
@@ -513,7 +479,7 @@ class WorkersService(MultiService):
         :param file: its end of the channel.
         """
         name, about = worker.post.name, worker.template.about
-        assert about is not None and self._counts is not None
+        assert about is not None and self._common is not None
         isRelay = name == RELAY
         endpoints = () if isRelay else about["endpoints"]
         log = self._log.fileno()
@@ -521,15 +487,14 @@ class WorkersService(MultiService):
             "number": worker.number,
             "name": name,
             "isRelay": isRelay,
-            "counts": str(self._counts.path()),
-            "key": self._key.hex(),
+            **self._common.order(),
             "reactor": self._source.reactor,
             "logs": self._source.logs,
             "hasLog": log is not None,
             "identity": [os.geteuid(), os.getegid(), *os.getgroups()],
         }
-        ports = [fileOf(self._listeners[each]) for each in endpoints]
-        return order, [file, self._tallyFile, *ports, *([] if log is None else [log])]
+        ports = self._listeners.files(endpoints)
+        return order, [file, self._common.file, *ports, *([] if log is None else [log])]
 
     def _said(self, worker: Worker, message: Message) -> None:
         """A worker has said something."""
@@ -615,8 +580,8 @@ class WorkersService(MultiService):
         _cancel(worker.overdue)
         worker.template.workers.pop(worker.pid, None)
         del self._workers[worker.number]
-        if self._tally is not None:
-            self._tally.wipe(worker.number)
+        if self._common is not None:
+            self._common.wipe(worker.number)
         self._dropIfIdle(worker.template)
         post = worker.post
         hasPost = worker in (post.worker, post.next)
@@ -668,26 +633,3 @@ def _cancel(call: IDelayedCall | None) -> None:
 def _signal(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def handOver(listener: ListenerService) -> None:
-    """Have a port stay open, for others to accept from.
-
-    :raise CannotStart: when it is none of this machine's sockets.
-    """
-    fileOf(listener)
-    port: Any = listener.port
-    port.stopReading()
-
-
-def fileOf(listener: ListenerService) -> int:
-    """The descriptor of an open port.
-
-    :raise CannotStart: when there is none.
-    """
-    port: Any = listener.port
-    file = getattr(port, "fileno", lambda: -1)()
-    if file < 0 or not hasattr(port, "stopReading"):
-        endpoint = listener.settings.endpoint
-        raise CannotStart(f"{endpoint} is none that several workers can listen on")
-    return int(file)

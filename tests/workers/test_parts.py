@@ -24,7 +24,7 @@ from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
 from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
 from submitd.typed import Workers, WrongValue, parseWorkers
-from submitd.workers import channel, later, logs, parent, template, worker
+from submitd.workers import channel, later, listeners, logs, parent, template, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
 from submitd.workers.channel import MAX_MESSAGE, Channel
 from submitd.workers.logs import LinesToParent, portable, relog, relogLines
@@ -740,4 +740,4 @@ class ParentTests(SynchronousTestCase):
             settings = ListenerSettings(endpoint="odd:")
 
         odd: Any = Listener()
-        self.assertRaises(parent.CannotStart, parent.handOver, odd)
+        self.assertRaises(CannotStart, listeners.handOver, odd)
