@@ -353,8 +353,9 @@ class WorkersService(MultiService):
                 self._tryAgain()
             self._goOn()
         elif template is self._template and self._stopped is None:
-            # Nothing can be forked from it any more.
+            # Nothing can be forked from it any more; those it was to replace stay until another is.
             self._template = None
+            self._replacing.clear()
             events.emit(events.SERVICE_PROBLEM, problem="the template process has ended")
             self._tryAgain()
 

@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
+from submitd.counters import shared
 from submitd.errors import CannotStart
 from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
@@ -27,6 +28,7 @@ from submitd.typed import Workers, WrongValue, parseWorkers
 from submitd.workers import channel, later, listeners, logs, parent, template, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
 from submitd.workers.channel import MAX_MESSAGE, Channel
+from submitd.workers.common import Common
 from submitd.workers.logs import LinesToParent, portable, relog, relogLines
 from submitd.workers.parent import Source, WorkersService
 
@@ -717,6 +719,21 @@ class ParentTests(SynchronousTestCase):
         self.assertEqual(self.fork(), "2")
         self.end("2")
 
+    def test_templateLostHalfway(self) -> None:
+        """Nor is a worker missed that dies when a template was lost amid its replacements."""
+        self.begin()
+        self.service.reload()
+        self.tell(self.about())
+        self.reactor.spawned[1].close()
+        self.reactor.read()
+        for name in ("1", "2"):
+            [(pid, _)] = self.workers[name]
+            self.end(name)
+            self.tell({"ended": pid, "cause": "signal 9"}, 0)
+        self.reactor.advance(2)
+        self.tell(self.about())
+        self.assertEqual({self.fork(), self.fork()}, {"1", "2"})
+
     def test_problem(self) -> None:
         """What a worker could not do, and what it has logged, is in the parent's log."""
         logged: list[parent.Message] = []
@@ -726,6 +743,12 @@ class ParentTests(SynchronousTestCase):
         self.say("1", {"problem": "cannot"})
         self.say("1", {"log": {"text": "x"}})
         self.assertEqual((self.names(), logged), (["service-problem"], [{"text": "x"}]))
+
+    def test_noRoom(self) -> None:
+        """A parent whose workers could not count together does not start."""
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.patch(shared, "prepare", Mock(side_effect=full))
+        self.assertIn("No space left", str(self.assertRaises(CannotStart, Common)))
 
     def test_notShared(self) -> None:
         """A port that has no descriptor cannot be handed to workers."""
