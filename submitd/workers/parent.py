@@ -86,15 +86,20 @@ class _Exit(ProcessProtocol):
 class Template:
     """The parent's side of a template.
 
-    :ivar about: what it has said of its configuration; ``None`` before.
+    :ivar about: what it has said of its configuration; nothing before.
     :ivar workers: those of it that have not ended, by process id.
     """
 
     channel: Channel | None = None
-    about: Message | None = None
+    about: Message = attrs.field(factory=dict)
     workers: dict[int, Worker] = attrs.field(factory=dict)
-    process: Any = None
     overdue: IDelayedCall | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The posts that its configuration has."""
+        names = [str(at + 1) for at in range(self.about["workers"])]
+        return [*names, RELAY] if self.about["relay"] else names
 
 
 @attrs.define(eq=False)
@@ -155,8 +160,7 @@ class WorkersService(MultiService):
         self._isAskedAgain = False
         self._isDue = False
         self._replacing: list[Post] = []
-        self._leaving: list[Post] = []
-        self._before: Template | None = None
+        self._isReload = False
         self._workers: dict[int, Worker] = {}
         self._logTarget = settings.log.json
         self._log = JSONLog(self._logTarget, reactor)
@@ -269,7 +273,7 @@ class WorkersService(MultiService):
         if self._candidate is None and not self._replacing:
             self._template.channel.send({"renew": True})
             self._replacing = [post for post in self._posts.values() if post.name != RELAY]
-            self._before = None
+            self._isReload = False
             self._next()
 
     def _beginFirst(self) -> Template:
@@ -302,7 +306,7 @@ class WorkersService(MultiService):
         )
         words = {"file": str(self._source.file), "json": self._source.json}
         with theirs:
-            template.process = self._reactor.spawnProcess(
+            self._reactor.spawnProcess(
                 _Exit(),
                 sys.executable,
                 [sys.executable, "-P", "-c", PROGRAM, json.dumps(words)],
@@ -371,8 +375,7 @@ class WorkersService(MultiService):
 
     def _change(self, template: Template) -> None:
         """A configuration is good: have it served, unless a port of it cannot be had."""
-        about = template.about
-        assert about is not None
+        about, before = template.about, self._template
         try:
             self._listeners.open(
                 ListenerSettings(endpoint=endpoint, tls=how)
@@ -384,18 +387,13 @@ class WorkersService(MultiService):
             return
         if about["log"] != self._logTarget:
             self._changeLog(about["log"])
-        self._candidate, before = None, self._template
-        self._template = template
+        self._candidate, self._template = None, template
         self._drain = about["drain"]
-        names = [str(at + 1) for at in range(about["workers"])]
-        if about["relay"]:
-            names.append(RELAY)
-        for name in names:
+        for name in template.names:
             if name not in self._posts:
                 self._posts[name] = Post(name, Backoff(self._reactor.seconds))
-        self._replacing = [self._posts[name] for name in names]
-        self._leaving = [post for name, post in self._posts.items() if name not in names]
-        self._before = before
+        self._replacing = [self._posts[name] for name in template.names]
+        self._isReload = before is not None
         if before is not None:
             self._dropIfIdle(before)
         self._next()
@@ -423,15 +421,13 @@ class WorkersService(MultiService):
     def _clearUp(self) -> None:
         assert self._template is not None
         about = self._template.about
-        assert about is not None
-        for post in self._leaving:
-            del self._posts[post.name]
+        for name in [each for each in self._posts if each not in self._template.names]:
+            post = self._posts.pop(name)
             _cancel(post.waiting)
             if post.worker is not None:
                 self._retire(post.worker)
-        self._leaving = []
         self._listeners.keep(about["endpoints"])
-        if self._before is not None:
+        if self._isReload:
             events.emit(events.SERVICE_RELOADED, workers=about["workers"])
         self._goOn()
 
@@ -479,10 +475,10 @@ class WorkersService(MultiService):
 
         :param file: its end of the channel.
         """
-        name, about = worker.post.name, worker.template.about
-        assert about is not None and self._common is not None
+        assert self._common is not None
+        name = worker.post.name
         isRelay = name == RELAY
-        endpoints = () if isRelay else about["endpoints"]
+        endpoints = () if isRelay else worker.template.about["endpoints"]
         log = self._log.fileno()
         order = {
             "number": worker.number,
@@ -575,17 +571,9 @@ class WorkersService(MultiService):
         """A worker has ended."""
         if worker.hasEnded:
             return
-        worker.hasEnded = True
-        if worker.channel is not None:
-            worker.channel.close()
-        _cancel(worker.overdue)
-        worker.template.workers.pop(worker.pid, None)
-        del self._workers[worker.number]
-        if self._common is not None:
-            self._common.wipe(worker.number)
-        self._dropIfIdle(worker.template)
+        self._forget(worker)
         post = worker.post
-        hasPost = worker in (post.worker, post.next)
+        hadPost = worker in (post.worker, post.next)
         isExpected = worker.isEnding or self._stopped is not None
         if isExpected:
             events.emit(events.WORKER_ENDED, worker=post.name, process=worker.pid)
@@ -597,11 +585,22 @@ class WorkersService(MultiService):
         if self._stopped is not None or self._posts.get(post.name) is not post:
             return
         if not isExpected:
-            self._died(worker, hasPost)
-        if hasPost and post.worker is None and self._replacing[:1] == [post]:
+            self._died(worker, hadPost)
+        if hadPost and post.worker is None and self._replacing[:1] == [post]:
             if not isExpected:
                 del self._replacing[0]  # it is filled after the wait
             self._next()
+
+    def _forget(self, worker: Worker) -> None:
+        worker.hasEnded = True
+        if worker.channel is not None:
+            worker.channel.close()
+        _cancel(worker.overdue)
+        worker.template.workers.pop(worker.pid, None)
+        del self._workers[worker.number]
+        if self._common is not None:
+            self._common.wipe(worker.number)
+        self._dropIfIdle(worker.template)
 
     def _died(self, worker: Worker, hadPost: bool) -> None:
         """A worker has ended by itself: fill its post again, unless somebody else is there."""
