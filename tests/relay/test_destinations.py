@@ -138,15 +138,23 @@ class DeliveryTests(HopCase):
         """A next hop that takes fewer connections than we may have is not away for all others."""
         hop = self.destination(connections=Count(5), backoff=Seconds(60.0))
         greet = Scripted.greet
+        late: list[Scripted] = []
 
         def full(protocol: Scripted) -> None:
             if sum(not each.lost for each in self.server.connections) > 2:
-                protocol.send("421 4.7.0 too many connections")
-                protocol.transport.loseConnection()
+                late.append(protocol)
             else:
                 greet(protocol)
+            refuse()
+
+        def refuse(*_: object) -> None:
+            # Not before: the first to be refused may be the first that tried.
+            while late and any(line.startswith("MAIL") for line in self.server.heard):
+                late[0].send("421 4.7.0 too many connections")
+                late.pop(0).transport.loseConnection()
 
         self.patch(Scripted, "greet", full)
+        self.server.answer = refuse
         sending = [Deferred.fromCoroutine(send(hop, outgoing())) for _ in range(40)]
         results = [result(outcomes)[0] for outcomes in await gatherResults(sending)]
         self.assertEqual(self.server.messages, results.count("delivered"))
