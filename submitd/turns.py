@@ -9,6 +9,8 @@ Here the first one to give its turn back begins with all that follow, one after 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -17,11 +19,13 @@ class Turns:
     """A number of turns.
 
     :param count: how many may have one at once.
+    :param rank: of those who wait, made of their priority; the highest is next.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, rank: Callable[[Any], Any] = lambda priority: priority) -> None:
         self._count = self._free = count
-        self._waiting: dict[int, deque[Deferred[None]]] = {}
+        self._rank = rank
+        self._waiting: dict[Hashable, deque[Deferred[None]]] = {}
         self._isGiving = False
 
     @property
@@ -29,10 +33,10 @@ class Turns:
         """Whether nobody has one."""
         return self._free == self._count
 
-    def acquire(self, priority: int = 0) -> Deferred[None]:
+    def acquire(self, priority: Hashable = 0) -> Deferred[None]:
         """Wait for a turn.
 
-        :param priority: the higher, the earlier.
+        :param priority: the higher its rank, the earlier.
         :return: fires when it has come, at once where there is a free one; then :meth:`release` is
             due.  Cancelled before, it leaves the queue.
         """
@@ -62,8 +66,10 @@ class Turns:
 
     def _next(self) -> Deferred[None] | None:
         while self._waiting:
-            highest = max(self._waiting)
-            if waiting := self._waiting[highest]:
-                return waiting.popleft()
-            del self._waiting[highest]
+            highest = max(self._waiting, key=self._rank)
+            if waiting := self._waiting.pop(highest):
+                turn = waiting.popleft()
+                if waiting:
+                    self._waiting[highest] = waiting  # behind others of the same rank
+                return turn
         return None

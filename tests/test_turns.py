@@ -50,6 +50,16 @@ class TurnsTests(SynchronousTestCase):
             self.turns.release()
         self.assertTrue(self.turns.isIdle)
 
+    def test_rank(self) -> None:
+        """Where somebody ranks those who wait, it is asked anew each time."""
+        had: list[str] = []
+        turns = Turns(1, lambda name: -had.count(name))
+        for name in "aaabbc":
+            turns.acquire(name).addCallback(lambda _, name=name: had.append(name))
+        for _ in range(5):
+            turns.release()
+        self.assertEqual(had, [*"abcaba"])
+
     def test_take(self) -> None:
         """One that did not wait has its turn besides the others, and the next one waits for it."""
         self.wait(1, 2, 3)

@@ -7,6 +7,9 @@ moment.  When it moves, it is filled up again.  When it does not, its next hop i
 else is found for it goes back to the spool for a while, so that what is behind it is found.  That
 comes again at a bounded pace: a long queue for a slow next hop is not looked through all the time.
 
+A place to deliver that is free goes to the line that has the fewest, and of those to the one whose
+deliveries took the least time until now: many that are slow leave one that is quick its share.
+
 The spool gives all recipients of a message at once, which may be more than there is room for; one
 message that begins with room stays, as long as its next hop is not slow.
 """
@@ -30,14 +33,16 @@ class Line:
     """What has been taken for one next hop.
 
     :ivar waiting: what has not begun, and since when it waits.
-    :ivar begun: the others.
+    :ivar begun: the others, and since when they have a place.
+    :ivar used: the seconds for which places were had, in all; at first as many as the least had.
     :ivar message: the last one that began to come in while there was room.
     :ivar look: when what goes back now is looked at again, counted in ``PATIENCE``.
     :ivar looked: how many come again then.
     """
 
     waiting: dict[Hashable, float] = attrs.field(factory=dict)
-    begun: set[Hashable] = attrs.field(factory=set)
+    begun: dict[Hashable, float] = attrs.field(factory=dict)
+    used: float = 0.0
     message: Hashable = None
     look: int = 0
     looked: int = 0
@@ -77,7 +82,10 @@ class Lines:
         :param message: which it is a part of.
         """
         self._taken += 1
-        line = self._lines.setdefault(key, Line())
+        line = self._lines.get(key)
+        if line is None:
+            least = min((each.used for each in self._lines.values()), default=0.0)
+            line = self._lines[key] = Line(used=least)
         line.waiting[one] = self._seconds()
         if self._left >= 0:
             line.message = message
@@ -86,20 +94,29 @@ class Lines:
         """Its turn has come."""
         line = self._lines[key]
         del line.waiting[one]
-        line.begun.add(one)
+        line.begun[one] = self._seconds()
         self._begun += 1
 
     def leave(self, key: Hashable, one: Hashable) -> None:
         """It is over, if it was not sent back."""
         line = self._lines.get(key, Line())
         if one in line.begun:
-            line.begun.remove(one)
+            line.used += self._seconds() - line.begun.pop(one)
             self._begun -= 1
         elif line.waiting.pop(one, None) is None:
             return
         self._taken -= 1
         if not line:
             del self._lines[key]
+
+    def rank(self, waiting: tuple[int, Hashable]) -> tuple[int, int, float]:
+        """Who has the next place: the highest priority, then the line with the fewest, the least.
+
+        :param waiting: the priority, and the key of the next hop.
+        """
+        priority, key = waiting
+        line = self._lines.get(key, Line())
+        return priority, -len(line.begun), -line.used
 
     @property
     def room(self) -> int:

@@ -102,8 +102,8 @@ class Runner:
         self._now = now
         self._parts: dict[Part, None] = {}
         deliveries = max(1, settings.deliveries)
-        self._places = Turns(deliveries)
         self._lines = Lines(deliveries, clock.seconds)
+        self._places = Turns(deliveries, self._lines.rank)
         self._leases: dict[Lease, None] = {}
         self._timer: IDelayedCall | None = None
         self._filling = False
@@ -320,7 +320,7 @@ class Runner:
         await turns.acquire(priority)
         try:
             # Not before: a place is for what can go out.
-            await self._places.acquire(priority)
+            await self._places.acquire((priority, part.key))
             part.hasPlace = True  # until it is settled
             self._lines.begin(part.key, part)
             # Once more: the time of some may have ended while they waited.

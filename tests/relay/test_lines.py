@@ -68,6 +68,23 @@ class LinesTests(SynchronousTestCase):
         self.lines.leave("a", ("a", 7))
         self.assertFalse(self.isCrowded("a"))
 
+    def test_rank(self) -> None:
+        """The next place is for the urgent, then for who has the fewest, then for who had least."""
+        self.join("slow", 1, 2, 3)
+        self.join("quick", 1, 2)
+        for key in ("slow", "quick"):
+            self.lines.begin(key, (key, 1))
+        self.clock.advance(0.1)
+        self.lines.leave("quick", ("quick", 1))
+        self.assertGreater(self.lines.rank((0, "quick")), self.lines.rank((0, "slow")))
+        self.assertGreater(self.lines.rank((1, "slow")), self.lines.rank((0, "quick")))
+        self.clock.advance(60)
+        self.lines.leave("slow", ("slow", 1))
+        self.assertGreater(self.lines.rank((0, "quick")), self.lines.rank((0, "slow")))
+        # One that is new is in front of nobody for ever.
+        self.join("new", 1)
+        self.assertEqual(self.lines.rank((0, "new")), self.lines.rank((0, "quick")))
+
     def test_more(self) -> None:
         """Each further slow one has less, and there is some for the next one."""
         for key, most in (("a", 6), ("b", 4), ("c", 3), ("d", 2), ("e", 1), ("f", 1), ("g", 1)):

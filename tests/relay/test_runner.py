@@ -668,6 +668,28 @@ class QueueTests(RunnerCase):
             self.run_(1.0)
         self.assertEqual(self.sql("SELECT count(*) FROM recipient WHERE reply <> ''"), [(0,)])
 
+    def test_places(self) -> None:
+        """The next place is for whose next hop has the fewest, however many others wait for it."""
+        self.make(Route(name="relay", kind="mx"), deliveries=4, connections=4)
+        one, other, quick = hops = [FakeHop(4) for _ in range(3)]
+        for n, hop in enumerate(hops):
+            self.destinations.hops["relay", f"{n}.example", False] = hop
+        one.holding = other.holding = True
+        for m in range(4):
+            self.send(f"A{m}", "a@0.example")
+            self.send(f"B{m}", "a@1.example")
+        self.run_()
+        self.assertEqual(len(one.held) + len(other.held), 4)
+        for m in range(2):
+            self.send(f"C{m}", "a@2.example")
+        for _ in range(3):
+            self.run_(5.0)  # until its messages are found behind the others
+        self.assertEqual(quick.seen, [])
+        for _ in range(2):
+            one.held.pop().callback(None)
+            self.run_()
+        self.assertEqual((len(other.held), len(quick.seen)), (2, 2))
+
     def test_manyParts(self) -> None:
         """Nothing goes back of one message with many parts, where the next hop takes them."""
         self.make(deliveries=4, connections=2, recipients_per_message=1)
