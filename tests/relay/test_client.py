@@ -218,6 +218,13 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(hop.results, [("failed", 552)])
         self.assertEqual(hop.offer(outgoing()), "RSET\r\n")
 
+    def test_chunkRefusedLate(self) -> None:
+        """The refusal of a chunk stands, whatever is said to those on their way behind it."""
+        hop = Hop().greet("CHUNKING,PIPELINING")
+        hop.offer(outgoing(), b"a", b"b")
+        hop.say("250 ok", "250 ok", "552 5.3.4 too large", "250 ok")
+        self.assertEqual(hop.results, [("failed", 552)])
+
     def test_chunkRefusedEarly(self) -> None:
         """Nor does one that was asked for before the refusal, nor the message's end."""
         for lmtp in (False, True):
