@@ -69,14 +69,17 @@ class Template:
                 order, files = channel.receive(self._socket)
                 if order is None:
                     return None
-                if "renew" in order:
-                    if self._tls is not None:
-                        self._tls.renewTickets()
-                    continue
-                _become(order["identity"])
-                beginning = self._fork(order, files)
+                beginning = self._obey(order, files)
                 if beginning is not None:
                     return beginning
+
+    def _obey(self, order: channel.Message, files: list[int]) -> Beginning | None:
+        if "renew" in order:
+            if self._tls is not None:
+                self._tls.renewTickets()
+            return None
+        _become(order["identity"])
+        return self._fork(order, files)
 
     def _fork(self, order: channel.Message, files: list[int]) -> Beginning | None:
         pid = os.fork()

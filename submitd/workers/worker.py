@@ -83,35 +83,37 @@ class Worker:
 
         :raise CannotStart: when it cannot.
         """
-        beginning, order, reactor = self._beginning, self._beginning.order, self._reactor
+        beginning, reactor = self._beginning, self._reactor
         self._beginLogging()
-        _, tally, *ports = beginning.files
-        log = ports.pop() if order["hasLog"] else None
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
-        self._tally = Tally(tally, order["number"], bytes.fromhex(order["key"]))
-        os.close(tally)
-        self._service = made = service.makeWorker(
-            beginning.settings,
-            reactor,
-            service.Place(
-                number=order["number"],
-                endpoints=[SharedEndpoint(reactor, port, self._tally) for port in ports],
-                tls=beginning.tls,
-                tally=self._tally,
-                counts=Path(order["counts"]),
-                isRelay=order["isRelay"],
-                told=self._tell,
-                log=log,
-            ),
-        )
+        place = self._place()
+        self._tally = place.tally
+        self._service = made = service.makeWorker(beginning.settings, reactor, place)
         for each in made:
             if isinstance(each, RelayService):
                 self._told = each.runner.told
         made.startService()
-        self._tally.accept(not order["isRelay"])
+        self._tally.accept(not place.isRelay)
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self.channel.send({"serving": os.getpid()})
+
+    def _place(self) -> service.Place:
+        order = self._beginning.order
+        _, file, *ports = self._beginning.files
+        log = ports.pop() if order["hasLog"] else None
+        tally = Tally(file, order["number"], bytes.fromhex(order["key"]))
+        os.close(file)
+        return service.Place(
+            number=order["number"],
+            endpoints=[SharedEndpoint(self._reactor, port, tally) for port in ports],
+            tls=self._beginning.tls,
+            tally=tally,
+            counts=Path(order["counts"]),
+            isRelay=order["isRelay"],
+            told=self._tell,
+            log=log,
+        )
 
     def _beginLogging(self) -> None:
         logs = self._beginning.order["logs"]
