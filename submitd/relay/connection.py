@@ -71,25 +71,30 @@ class Host:
     verified: bool = False
 
 
-async def connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> Connection:
+async def connect(
+    host: Host, clock: IReactorTime, timeouts: TimeoutSettings, opening: set[Connection]
+) -> Connection:
     """A connection that is ready for its first message.
 
     Where TLS is a wish alone, a handshake that fails is followed by a connection without.
 
+    :param opening: where it is until then, once it is made.
     :raise HopFailed: when there is none.
     """
     try:
-        return await _connect(host, clock, timeouts)
+        return await _connect(host, clock, timeouts, opening)
     except HopFailed as failed:
         wish = host.profile.tls == "opportunistic" and failed.state is State.HANDSHAKE
         # Who meddles with STARTTLS is not to have his way.
         if not wish or failed.reply is INJECTED:
             raise
         bare = attrs.evolve(host, profile=attrs.evolve(host.profile, tls="off"))
-        return await _connect(bare, clock, timeouts)
+        return await _connect(bare, clock, timeouts, opening)
 
 
-async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -> Connection:
+async def _connect(
+    host: Host, clock: IReactorTime, timeouts: TimeoutSettings, opening: set[Connection]
+) -> Connection:
     connection = Connection(host, clock, timeouts)
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
@@ -101,11 +106,14 @@ async def _connect(host: Host, clock: IReactorTime, timeouts: TimeoutSettings) -
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
         said = f"Cannot connect to {host.name}: {_refused(error)}"
         raise HopFailed(Reply(451, "4.4.1", said)) from None
+    opening.add(connection)
     try:
         await connection.opened
     except CancelledError:
         connection.abort()
         raise
+    finally:
+        opening.discard(connection)
     return connection
 
 
@@ -146,6 +154,11 @@ class Connection(Protocol):
     def isReady(self) -> bool:
         """Whether a message may be sent."""
         return self._client.state is State.READY
+
+    @property
+    def isGreeted(self) -> bool:
+        """Whether the next hop has said that it takes us, and is still there."""
+        return self._client.state not in (State.NEW, State.GREETING, State.CLOSED)
 
     def deliver(self, message: Outgoing, body: IBody) -> Deferred[tuple[Outcome, ...]]:
         """Send a message.

@@ -151,6 +151,7 @@ class Destination:
         self.turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
         self._underWay: dict[object, None] = {}
+        self._opening: set[Connection] = set()
         self._sending = 0
         self._refused: deque[IDelayedCall] = deque()
         self._deadUntil = 0.0
@@ -188,7 +189,7 @@ class Destination:
             if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
                 # RFC 8689 4.2.1: what cannot be had is not waited for.
                 return _all(message, REQUIRETLS_UNSUPPORTED)
-            if self._hasOthers(mine):
+            if self._hasOthers(mine, failed):
                 self._haveLess()
             else:
                 self._dead(failed.reply)
@@ -206,7 +207,9 @@ class Destination:
         failed: HopFailed | None = None
         for host in hosts:
             try:
-                connection = await connect(host, self._means.reactor, self._means.settings.timeouts)
+                connection = await connect(
+                    host, self._means.reactor, self._means.settings.timeouts, self._opening
+                )
             except HopFailed as error:
                 failed = error
                 continue
@@ -228,14 +231,17 @@ class Destination:
         finally:
             self._sending -= 1
 
-    def _hasOthers(self, mine: object) -> bool:
+    def _hasOthers(self, mine: object, failed: HopFailed) -> bool:
         """Whether there are other connections, or one who has tried for longer may get one.
 
         Not whoever tries: where that takes long there is always somebody, and one that is away
-        would never be known to be.
+        would never be known to be.  But where one was greeted and another was not, there are
+        connections to be had.
         """
         isFirst = next(iter(self._underWay)) is mine
-        return not isFirst or self._sending > 0 or any(each.isReady for each in self._free)
+        isFull = failed.state is State.GREETING and any(each.isGreeted for each in self._opening)
+        isUsed = self._sending > 0 or any(each.isReady for each in self._free)
+        return not isFirst or isFull or isUsed
 
     def _haveLess(self) -> None:
         self.turns.take()

@@ -162,6 +162,26 @@ class DeliveryTests(HopCase):
         self.assertEqual(results.count("delayed"), 3)
         self.assertEqual(len(self.server.connections), 5)
 
+    async def test_fewerAtFirst(self) -> None:
+        """Nor where the first to try is refused while another has been greeted, and no more."""
+        hop = self.destination(connections=Count(2), backoff=Seconds(60.0))
+        self.patch(Scripted, "greet", lambda protocol: None)
+        self.server.answer = lambda protocol, line: ()
+        sending = []
+        for count in (1, 2):
+            sending.append(Deferred.fromCoroutine(send(hop, outgoing())))
+            await self.until(lambda count=count: len(self.server.connections) == count)
+        first, second = self.server.connections
+        second.send("220 hop")
+        await self.until(lambda: any(line.startswith("EHLO") for line in self.server.heard))
+        first.send("421 4.7.0 too many connections")
+        self.assertEqual(result(await sending[0]), ("delayed", 421, "4.7.0"))
+        sending.append(Deferred.fromCoroutine(send(hop, outgoing())))
+        self.server.answer = None
+        second.answer("EHLO")
+        self.assertEqual(result(await sending[1])[0], "delivered")
+        self.assertEqual(result(await sending[2])[0], "delivered")
+
     async def test_away(self) -> None:
         """One that refuses all connections is away for all, after one attempt with each of them."""
         hop = self.destination(connections=Count(5), backoff=Seconds(60.0))
