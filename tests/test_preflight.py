@@ -25,7 +25,7 @@ from submitd.interfaces import (
     IWarns,
 )
 from submitd.preflight import Address
-from submitd.relay.routes import RelaySettings
+from submitd.relay.settings import RelaySettings
 from submitd.settings import (
     AuthSettings,
     Component,
