@@ -29,7 +29,7 @@ class CheckerFactory:
     :param authType: what stands before the colon.
     :param checker: ``"package.module:Class"``, called with what stands after it.
     :param argStringFormat: one line that says what that is.
-    :param authHelp: what the back end does, for ``twistd submitd --help-auth-type``.
+    :param authHelp: what the back end does, for the manual, and for commands that list them.
     :param credentialInterfaces: what it can check.
     :param argumentIsFile: whether what follows the colon is the path of a file, as
         :func:`takesFile` asks.
