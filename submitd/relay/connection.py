@@ -56,6 +56,7 @@ class Host:
     """One host of a next hop.
 
     :param endpoint: where it listens.
+    :param where: the same as text, to tell it from others.
     :param name: what its certificate has to bear.
     :param profile: how to talk to it.
     :param tls: what makes TLS connections with it; ``None`` when there is to be none.
@@ -64,6 +65,7 @@ class Host:
     """
 
     endpoint: IStreamClientEndpoint
+    where: str
     name: str
     profile: Profile
     tls: Any = None

@@ -1,12 +1,12 @@
 """Next hops with their connections: found, opened, used again, and bounded in number.
 
 A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
-the next one when it leaves us before the end of the message; its connections are kept for the next
-message for a while.  One that nobody can connect to is left alone for a time, so that a thousand
-messages for it cost one attempt.  One that refuses a connection while it has others gets one less
-for that time, and no other message is delayed by that.  REQUIRETLS (RFC 8689) has destinations of
-its own, whose TLS is verified; over MX records, which anybody can forge, only hosts below the
-recipient's own domain are good enough for it.
+the next one when it leaves us before the end of the message; one that could not be had is tried
+behind the others for a time.  Its connections are kept for the next message for a while.  One that
+nobody can connect to is left alone for a time, so that a thousand messages for it cost one attempt.
+One that refuses a connection while it has others gets one less for that time, and no other message
+is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
+MX records, which anybody can forge, only hosts below the recipient's own domain are good enough.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from submitd.relay.connection import Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
 from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
-from submitd.relay.routes import Route
-from submitd.relay.settings import RelaySettings
+from submitd.relay.routes import Route, Target
+from submitd.relay.settings import RelaySettings, TLSWord
 from submitd.relay.states import State
 from submitd.relay.tls import ClientTLS
 from submitd.turns import Turns
@@ -154,6 +154,7 @@ class Destination:
         self._opening: set[Connection] = set()
         self._sending = 0
         self._refused: deque[IDelayedCall] = deque()
+        self._lastUntil: dict[str, float] = {}
         self._deadUntil = 0.0
         self._deadReply = LOCAL_ERROR
         self._closing = False
@@ -182,7 +183,7 @@ class Destination:
         if self._means.reactor.seconds() < self._deadUntil:
             return _all(message, self._deadReply)
         try:
-            return await self._tryHosts(message, read, await self._hosts())
+            return await self._tryHosts(message, read, self._inOrder(await self._hosts()))
         except NoHosts as failed:
             return _all(message, failed.reply)
         except HopFailed as failed:
@@ -212,7 +213,9 @@ class Destination:
                 )
             except HopFailed as error:
                 failed = error
+                self._lastUntil[host.where] = self._afterBackoff()
                 continue
+            self._lastUntil.pop(host.where, None)
             outcomes = await self._send(connection, message, read)
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
@@ -221,6 +224,19 @@ class Destination:
             assert failed is not None, "there is one host at least"
             raise failed
         return outcomes
+
+    def _inOrder(self, hosts: list[Host]) -> list[Host]:
+        """Those that could not be had a short time ago stand behind the others.
+
+        Else each connection would wait for them first, for as long as connecting may take.
+        """
+        now = self._means.reactor.seconds()
+        self._lastUntil = {host: until for host, until in self._lastUntil.items() if until > now}
+        return sorted(hosts, key=lambda host: host.where in self._lastUntil)
+
+    def _afterBackoff(self) -> float:
+        now: float = self._means.reactor.seconds()
+        return now + self._means.settings.backoff
 
     async def _send(
         self, connection: Connection, message: Outgoing, read: Read
@@ -253,7 +269,7 @@ class Destination:
         self.turns.release()
 
     def _dead(self, reply: Reply) -> None:
-        self._deadUntil = self._means.reactor.seconds() + self._means.settings.backoff
+        self._deadUntil = self._afterBackoff()
         self._deadReply = reply if reply.isTransient else _softened(reply)
 
     def _taken(self) -> Connection | None:
@@ -291,23 +307,26 @@ class Destination:
     async def _hosts(self) -> list[Host]:
         route = self._route
         if route.kind != "mx":
-            return [self._host(self._endpoint(route.host, route.port), route.host)]
+            return [
+                self._host(self._endpoint(each), f"{each.host}:{each.port}", each.host, each.tls)
+                for each in route.targets
+            ]
         exchangers = await self._means.exchangers.hosts(self._domain)
         if self._requireTLS:
             exchangers = [each for each in exchangers if _isBelow(each.name, self._domain)]
         if not exchangers:
             raise NoHosts(REQUIRETLS_UNVERIFIED)
         return [
-            self._host(self._addressed(address), each.name)
+            self._host(self._addressed(address), address, each.name, route.tls)
             for each in exchangers
             for address in each.addresses
         ]
 
-    def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+    def _endpoint(self, target: Target) -> IStreamClientEndpoint:
         reactor, limit = self._means.reactor, self._means.settings.timeouts.connect
-        if port == 0:
-            return UNIXClientEndpoint(reactor, host, int(limit) or 1)
-        return HostnameEndpoint(reactor, host, port, limit)
+        if target.port == 0:
+            return UNIXClientEndpoint(reactor, target.host, int(limit) or 1)
+        return HostnameEndpoint(reactor, target.host, target.port, limit)
 
     def _addressed(self, address: str) -> IStreamClientEndpoint:
         reactor, port = self._means.reactor, self._means.settings.mx_port
@@ -316,9 +335,8 @@ class Destination:
         made: IStreamClientEndpoint = kind(reactor, address, port, limit)
         return made
 
-    def _host(self, endpoint: IStreamClientEndpoint, name: str) -> Host:
+    def _host(self, endpoint: IStreamClientEndpoint, where: str, name: str, word: TLSWord) -> Host:
         route = self._route
-        word = route.tls
         if self._requireTLS and word in ("opportunistic", "off"):
             word = "starttls"
         verify = self._requireTLS or (route.verify and word != "opportunistic")
@@ -338,6 +356,7 @@ class Destination:
             raise HopFailed(Reply(451, "4.7.5", f"No TLS with {name}: {error}")) from None
         return Host(
             endpoint=endpoint,
+            where=where,
             name=name,
             profile=profile,
             tls=tls,

@@ -25,8 +25,22 @@ from submitd.wire.address import Mailbox, ReversePath
 
 Kind = Literal["smarthost", "lmtp", "mx", "maildir"]
 
-_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::([0-9]{1,5}))?")
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/,\[\]]+))(?::([0-9]{1,5}))?")
 _PORTS = {"smarthost": 587, "lmtp": 24}
+
+
+@attrs.frozen
+class Target:
+    """A host that a route leads to.
+
+    :param host: the path of a unix socket or Maildir; empty for mx.
+    :param port: 0 for a unix socket.
+    :param tls: never ``"auto"``.
+    """
+
+    host: str = ""
+    port: int = 0
+    tls: TLSWord = "off"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -35,9 +49,8 @@ class Route:
 
     :param name: the section, such as ``route[0]``, for messages.
     :param kind: what stands at its end.
-    :param host: of the next hop; the path of a unix socket or Maildir; empty for mx.
-    :param port: 0 for a unix socket.
-    :param tls: never ``"auto"``.
+    :param host: of the next hop, as in :class:`Target`; port and tls, too.
+    :param spares: further hosts, for when those before them cannot be had.
     """
 
     name: str
@@ -45,6 +58,7 @@ class Route:
     host: str = ""
     port: int = 0
     tls: TLSWord = "off"
+    spares: tuple[Target, ...] = ()
     verify: bool = True
     user: str = ""
     password: Password | None = None
@@ -54,6 +68,11 @@ class Route:
     senders: tuple[str, ...] = ()
     logins: frozenset[str] = frozenset()
     recipients: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All hosts, in the order in which they are tried."""
+        return (Target(self.host, self.port, self.tls), *self.spares)
 
     @property
     def account(self) -> Account | None:
@@ -155,7 +174,7 @@ def _make(name: str, settings: TargetSettings, made: list[Route], findings: list
 
 def _route(name: str, settings: TargetSettings) -> Route:
     kind = _kinds(settings)[0]
-    host, port = _target(kind, settings)
+    first, *spares = _targets(kind, settings)
     matching: dict[str, Any] = {}
     if isinstance(settings, RouteSettings):
         matching = {
@@ -166,9 +185,10 @@ def _route(name: str, settings: TargetSettings) -> Route:
     return Route(
         name=name,
         kind=kind,
-        host=host,
-        port=port,
-        tls=_tls(kind, port, settings.tls),
+        host=first.host,
+        port=first.port,
+        tls=first.tls,
+        spares=tuple(spares),
         verify=settings.verify,
         user=settings.user,
         password=Password(settings.password_file) if settings.password_file else None,
@@ -184,18 +204,25 @@ def _kinds(settings: TargetSettings) -> list[Kind]:
     return [kind for kind in kinds if getattr(settings, kind)]
 
 
-def _target(kind: Kind, settings: TargetSettings) -> tuple[str, int]:
-    if kind == "mx":
-        return "", 0
-    if kind == "maildir":
-        return settings.maildir, 0
-    text: str = getattr(settings, kind)
+def _targets(kind: Kind, settings: TargetSettings) -> list[Target]:
+    """What a section names, one at least.
+
+    :raise ValueError: when it cannot be understood; says what it must be.
+    """
+    text: str = "" if kind == "mx" else getattr(settings, kind)
+    if kind in ("mx", "maildir"):
+        return [Target(text, tls=_tls(kind, 0, settings.tls))]
     if kind == "lmtp" and text.startswith("unix:"):
-        return text.removeprefix("unix:"), 0
+        return [Target(text.removeprefix("unix:"), tls=_tls(kind, 0, settings.tls))]
+    return [_target(kind, each.strip(), settings.tls) for each in text.split(",")]
+
+
+def _target(kind: Kind, text: str, word: TLSWord) -> Target:
     matched = _HOST_PORT.fullmatch(text)
     if matched is None or not 0 < int(matched[3] or _PORTS[kind]) < 65536:
-        raise ValueError(f'must be "HOST" or "HOST:PORT", not "{text}"')
-    return matched[1] or matched[2], int(matched[3] or _PORTS[kind])
+        raise ValueError(f'must be "HOST" or "HOST:PORT", or several with commas, not "{text}"')
+    port = int(matched[3] or _PORTS[kind])
+    return Target(matched[1] or matched[2], port, _tls(kind, port, word))
 
 
 def _tls(kind: Kind, port: int, word: TLSWord) -> TLSWord:
@@ -215,7 +242,7 @@ def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
         )
         return
     try:
-        _, port = _target(kinds[0], settings)
+        targets = _targets(kinds[0], settings)
     except ValueError as error:
         yield Finding(f"{name}.{kinds[0]}", str(error))
         return
@@ -225,7 +252,7 @@ def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
         if placeholder not in PLACEHOLDERS:
             known = " and ".join(PLACEHOLDERS)
             yield Finding(f"{name}.maildir", f"has {placeholder}; known are {known}")
-    yield from _loginMistakes(name, settings, _tls(kinds[0], port, settings.tls))
+    yield from _loginMistakes(name, settings, targets)
     if isinstance(settings, RouteSettings):
         for key in ("senders", "recipients", "logins"):
             for at, entry in enumerate(getattr(settings, key)):
@@ -233,7 +260,7 @@ def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
                     yield Finding(f"{name}.{key}[{at}]", "is empty")
 
 
-def _loginMistakes(name: str, settings: TargetSettings, tls: TLSWord) -> Iterator[Finding]:
+def _loginMistakes(name: str, settings: TargetSettings, targets: list[Target]) -> Iterator[Finding]:
     if bool(settings.user) != (settings.password_file is not None):
         yield Finding(name, "user and password_file go together")
         return
@@ -252,9 +279,10 @@ def _loginMistakes(name: str, settings: TargetSettings, tls: TLSWord) -> Iterato
             yield Finding(f"{name}.password_file", othersCanRead(file), isWarning=True)
     except ValueError as error:
         yield Finding(f"{name}.password_file", str(error))
-    if tls == "off" and not settings.insecure_login:
+    words = {each.tls for each in targets}
+    if "off" in words and not settings.insecure_login:
         yield Finding(f"{name}.tls", "is off, so that no login is possible; see insecure_login")
-    elif settings.insecure_login or tls == "opportunistic" or not settings.verify:
+    elif settings.insecure_login or "opportunistic" in words or not settings.verify:
         yield Finding(
             f"{name}.user", "the password may reach others than the next hop", isWarning=True
         )

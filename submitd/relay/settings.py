@@ -20,7 +20,10 @@ class TargetSettings:
     """The next hop of a section: one of ``smarthost``, ``lmtp``, ``mx`` and ``maildir``."""
 
     smarthost: str = attrs.field(
-        metadata={"help": 'The server that takes our mail: "HOST", or "HOST:PORT"; port 587.'},
+        metadata={
+            "help": 'The server that takes our mail: "HOST", or "HOST:PORT"; port 587. Of several, '
+            "with commas, the next is asked where those before it cannot be had."
+        },
         default="",
     )
     lmtp: str = attrs.field(

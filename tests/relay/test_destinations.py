@@ -20,7 +20,7 @@ from submitd.relay import destinations as relayDestinations
 from submitd.relay.destinations import Destinations
 from submitd.relay.mx import Exchanger, NoHosts
 from submitd.relay.outgoing import Outcome
-from submitd.relay.routes import Route
+from submitd.relay.routes import Route, Target
 from submitd.relay.tls import ClientTLS
 from submitd.typed import Count, Seconds
 from submitd.wire.reply import Reply
@@ -356,7 +356,7 @@ class DeliveryTests(HopCase):
                 return Deferred(lambda waiting: waiting.errback(ConnectingCancelledError(None)))
 
         hop = self.destination()
-        self.patch(hop, "_endpoint", lambda host, port: Never())
+        self.patch(hop, "_endpoint", lambda target: Never())
         sending = Deferred.fromCoroutine(send(hop, outgoing()))
         sending.cancel()
         await self.assertFailure(sending, CancelledError)
@@ -711,6 +711,38 @@ class MXTests(HopCase):
         bad.answer = lambda protocol, line: ["451 4.3.0 later"] if line[:4] == "MAIL" else None
         self.assertEqual(result(await send(self.hop(hosts), outgoing()))[0], "delayed")
         self.assertEqual(self.server.messages, 6)
+
+    async def test_lastForATime(self) -> None:
+        """A host that could not be had is tried behind the others, until the time is over."""
+        bad = Server()
+        await self.listen(bad, "127.0.0.2", self.server.port)
+        bad.greeting = "421 4.3.2 not now"
+        spare = Target("127.0.0.1", self.server.port, "off")
+        for backoff, expected in ((60.0, 1), (0.0, 3)):
+            hop = self.destination(
+                host="127.0.0.2",
+                spares=(spare,),
+                backoff=Seconds(backoff),
+                messages_per_connection=Count(1),
+            )
+            before = len(bad.connections)
+            for _ in range(3):
+                outcomes = await send(hop, outgoing())
+                self.assertEqual(result(outcomes)[0], "delivered")
+                self.assertEqual(outcomes[0].host, "127.0.0.1")
+            self.assertEqual(len(bad.connections) - before, expected)
+
+    async def test_spareAlone(self) -> None:
+        """One that is last for a time is still had where no other can be."""
+        bad = Server()
+        await self.listen(bad, "127.0.0.2", self.server.port)
+        spare = Target("127.0.0.2", self.server.port, "off")
+        hop = self.destination(spares=(spare,), backoff=Seconds(60.0), host="127.0.0.1")
+        self.server.greeting = "421 4.3.2 not now"
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        hop._free.pop().quit()
+        bad.greeting, self.server.greeting = "421 4.3.2 not now", "220 here"
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
 
     async def test_none(self) -> None:
         """A domain without hosts is failed or delayed as DNS said."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.relay.routes import makeRoutes, mistakes
+from submitd.relay.routes import Target, makeRoutes, mistakes
 from submitd.relay.settings import RelaySettings, RouteSettings
 from submitd.wire.address import NULL_PATH, Mailbox, ReversePath
 
@@ -96,6 +96,14 @@ class TargetTests(SynchronousTestCase):
         ):
             route = self.made(**keys)
             self.assertEqual((route.host, route.port, route.tls), expected)
+            self.assertEqual(route.targets, (Target(*expected),))
+
+    def test_spares(self) -> None:
+        """Several hosts, each with its port and the TLS that goes with it."""
+        route = self.made(smarthost="a, b:465,[::1]:25")
+        first, *others = route.targets
+        self.assertEqual(first, Target("a", 587, "starttls"))
+        self.assertEqual(others, [Target("b", 465, "implicit"), Target("::1", 25, "starttls")])
 
     def test_account(self) -> None:
         """The password is read from its file, and again when that changes."""
@@ -121,7 +129,8 @@ class TargetTests(SynchronousTestCase):
         for keys, expected in (
             ({}, "relay: needs one of smarthost, lmtp, mx and maildir, or a [[route]]"),
             ({"smarthost": "a", "mx": True}, "relay: needs exactly one of smarthost, lmtp, mx and"),
-            ({"smarthost": "a b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", not "a b"'),
+            ({"smarthost": "a b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", or several'),
+            ({"smarthost": "a,,b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", or several'),
             ({"smarthost": "a:99999"}, 'relay.smarthost: must be "HOST" or "HOST:PORT"'),
             ({"maildir": "x"}, "relay.maildir: must be an absolute path"),
             (
