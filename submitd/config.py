@@ -23,6 +23,7 @@ from submitd.settings import (
     LimitSettings,
     ListenerSettings,
     LogSettings,
+    MetricsSettings,
     RefusalSettings,
     Settings,
     SMTPSettings,
@@ -44,6 +45,7 @@ SECTIONS: tuple[type, ...] = (
     RouteSettings,
     RefusalSettings,
     LogSettings,
+    MetricsSettings,
 )
 
 

@@ -13,6 +13,7 @@ Nothing here raises for a wrong setting: everything comes back as findings.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -280,6 +281,22 @@ def _network(name: str, endpoint: str, path: str) -> Iterator[Finding]:
         yield Finding(path, f'nobody comes from "unix" on {endpoint}')
     if any(network.prefixlen == 0 for network in networks.networks):
         yield Finding(path, f"{name} is everybody, whatever they say is believed", isWarning=True)
+
+
+def _metrics(settings: Settings) -> Iterator[Finding]:
+    endpoint = settings.metrics.endpoint
+    if not endpoint:
+        return
+    try:
+        address = addressOf(endpoint)
+    except ValueError as error:
+        yield Finding("metrics.endpoint", str(error))
+        return
+    for path, other in _endpoints(settings):
+        with contextlib.suppress(ValueError):  # said of the listener
+            where = addressOf(other)
+            if address and where and path != "metrics.endpoint" and address.overlaps(where):
+                yield Finding("metrics.endpoint", f"{endpoint} is taken by {path} already")
 
 
 def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -> Iterator[Finding]:
@@ -613,6 +630,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"dns"}), _dns),
     (frozenset({"refusals"}), _refusals),
     (frozenset({"log"}), _log),
+    (frozenset({"metrics", "listener"}), _metrics),
 )
 
 
@@ -654,21 +672,24 @@ def _tell(writing: int, settings: Settings, become: Callable[[], object]) -> NoR
 
 
 def portsInUse(settings: Settings) -> list[Finding]:
-    """The listeners whose address cannot be had now; :func:`examine` looks at the others."""
+    """The endpoints whose address cannot be had now; :func:`examine` looks at the others."""
     found = []
-    for at, listener in enumerate(settings.listener):
+    for path, endpoint in _endpoints(settings):
         try:
-            address = addressOf(listener.endpoint)
+            address = addressOf(endpoint)
         except ValueError:
             continue
         reason = _whyTaken(address) if address is not None else None
         if reason:
-            found.append(
-                Finding(
-                    f"listener[{at}].endpoint", f"cannot listen on {listener.endpoint}: {reason}"
-                )
-            )
+            found.append(Finding(path, f"cannot listen on {endpoint}: {reason}"))
     return found
+
+
+def _endpoints(settings: Settings) -> Iterator[tuple[str, str]]:
+    for at, listener in enumerate(settings.listener):
+        yield f"listener[{at}].endpoint", listener.endpoint
+    if settings.metrics.endpoint:
+        yield "metrics.endpoint", settings.metrics.endpoint
 
 
 def _whyTaken(address: Address) -> str | None:

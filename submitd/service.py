@@ -53,6 +53,7 @@ from submitd.interfaces import (
 )
 from submitd.jsonlog import JSONLog
 from submitd.listener import ListenerService, endpointOf
+from submitd.metrics import MetricsService
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -301,6 +302,13 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     relay = _relay(settings, common, reactor)
     if relay is not None:
         relay.setServiceParent(service)
+    if settings.metrics.endpoint:
+        metrics = MetricsService(
+            settings.metrics.endpoint,
+            reactor,
+            lambda: {"connections": len(service.connections), "workers": 1},
+        )
+        metrics.setServiceParent(service)
     return service
 
 

@@ -326,6 +326,19 @@ class LogSettings:
 
 
 @attrs.frozen(kw_only=True)
+class MetricsSettings:
+    """``[metrics]``: numbers for Prometheus, and for what reads its format."""
+
+    endpoint: str = attrs.field(
+        metadata={
+            "help": 'Where they are shown, at /metrics: "tcp:9587:interface=127.0.0.1". Empty for '
+            "nowhere. A change needs a restart."
+        },
+        default="",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class RefusalSettings:
     """``[refusals]``: how what was refused is found again (``submitd-why``)."""
 
@@ -490,3 +503,6 @@ class Settings:
         metadata={"help": "What was refused."}, factory=RefusalSettings
     )
     log: LogSettings = attrs.field(metadata={"help": "Logs."}, factory=LogSettings)
+    metrics: MetricsSettings = attrs.field(
+        metadata={"help": "What is counted."}, factory=MetricsSettings
+    )

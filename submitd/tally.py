@@ -36,7 +36,8 @@ _NUMBER = 8
 # Connections; numbers in use, those that are free between them too; whether more are accepted.
 _HEADER = struct.Struct("=IHH")
 _PAGE = (MOST + 1) * _NUMBER
-_FREE = bytes(_NUMBER)
+NOBODY = bytes(_NUMBER)
+"""The number of no address, and of a place that is free."""
 
 
 def makeFile() -> int:
@@ -87,7 +88,7 @@ class Tally:
     def digest(self, address: str) -> bytes:
         """What stands for an address; eight zeros for none."""
         if not address:
-            return _FREE
+            return NOBODY
         return hashlib.blake2b(address.encode(), key=self._key, digest_size=_NUMBER).digest()
 
     def lock(self) -> None:
@@ -107,7 +108,7 @@ class Tally:
             count, used, _ = _HEADER.unpack_from(self._map, start)
             if count and start != self._start:
                 total += count
-                if number != _FREE:
+                if number != NOBODY:
                     begin = start + _NUMBER
                     same += self._map[begin : begin + used * _NUMBER].count(number)
         return total, same
@@ -153,7 +154,7 @@ class Tally:
     def remove(self, place: int) -> None:
         """Count it no longer."""
         self._count -= 1
-        self.put(place, _FREE)
+        self.put(place, NOBODY)
         if place < MOST:
             heapq.heappush(self._free, place)
 

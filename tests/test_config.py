@@ -26,6 +26,7 @@ from submitd.settings import (
     LimitSettings,
     ListenerSettings,
     LogSettings,
+    MetricsSettings,
     Settings,
     SMTPSettings,
 )
@@ -73,6 +74,7 @@ OWN_SECTIONS: dict[str, type] = {
     "dns": DNSSettings,
     "smtp": SMTPSettings,
     "log": LogSettings,
+    "metrics": MetricsSettings,
 }
 
 
@@ -397,6 +399,7 @@ class SampleTests(SynchronousTestCase):
         yield TimeoutSettings, self.full["relay"]["timeouts"]
         yield RouteSettings, self.full["route"][0]
         yield LogSettings, self.full["log"]
+        yield MetricsSettings, self.full["metrics"]
         yield Settings, {**top, **{key: self.full[key] for key in self.full if key not in top}}
 
     def test_types(self) -> None:

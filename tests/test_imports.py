@@ -72,6 +72,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"protocol", "proxy", "relay", "reload", "tls"}),
     frozenset({"settings"}),
     frozenset({"listener", "preflight"}),
+    frozenset({"metrics"}),
     frozenset({"config", "demo"}),
     frozenset({"service"}),
     frozenset({"workers"}),

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from submitd.counters import shared
 from submitd.errors import CannotStart
-from submitd.tally import PAGES, Tally, makeFile
+from submitd.tally import NOBODY, PAGES, Tally, makeFile
 from submitd.workers.channel import Message
 
 
@@ -26,6 +26,12 @@ class Common:
             raise CannotStart(f"cannot count for all workers together: {error}") from None
         self._tally = Tally(self.file)
         self._key = os.urandom(32)
+
+    @property
+    def connections(self) -> int:
+        """How many connections all workers have."""
+        total, _ = self._tally.counted(NOBODY)
+        return total
 
     def number(self, taken: Collection[int]) -> int:
         """A page of the tally for a new worker.

@@ -41,6 +41,7 @@ from twisted.internet.task import LoopingCall
 from submitd import events
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
+from submitd.metrics import MetricsService
 from submitd.reload import TICKET_KEYS, HangUp
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
@@ -169,6 +170,10 @@ class WorkersService(MultiService):
         self._common: Common | None = None
         self._retry = Backoff(reactor.seconds)
         self._later: IDelayedCall | None = None
+        self._metrics: MetricsService | None = None
+        if settings.metrics.endpoint:
+            self._metrics = MetricsService(settings.metrics.endpoint, reactor, self._gauges)
+            self._metrics.setServiceParent(self)
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
         self._hangUp = HangUp(reactor, self.reload)
@@ -237,6 +242,10 @@ class WorkersService(MultiService):
         self._hangUp.stopService()
         events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
         self._log.close()
+
+    def _gauges(self) -> dict[str, float]:
+        connections = self._common.connections if self._common is not None else 0
+        return {"connections": connections, "workers": len(self._workers)}
 
     def _tellIfDone(self) -> None:
         if self._stopped is not None and not self._workers and not self._stopped.called:
@@ -499,6 +508,9 @@ class WorkersService(MultiService):
             relog(message["log"])
         elif "lines" in message:
             relogLines(message["lines"], self._reactor.seconds())
+        elif "counted" in message:
+            if self._metrics is not None:
+                self._metrics.counts.add(message["counted"])
         elif "due" in message:
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:

@@ -23,6 +23,7 @@ from submitd.connections import Connections
 from submitd.errors import CannotStart
 from submitd.listener import ListenerService
 from submitd.logwriter import LogWriter
+from submitd.metrics import Counts
 from submitd.relay.service import RelayService
 from submitd.settings import Settings
 from submitd.tally import Tally
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 LOOK_EVERY = 0.1
 """Seconds between two looks whether the last connection is gone."""
+
+REPORT_EVERY = 1.0
+"""Seconds between two reports of what has been counted."""
 
 TELL_EVERY = 0.05
 """Seconds in which the parent is told once of new work for the relay."""
@@ -75,6 +79,7 @@ class Worker:
         self._tally: Tally | None = None
         self._isEnding = False
         self._log: LogWriter | None = None
+        self._counts = Counts() if beginning.settings.metrics.endpoint else None
         sock = socket.socket(fileno=beginning.files[0])
         self.channel = Channel(sock, reactor, self._received, self.end)
 
@@ -95,6 +100,9 @@ class Worker:
                 self._told = each.runner.told
         made.startService()
         self._tally.accept(not place.isRelay)
+        if self._counts is not None:
+            self._counts.start()
+            reactor.callLater(REPORT_EVERY, self._reportAgain)
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self.channel.send({"serving": os.getpid()})
 
@@ -134,7 +142,18 @@ class Worker:
 
     def _written(self, result: T) -> T:
         self.close()
+        self._report()
         return result
+
+    def _report(self) -> None:
+        """Tell the parent what was counted since the last time."""
+        counted = self._counts.taken() if self._counts is not None else {}
+        if counted:
+            self.channel.send({"counted": counted})
+
+    def _reportAgain(self) -> None:
+        self._report()
+        self._reactor.callLater(REPORT_EVERY, self._reportAgain)
 
     def end(self) -> None:
         """Serve no more, and end when all is done."""

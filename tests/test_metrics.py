@@ -1,0 +1,148 @@
+"""Tests for :mod:`submitd.metrics`."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import smtplib
+import time
+from pathlib import Path
+
+from twisted.logger import Logger
+from twisted.trial.unittest import SynchronousTestCase
+
+from submitd import events
+from submitd.metrics import OCTETS, RECIPIENTS, Counts, exposition
+from tests.clients.running import HOST, RunningService
+
+CONFIG = """\
+hostname = "localhost"
+workers = WORKERS
+[[listener]]
+endpoint = "tcp:$starttls:interface=127.0.0.1"
+tls = "off"
+require_tls = false
+[auth]
+required = false
+[delivery]
+use = "discard"
+[metrics]
+endpoint = "tcp:$metrics:interface=127.0.0.1"
+"""
+
+
+def accepted(size: int, recipients: int) -> None:
+    """Log an accepted message."""
+    events.emit(
+        events.MESSAGE_ACCEPTED,
+        session="s",
+        id="i",
+        peer="127.0.0.1",
+        user=None,
+        sender="a@example.com",
+        recipients=recipients,
+        size=size,
+        protocol="ESMTP",
+    )
+
+
+class CountsTests(SynchronousTestCase):
+    """:class:`submitd.metrics.Counts`."""
+
+    def setUp(self) -> None:
+        self.counts = Counts()
+        self.counts.start()
+        self.addCleanup(self.counts.stop)
+
+    def test_events(self) -> None:
+        """Events are counted by their names, messages with what is in them; all else is not."""
+        accepted(100, 2)
+        accepted(50, 1)
+        events.emit(events.SERVICE_PROBLEM, problem="x")
+        Logger(namespace="somebody").info("else's", event=["anything"])
+        expected = {"message-accepted": 2, RECIPIENTS: 3, OCTETS: 150, "service-problem": 1}
+        self.assertEqual(dict(self.counts.counted), expected)
+
+    def test_relogged(self) -> None:
+        """What a worker has counted the parent does not count when it logs it again."""
+        Logger(namespace="worker").info("x", event="refused", log_fields=[], log_worker=True)
+        self.assertEqual(self.counts.taken(), {})
+
+    def test_taken(self) -> None:
+        """What is told is counted once, and can be added elsewhere."""
+        total = Counts()
+        for size in (10, 20):
+            accepted(size, 1)
+            total.add(self.counts.taken())
+        self.assertEqual(self.counts.taken(), {})
+        self.assertEqual(dict(total.counted), {"message-accepted": 2, RECIPIENTS: 2, OCTETS: 30})
+
+
+class ExpositionTests(SynchronousTestCase):
+    """:func:`submitd.metrics.exposition`."""
+
+    def test_form(self) -> None:
+        """Each metric has its help and type, and each line is one of the format's."""
+        text = exposition({OCTETS: 2**53}, {"connections": 3, "workers": 1}).decode()
+        lines = text.splitlines()
+        self.assertTrue(text.endswith("\n"))
+        form = re.compile(
+            r"# (HELP submitd_[a-z_]+ .+|TYPE submitd_[a-z_]+ (counter|gauge))"
+            r'|submitd_[a-z_]+(\{event="[a-z-]+"\})? [0-9.e+]+'
+        )
+        self.assertEqual([line for line in lines if not form.fullmatch(line)], [])
+        self.assertIn("submitd_connections 3", lines)
+        self.assertIn(f"submitd_accepted_octets_total {2**53}", lines)
+
+    def test_nothingYet(self) -> None:
+        """What has not happened yet is 0, so that a rate has a number to begin with."""
+        lines = exposition({"of-ones-own": 2}, {}).decode().splitlines()
+        self.assertIn('submitd_events_total{event="login-failed"} 0', lines)
+        self.assertIn('submitd_events_total{event="of-ones-own"} 2', lines)
+        self.assertIn("submitd_accepted_recipients_total 0", lines)
+
+
+class ServiceTests(SynchronousTestCase):
+    """A running service."""
+
+    def shown(self, service: RunningService) -> str:
+        """What is at ``/metrics``."""
+        connection = http.client.HTTPConnection(HOST, service.ports["metrics"], timeout=30)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 200)
+        self.assertIn("version=0.0.4", answer.headers["Content-Type"])
+        return answer.read().decode()
+
+    def through(self, workers: int) -> None:
+        """Count messages and connections of one process or several."""
+        config = CONFIG.replace("WORKERS", str(workers))
+        directory = Path(self.mktemp())
+        service = RunningService(directory, config, ("starttls", "metrics")).start()
+        self.addCleanup(service.stop)
+        port = service.ports["starttls"]
+        open_ = [smtplib.SMTP(HOST, port, timeout=30) for _ in range(6)]
+        for at, client in enumerate(open_):
+            client.sendmail("a@example.com", ["b@example.org"] * (at + 1), "Subject: x\n\nx\n")
+        expected = (
+            'submitd_events_total{event="message-accepted"} 6',
+            "submitd_accepted_recipients_total 21",
+            "submitd_connections 6",
+            f"submitd_workers {workers}",
+        )
+        until = time.monotonic() + 60
+        while not all(f"{line}\n" in self.shown(service) for line in expected):
+            self.assertLess(time.monotonic(), until, self.shown(service))
+            time.sleep(0.1)
+        for client in open_:
+            client.close()
+        self.assertNotIn("GET /metrics", service.log)
+
+    def test_one(self) -> None:
+        """One process counts for itself."""
+        self.through(1)
+
+    def test_workers(self) -> None:
+        """The parent adds up what its workers have counted."""
+        self.through(2)
