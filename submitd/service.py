@@ -53,7 +53,6 @@ from submitd.interfaces import (
 )
 from submitd.jsonlog import JSONLog
 from submitd.listener import ListenerService, endpointOf
-from submitd.metrics import MetricsService
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -303,6 +302,8 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     if relay is not None:
         relay.setServiceParent(service)
     if settings.metrics.endpoint:
+        from submitd.metricspage import MetricsService
+
         metrics = MetricsService(
             settings.metrics.endpoint,
             reactor,

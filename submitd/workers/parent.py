@@ -41,7 +41,7 @@ from twisted.internet.task import LoopingCall
 from submitd import events
 from submitd.errors import CannotStart
 from submitd.jsonlog import JSONLog
-from submitd.metrics import MetricsService
+from submitd.metrics import Counts
 from submitd.reload import TICKET_KEYS, HangUp
 from submitd.settings import ListenerSettings, Settings
 from submitd.workers import channel
@@ -170,10 +170,13 @@ class WorkersService(MultiService):
         self._common: Common | None = None
         self._retry = Backoff(reactor.seconds)
         self._later: IDelayedCall | None = None
-        self._metrics: MetricsService | None = None
+        self._counts: Counts | None = None
         if settings.metrics.endpoint:
-            self._metrics = MetricsService(settings.metrics.endpoint, reactor, self._gauges)
-            self._metrics.setServiceParent(self)
+            from submitd.metricspage import MetricsService
+
+            metrics = MetricsService(settings.metrics.endpoint, reactor, self._gauges)
+            metrics.setServiceParent(self)
+            self._counts = metrics.counts
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
         self._hangUp = HangUp(reactor, self.reload)
@@ -509,8 +512,8 @@ class WorkersService(MultiService):
         elif "lines" in message:
             relogLines(message["lines"], self._reactor.seconds())
         elif "counted" in message:
-            if self._metrics is not None:
-                self._metrics.counts.add(message["counted"])
+            if self._counts is not None:
+                self._counts.add(message["counted"])
         elif "due" in message:
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:

@@ -1,0 +1,96 @@
+"""The port of ``[metrics]``: at ``/metrics``, for everybody who can connect.
+
+It is imported where that is wanted alone, for Twisted's web server with it.
+"""
+
+# mypy: allow-untyped-calls
+# twisted.web is not annotated throughout.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from submitd.listener import ListenerService, endpointOf
+from submitd.metrics import CONTENT_TYPE, Counts, exposition
+from submitd.settings import ListenerSettings
+
+
+class _Page(Resource):
+    """What is at ``/metrics``."""
+
+    isLeaf = True
+
+    def __init__(self, text: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._text = text
+
+    def render_GET(self, request: Request) -> bytes:
+        """The metrics as they are now."""
+        request.setHeader(b"content-type", CONTENT_TYPE)
+        return self._text()
+
+
+class _Site(Site):
+    """A site without a line in the log for each look at it."""
+
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Nothing."""
+
+
+class MetricsService(MultiService):
+    """The port that shows them.
+
+    :param endpoint: where it listens.
+    :param reactor: listens.
+    :param gauges: what ``connections`` and ``workers`` are now.
+    :ivar counts: what is shown.
+    :raise CannotStart: for an endpoint that is none.
+    """
+
+    def __init__(
+        self, endpoint: str, reactor: Any, gauges: Callable[[], Mapping[str, float]]
+    ) -> None:
+        super().__init__()
+        self.counts = Counts()
+        self._gauges = gauges
+        self._began = time.time()
+        root = Resource()
+        root.putChild(b"metrics", _Page(self._text))
+        site: Any = _Site(root)
+        settings = ListenerSettings(endpoint=endpoint, tls="off", require_tls=False)
+        self._listener = ListenerService(settings, endpointOf(settings, reactor), site)
+        self._listener.setServiceParent(self)
+
+    @property
+    def address(self) -> IAddress | None:
+        """Where it listens; ``None`` while it does not."""
+        return self._listener.address
+
+    def _text(self) -> bytes:
+        gauges = {**self._gauges(), "start_time_seconds": self._began}
+        return exposition(self.counts.counted, gauges)
+
+    def startService(self) -> None:
+        """Listen and count.
+
+        :raise CannotStart: when it cannot listen.
+        """
+        self.counts.start()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Close the port."""
+        if self.running:
+            self.counts.stop()
+        closing: Deferred[None] = super().stopService()
+        return closing
