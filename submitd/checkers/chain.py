@@ -20,6 +20,7 @@ from zope.interface import Interface, implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable
+from submitd.checkers.scram import numberFor
 from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
 
 
@@ -83,14 +84,15 @@ class CheckerChain:
     def saltOf(self, username: bytes) -> Deferred[Any]:
         """The salt of the first that knows the user.
 
-        Where none does, it is what the first of them has made up.
+        Where none does, it is what one of them has made up, for a name always the same one: that of
+        another would be told of its users alone, and theirs may be of other costs.
 
         :raise LoginUnavailable: (the Deferred) when none knows the user and one cannot tell.
         """
         return Deferred.fromCoroutine(self._salt(username))
 
     async def _salt(self, username: bytes) -> Any:
-        others, madeUp = _Others(), None
+        others, madeUp = _Others(), []
         for checker in self._checkers:
             salts = IScramSalts(checker, None)
             if salts is not None:
@@ -98,10 +100,10 @@ class CheckerChain:
                     salt: Any = await maybeDeferred(salts.saltOf, username)
                     if salt.isKnown:
                         return salt
-                    madeUp = madeUp or salt
-        if others.unavailable is not None or madeUp is None:
+                    madeUp.append(salt)
+        if others.unavailable is not None or not madeUp:
             raise others.unavailable or LoginUnavailable("no back end has salts")
-        return madeUp
+        return madeUp[numberFor(username, b"back end") % len(madeUp)]
 
 
 class _Others:

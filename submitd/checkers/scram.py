@@ -46,9 +46,12 @@ def machineSecret(path: str = "/etc/machine-id") -> bytes:
 _secret = machineSecret()
 
 
-def numberFor(name: bytes) -> int:
-    """A number that is always the same for a name, and that nobody else can tell."""
-    return int.from_bytes(saltFor(name, 8, b"number"), "big")
+def numberFor(name: bytes, purpose: bytes = b"number") -> int:
+    """A number that is always the same for a name, and that nobody else can tell.
+
+    :param purpose: what it chooses among; numbers for two of them have nothing in common.
+    """
+    return int.from_bytes(saltFor(name, 8, purpose), "big")
 
 
 def saltFor(name: bytes, length: int = SALT, purpose: bytes = b"salt") -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ from submitd.interfaces import (
 )
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
+from submitd.sasl.scramkeys import KEY, SCHEME
 from tests.checkers.files import FileTestCase
 
 ALICE = UsernamePassword(b"alice", b"wonder")
@@ -215,8 +217,30 @@ class SaltTests(FileTestCase):
         self.assertTold(self.saltOf(later()), self.one)
 
     def test_unknown(self) -> None:
-        """For nobody's name, that of the first one."""
-        self.assertTold(self.saltOf(self.none, self.neither), self.none)
+        """For nobody's name, that of one of them, always the same one for a name."""
+        chain = CheckerChain([HasSalt(self.none), HasSalt(self.neither)])
+        names = [b"name%d" % at for at in range(100)]
+        told = [self.successResultOf(chain.saltOf(name)) for name in names]
+        self.assertEqual(told, [self.successResultOf(chain.saltOf(name)) for name in names])
+        self.assertEqual({each.salt for each in told}, {self.none.salt, self.neither.salt})
+
+    def test_unknownLikeAny(self) -> None:
+        """What is told for nobody's names has all the costs that users' salts have."""
+        chain, costs = self.chainOf(("plain", 10_000), (20_000, 30_000)), set()
+        for at in range(200):
+            salt = self.successResultOf(chain.saltOf(b"nobody%d" % at))
+            self.assertFalse(salt.isKnown)
+            costs.add(salt.iterations)
+        self.assertEqual(costs, {4096, 10_000, 20_000, 30_000})
+
+    def chainOf(self, *files: tuple[str | int, ...]) -> CheckerChain:
+        """Files of users: for each a secret in the clear, or the iterations of keys."""
+        checkers = []
+        for at, users in enumerate(files):
+            self.path = f"{self.mktemp()}.{at}"
+            self.write(*(f"user{n}:{_secret(each)}" for n, each in enumerate(users)))
+            checkers.append(SecretsChecker(self.path))
+        return CheckerChain(checkers)
 
     def test_unavailable(self) -> None:
         """Where one cannot tell, the user may well be there."""
@@ -237,3 +261,8 @@ class SaltTests(FileTestCase):
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
         self.assertEqual(self.checkers[1].asked, 0)
+
+
+def _secret(kind: str | int) -> str:
+    keys = base64.b64encode(bytes(KEY)).decode()
+    return kind if isinstance(kind, str) else f"{{{SCHEME}}}{kind},{keys},{keys},{keys}"
