@@ -116,7 +116,8 @@ class CertificatesChecker(FileChecker[Mark]):
         return names.pop()
 
     def _namesOf(self, tls: TLSInfo) -> set[bytes]:
-        accounts, revision = self._file.accounts(), self.revision()
+        # In this order: a file that changes in between is indexed again by the next login.
+        revision, accounts = self.revision(), self._file.accounts()
         if revision != self._indexed:
             self._indexed = revision
             self._owners = {}

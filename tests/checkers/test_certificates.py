@@ -7,6 +7,7 @@ import datetime
 import smtplib
 import ssl
 from pathlib import Path
+from unittest import mock
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -113,6 +114,21 @@ class CertificatesCheckerTests(CertificatesTestCase):
         login = CertificateLogin(b"", self.shown())
         self.assertLogin(checker.requestAvatarId(login), b"a")
         self.write("b:subject:CN=scanner")
+        self.assertRefused(checker.requestAvatarId(login))
+
+    def test_changedMeanwhile(self) -> None:
+        """What was read before a change is not taken for what the file says behind it."""
+        self.write("a:subject:CN=printer")
+        checker, revision = CertificatesChecker(self.path), CertificatesChecker.revision
+
+        def changed(checker: CertificatesChecker) -> int:
+            self.write("b:subject:CN=scanner")
+            return revision(checker)
+
+        login = CertificateLogin(b"", self.shown())
+        self.assertLogin(checker.requestAvatarId(login), b"a")
+        with mock.patch.object(CertificatesChecker, "revision", changed):
+            checker.requestAvatarId(login).addErrback(lambda failure: None)  # either may be right
         self.assertRefused(checker.requestAvatarId(login))
 
     def test_expired(self) -> None:
