@@ -122,8 +122,8 @@ class AuthSettings:
     cache: Seconds = attrs.field(
         metadata={
             "help": "How long a verified login is remembered, so that its hash need not be "
-            "computed again; a change of a file is seen at once all the same, one in Dovecot when "
-            "this is over. 0 for never."
+            "computed again; a change of a file is seen at once all the same, one in a data base "
+            "or in Dovecot when this is over. 0 for never."
         },
         default=Seconds(300.0),
     )
