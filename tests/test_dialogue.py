@@ -37,6 +37,7 @@ from submitd.realm import SubmissionRealm
 from submitd.sasl import mechanism
 from submitd.sasl.bearer import TokenRefused
 from submitd.session import TLSInfo
+from submitd.states import CLOSED
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
 from submitd.wire.reply import OK, STORAGE_FULL, Reply
@@ -825,6 +826,18 @@ class LoginTests(SynchronousTestCase):
             talk.lose()
             self.assertEqual(gone, ["out"], stage)
             self.assertIsNone(talk.protocol.dialogue.session.user)
+
+    def test_noChallengeWhenGone(self) -> None:
+        """Nobody is there to be told more, where a checker says no in place of giving up."""
+
+        def refuse(asked: Deferred[Any]) -> None:
+            asked.errback(UnauthorizedLogin())
+
+        talk = self.checkedBy(lambda credentials: Deferred(refuse), "XOAUTH2")
+        self.assertEqual(talk.say("AUTH XOAUTH2 dXNlcj1hbGljZQFhdXRoPUJlYXJlciBiYWQBAQ=="), "")
+        talk.lose()
+        dialogue = talk.protocol.dialogue
+        self.assertEqual((dialogue.state, dialogue.continuation), (CLOSED, None))
 
     def test_refusalNamesUser(self) -> None:
         """The log says whose command was refused."""

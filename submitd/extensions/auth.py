@@ -157,11 +157,11 @@ class Login:
             if dialogue.state is State.CLOSED:
                 raise  # the client went, which is what cancelled it
             return self._unavailable(Failure())
-        if dialogue.state is State.CLOSED:
-            raise CancelledError  # a checker that was told to give up has gone on
         return self._challenge(challenge, self._responseReceived)
 
     def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
+        if self.dialogue.state is State.CLOSED:
+            raise CancelledError  # a checker that was told to give up has gone on
         self.dialogue.continuation = continuation
         self.dialogue.state = State.AUTH
         return Reply(334, "", base64.b64encode(challenge).decode("ascii"))
