@@ -17,12 +17,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from submitd.databases import readUrl, shownUrl
 from submitd.threads import Run, deferToThread
-from submitd.turns import Turns
+from submitd.turns import InTurn
 
 MAX_ROWS = 10_000
 """Rows of one answer that are read."""
@@ -83,8 +81,7 @@ class Query:
             raise ValueError(f"query has the parameter :{min(unknown)}, which there is not")
         if "login" not in self.parameters:
             raise ValueError("query must have the parameter :login")
-        self._run = run
-        self._turns = Turns(MAX_THREADS)
+        self._inTurn = InTurn(run, MAX_THREADS)
 
     @property
     def name(self) -> str:
@@ -105,25 +102,11 @@ class Query:
         :param values: of the parameters that it has, by name.
         :raise NoAnswer: when the data base does not say.
         """
-        # A Deferred of its own: cancelling it must not give the turn away while the thread of this
-        # question is still busy.
-        answer: Deferred[Rows] = Deferred()
-        Deferred.fromCoroutine(self._inTurn(values, answer))
         try:
-            return await answer
+            rows: Rows = await self._inTurn.call(self._rows, values)
         except sa.exc.SQLAlchemyError as error:
             raise NoAnswer(f"{self.name}: {_cause(error)}") from None
-
-    async def _inTurn(self, values: Mapping[str, str], answer: Deferred[Rows]) -> None:
-        await self._turns.acquire()
-        try:
-            # For an asker that has gone meanwhile there is no thread.
-            rows: Any = None if answer.called else await self._run(self._rows, values)
-        except Exception:
-            rows = Failure()
-        self._turns.release()
-        if not answer.called:
-            answer.callback(rows)
+        return rows
 
     def _rows(self, values: Mapping[str, str]) -> Rows:
         """In another thread."""

@@ -4,6 +4,8 @@
 turn back.  Where each ends at once, since a server is known to be away, a hundred that wait lie a
 thousand frames deep in each other: more than Python allows, and whoever is left waits for ever.
 Here the first one to give its turn back begins with all that follow, one after another.
+
+:class:`InTurn` is for what cannot be ended once it has begun, as what runs in a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from submitd.threads import Run
 
 
 class Turns:
@@ -73,3 +78,46 @@ class Turns:
                     self._waiting[highest] = waiting  # behind others of the same rank
                 return turn
         return None
+
+
+class InTurn:
+    """Runs functions in threads, so many at once.
+
+    :param run: runs a function in a thread and gives a Deferred.
+    :param count: how many at once.
+    :ivar pending: those that run, and those that wait for their turn.
+    """
+
+    def __init__(self, run: Run, count: int) -> None:
+        self._run = run
+        self._turns = Turns(count)
+        self.pending = 0
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """What a function gives, when its turn has come.
+
+        Cancelled before, it is not called; behind that, its thread keeps the turn until its end.
+        """
+        turn = self._turns.acquire()
+        answer: Deferred[Any] = Deferred(lambda _: None if turn.called else turn.cancel())
+        Deferred.fromCoroutine(self._call(turn, answer, function, *arguments))
+        return answer
+
+    async def _call(
+        self, turn: Deferred[None], answer: Deferred[Any], function: Any, *arguments: Any
+    ) -> None:
+        self.pending += 1
+        try:
+            await turn
+        except CancelledError:
+            self.pending -= 1
+            return
+        result: Any
+        try:
+            result = await self._run(function, *arguments)
+        except Exception:
+            result = Failure()
+        self.pending -= 1
+        self._turns.release()
+        if not answer.called:
+            answer.callback(result)

@@ -7,7 +7,7 @@ import sys
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.turns import Turns
+from submitd.turns import InTurn, Turns
 
 
 class TurnsTests(SynchronousTestCase):
@@ -101,3 +101,37 @@ def _frames() -> list[object]:
         found.append(frame)
         frame = frame.f_back  # type: ignore[assignment]
     return found
+
+
+class InTurnTests(SynchronousTestCase):
+    """What runs in threads, so many at once."""
+
+    def setUp(self) -> None:
+        self.running: list[Deferred[str]] = []
+
+    def run_(self, function: object, *arguments: object) -> Deferred[str]:
+        """In place of a thread."""
+        self.running.append(Deferred())
+        return self.running[-1]
+
+    def test_cancelled(self) -> None:
+        """Who goes while it runs gives no turn away; who goes before is not run at all."""
+        inTurn = InTurn(self.run_, 1)
+        calls = [inTurn.call(len, "") for _ in range(3)]
+        for gone in calls[:2]:
+            gone.cancel()
+            self.failureResultOf(gone, CancelledError)
+        self.assertEqual((len(self.running), inTurn.pending), (1, 2))
+        self.running[0].callback("nobody hears it")
+        self.assertEqual(len(self.running), 2)
+        self.running[1].callback("good")
+        self.assertEqual(self.successResultOf(calls[2]), "good")
+        self.assertEqual(inTurn.pending, 0)
+
+    def test_fails(self) -> None:
+        """What goes wrong is told, and the turn is the next one's."""
+        inTurn = InTurn(self.run_, 1)
+        calls = [inTurn.call(len, "") for _ in range(2)]
+        self.running[0].errback(ZeroDivisionError())
+        self.failureResultOf(calls[0], ZeroDivisionError)
+        self.assertEqual((len(self.running), inTurn.pending), (2, 1))

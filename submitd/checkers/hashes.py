@@ -5,25 +5,19 @@ as ``htpasswd -B``, ``-2`` and ``-5`` or ``openssl passwd -6`` do; also with ``{
 ``{BLF-CRYPT}`` and the like in front, as Dovecot writes them.  A fast hash (apr1, SHA-1, DES,
 MD5) is a mistake: whoever gets hold of it would have the password the same day.
 
-A hash costs 10 to 450 ms by design, so it is computed off the reactor's thread, and only so many
-at a time; beyond that a login is :class:`submitd.checkers.LoginUnavailable`.
+A hash costs 10 to 450 ms by design, so those of logins are computed in threads (hashthreads.py).
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 from passlib.context import CryptContext
 from passlib.exc import PasslibHashWarning
-from twisted.internet.defer import Deferred
 
-from submitd.checkers.hashing import THREADS, Hashing
 from submitd.checkers.userfile import BadLine
-from submitd.threads import Run, deferToThread
 
 SCHEMES = (
     "argon2",
@@ -52,12 +46,6 @@ BCRYPT_OCTETS = 72
 # What Dovecot writes in front of a hash that says by itself what it is.
 _DOVECOTS = re.compile(r"\{(?:(?:SHA512-|SHA256-|BLF-)?CRYPT|ARGON2ID?)\}", re.IGNORECASE)
 
-# The hash of 16 random octets that were not kept, for a login where there is nobody at all.
-NOBODYS = (
-    "$argon2id$v=19$m=19456,t=2,p=1$K2WsNUYoZYyREkJISSllTA"
-    "$tNZPfrAUKfQIK6/iBz1oC7UtgzwRIj08iuJtPXbK5gg"
-)
-
 # What a new hash costs: OWASP's recommendations, which keep ten logins at once within 200 MB.
 COSTS: dict[str, dict[str, int]] = {
     "argon2": {"memory_cost": 19_456, "time_cost": 2, "parallelism": 1},
@@ -80,6 +68,14 @@ class PasswordHash:
 
     scheme: str
     text: str = attrs.field(repr=False)
+
+
+# Of 16 random octets that were not kept, for a login where there is nobody at all.
+NOBODYS = PasswordHash(
+    "argon2",
+    "$argon2id$v=19$m=19456,t=2,p=1$K2WsNUYoZYyREkJISSllTA"
+    "$tNZPfrAUKfQIK6/iBz1oC7UtgzwRIj08iuJtPXbK5gg",
+)
 
 
 def parseHash(value: bytes) -> PasswordHash:
@@ -139,37 +135,3 @@ def verify(password: bytes, expected: PasswordHash) -> bool:
     if expected.scheme == "bcrypt":
         password = password[:BCRYPT_OCTETS]
     return bool(_context.handler(expected.scheme).verify(password, expected.text))
-
-
-class Verifier:
-    """Compares passwords with hashes in threads of its own.
-
-    :param run: calls a function in another thread and gives a Deferred of its result.
-    :param pending: how many verifications may run and wait at once.
-    :param verify: compares a password with a hash.
-    :param threads: how many verifications may run at once.
-    """
-
-    def __init__(
-        self,
-        run: Run = deferToThread,
-        *,
-        pending: int = 100,
-        verify: Callable[[bytes, PasswordHash], bool] = verify,
-        threads: int = THREADS,
-    ) -> None:
-        # The C library keeps for each thread what it has once allocated there, 19 MiB for argon2:
-        # so the hashes are not spread over all threads of the reactor.
-        self._threads = ThreadPoolExecutor(threads)
-        self._hashing = Hashing(run, pending, threads)
-        self._verify = verify
-
-    def matches(self, password: bytes, expected: PasswordHash) -> Deferred[bool]:
-        """Whether the hash was made with the password.
-
-        :raise LoginUnavailable: (the Deferred) when too many verifications are waiting.
-        """
-        return self._hashing.compute(self._compare, password, expected)
-
-    def _compare(self, password: bytes, expected: PasswordHash) -> bool:
-        return self._threads.submit(self._verify, password, expected).result()

@@ -20,14 +20,8 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.hashes import (
-    NOBODYS,
-    PasswordHash,
-    Verifier,
-    parseHash,
-    verify,
-)
-from submitd.checkers.hashing import THREADS
+from submitd.checkers.hashes import NOBODYS, PasswordHash, parseHash, verify
+from submitd.checkers.hashthreads import HashThreads
 from submitd.checkers.userfile import Account, FileChecker, UserFile, grant
 from submitd.threads import Run, deferToThread
 
@@ -38,9 +32,7 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
 
     :param path: the file.
     :param run: calls a function in another thread and gives a Deferred of its result.
-    :param pending: how many verifications may run and wait at once.
     :param verify: compares a password with a hash.
-    :param threads: how many verifications may run at once.
     """
 
     credentialInterfaces: tuple[type[Interface], ...] = (IUsernamePassword,)
@@ -50,12 +42,11 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
         path: str,
         run: Run = deferToThread,
         *,
-        pending: int = 100,
         verify: Callable[[bytes, PasswordHash], bool] = verify,
-        threads: int = THREADS,
     ) -> None:
         super().__init__(UserFile(path, parseHash))
-        self._verifier = Verifier(run, pending=pending, verify=verify, threads=threads)
+        self._hashThreads = HashThreads(run)
+        self._verify = verify
         self._key = os.urandom(32)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
@@ -73,13 +64,14 @@ class HtpasswdChecker(FileChecker[PasswordHash]):
         account = accounts.get(folded)
         somebodys = self._somebodys(accounts, folded)  # for known users too: it takes time itself
         expected = account.entries[0] if account else somebodys
-        return self._verifier.matches(credentials.password, expected).addCallback(grant, account)
+        matched = self._hashThreads.compute(self._verify, credentials.password, expected)
+        return matched.addCallback(grant, account)
 
     def _somebodys(
         self, accounts: Mapping[bytes, Account[PasswordHash]], name: bytes
     ) -> PasswordHash:
         if not accounts:
-            return PasswordHash("argon2", NOBODYS)
+            return NOBODYS
         digest = hashlib.blake2b(name, key=self._key, digest_size=8).digest()
         chosen = list(accounts)[int.from_bytes(digest, "big") % len(accounts)]
         return accounts[chosen].entries[0]

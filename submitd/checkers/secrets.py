@@ -31,7 +31,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.hashing import Hashing
+from submitd.checkers.hashthreads import HashThreads
 from submitd.checkers.scram import Salt, numberFor, saltFor
 from submitd.checkers.userfile import Account, BadLine, FileChecker, UserFile, grant
 from submitd.interfaces import IScramProof, IScramSalts
@@ -116,7 +116,7 @@ class SecretsChecker(FileChecker[Secret]):
 
     def __init__(self, path: str, run: Run = deferToThread) -> None:
         super().__init__(UserFile(path, parseSecret, private=True))
-        self._hashing = Hashing(run)
+        self._hashThreads = HashThreads(run)
         self._nobodys = os.urandom(16)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
@@ -166,7 +166,7 @@ class SecretsChecker(FileChecker[Secret]):
             known = self._nobodys if isinstance(secret, ScramKeys) else secret
             return maybeDeferred(credentials.checkPassword, known)
         if isinstance(secret, ScramKeys):
-            return self._hashing.compute(matches, credentials.password, secret)
+            return self._hashThreads.compute(matches, credentials.password, secret)
         return succeed(matches(credentials.password, secret))
 
     def _isProved(self, credentials: Any, secret: Secret) -> Deferred[bool]:
@@ -174,7 +174,7 @@ class SecretsChecker(FileChecker[Secret]):
             return maybeDeferred(credentials.checkKeys, secret.storedKey, secret.serverKey)
         # Anew each time: what is remembered of users would tell who is one.
         salt = saltFor(credentials.username)
-        derived = self._hashing.compute(ScramKeys.derive, secret, salt, ITERATIONS[0])
+        derived = self._hashThreads.compute(ScramKeys.derive, secret, salt, ITERATIONS[0])
         return derived.addCallback(
             lambda keys: credentials.checkKeys(keys.storedKey, keys.serverKey)
         )

@@ -31,7 +31,8 @@ from zope.interface import Interface, implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
-from submitd.checkers.hashes import NOBODYS, PasswordHash, Verifier, parseHash, verify
+from submitd.checkers.hashes import NOBODYS, PasswordHash, parseHash, verify
+from submitd.checkers.hashthreads import HashThreads
 from submitd.checkers.userfile import BadLine
 from submitd.interfaces import IChecked
 from submitd.query import NoAnswer, Query, Rows
@@ -73,8 +74,9 @@ class SQLChecker:
         *,
         verify: Callable[[bytes, PasswordHash], bool] = verify,
     ) -> None:
-        self._verifier = Verifier(run, verify=verify)
-        self._somebodys = PasswordHash("argon2", NOBODYS)
+        self._hashThreads = HashThreads(run)
+        self._verify = verify
+        self._somebodys = NOBODYS
         self._problem = ""
         try:
             settings = readObject(Path(path), SQLSettings)
@@ -100,7 +102,7 @@ class SQLChecker:
         login = foldName(credentials.username).decode("utf-8")
         found = self._read(login, await self._rows(login))
         expected, name = found or (self._somebodys, b"")
-        matched = await self._verifier.matches(credentials.password, expected)
+        matched = await self._hashThreads.compute(self._verify, credentials.password, expected)
         if found is None or not matched:
             raise UnauthorizedLogin()
         self._somebodys = expected

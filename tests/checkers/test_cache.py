@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.internet.task import Clock
 from zope.interface import Interface, implementer
 from zope.interface.verify import verifyObject
@@ -255,11 +255,8 @@ class CachedCheckerTests(FileTestCase):
             verified.append(expected)
             return verify(password, expected)
 
-        def now(function: Any, *arguments: Any) -> Any:
-            return function(*arguments)
-
         self.write("alice:" + HASHES["bcrypt"], "bob:" + HASHES["argon2"])
-        cache = CachedChecker(HtpasswdChecker(self.path, now, verify=counted), self.clock)
+        cache = CachedChecker(HtpasswdChecker(self.path, execute, verify=counted), self.clock)
         self.assertEqual(cache.check(), [])
         for _ in range(3):
             self.assertLogin(cache.requestAvatarId(ALICE), b"alice")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from threading import current_thread
 from typing import Any
 
 from passlib.hash import bcrypt
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
-from twisted.internet.defer import CancelledError, Deferred, execute
+from twisted.internet.defer import Deferred, execute
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -29,19 +27,6 @@ from submitd.sasl.credentials import UsernamePassword
 from tests.checkers.files import HASHES, FileTestCase
 
 WONDER = UsernamePassword(b"alice", b"wonder")
-
-
-class Thread:
-    """A thread that is never finished until told, and counts what it is given."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Deferred[bool]] = []
-
-    def run(self, function: Any, *arguments: Any) -> Deferred[bool]:
-        """Take a job and do nothing."""
-        job: Deferred[bool] = Deferred()
-        self.jobs.append(job)
-        return job
 
 
 class HtpasswdCheckerTests(FileTestCase):
@@ -78,24 +63,6 @@ class HtpasswdCheckerTests(FileTestCase):
             self.assertRefused(checker.requestAvatarId(UsernamePassword(name, b"Wonder")))
         self.assertEqual(self.problems(), [])
 
-    def test_fewThreads(self) -> None:
-        """However many threads the reactor has, verifications are done in so few."""
-        verifying = set()
-
-        def inNewThread(function: Any, *arguments: Any) -> Deferred[Any]:
-            with ThreadPoolExecutor(1) as pool:
-                return execute(pool.submit(function, *arguments).result)
-
-        def here(password: bytes, expected: PasswordHash) -> bool:
-            verifying.add(current_thread())
-            return True
-
-        self.write(f"alice:{HASHES['argon2']}")
-        checker = self.checker(run=inNewThread, verify=here, threads=1)
-        for _ in range(3):
-            self.assertLogin(checker.requestAvatarId(WONDER), b"alice")
-        self.assertEqual(len(verifying), 1)
-
     def test_portal(self) -> None:
         """Through a Portal, the avatar has the name as the file writes it."""
         self.write("Alice:" + HASHES["bcrypt"])
@@ -113,7 +80,7 @@ class HtpasswdCheckerTests(FileTestCase):
     def test_unknownUsersAreLikeKnownOnes(self) -> None:
         """In a mixed file, unknown names cost each scheme as often as known ones, and always it."""
         self.write(*[f"user{at}:{text}" for at, text in enumerate(HASHES.values())])
-        checker = self.checker(run=Thread().run, pending=10**6)
+        checker = self.checker()
         first = Counter[str]()
         for at in range(700):
             name = f"unknown{at}".encode()
@@ -155,52 +122,12 @@ class HtpasswdCheckerTests(FileTestCase):
         self.assertEqual(checker.check(), [f"{self.path}: there is no such file"])
 
     def test_tooMany(self) -> None:
-        """Beyond the bound a login is unavailable at once; when one is done another may come."""
+        """Where too many wait already, a login is unavailable at once."""
         self.write("alice:" + HASHES["bcrypt"])
-        thread = Thread()
-        checker = self.checker(run=thread.run, pending=2)
-        logins = [checker.requestAvatarId(WONDER) for _ in range(3)]
-        self.assertNoResult(logins[0])
-        self.assertUnavailable(logins[2])
-        self.assertEqual(len(thread.jobs), 2)
-        thread.jobs[0].callback(True)
-        self.assertLogin(logins[0], b"alice")
-        self.assertNoResult(checker.requestAvatarId(WONDER))
-
-    def test_threads(self) -> None:
-        """No more threads are at work at once than may be: others in the process need some, too."""
-        self.write("alice:" + HASHES["bcrypt"])
-        thread = Thread()
-        checker = self.checker(run=thread.run, threads=2)
-        logins = [checker.requestAvatarId(WONDER) for _ in range(3)]
-        self.assertEqual(len(thread.jobs), 2)
-        thread.jobs[0].callback(True)
-        self.assertEqual(len(thread.jobs), 3)
-        thread.jobs[2].callback(True)
-        self.assertLogin(logins[2], b"alice")
-
-    def test_cancelled(self) -> None:
-        """A client that goes away does not make room: its thread is still at work."""
-        self.write("alice:" + HASHES["bcrypt"])
-        thread = Thread()
-        checker = self.checker(run=thread.run, pending=1)
-        login = checker.requestAvatarId(WONDER)
-        login.cancel()
-        self.failureResultOf(login, CancelledError)
-        self.assertUnavailable(checker.requestAvatarId(WONDER))
-        thread.jobs[0].callback(True)
-        self.assertNoResult(checker.requestAvatarId(WONDER))
-
-    def test_threadFails(self) -> None:
-        """A thread that cannot be had is an error of its own, and its place is free again."""
-        self.write("alice:" + HASHES["bcrypt"])
-
-        def fails(*arguments: Any) -> Deferred[bool]:
-            raise RuntimeError("can't start new thread")
-
-        checker = self.checker(run=fails, pending=1)
-        for _ in range(2):
-            self.failureResultOf(checker.requestAvatarId(WONDER), RuntimeError)
+        checker = self.checker(run=lambda *_: Deferred())
+        logins = [checker.requestAvatarId(WONDER) for _ in range(101)]
+        self.assertNoResult(logins[99])
+        self.assertUnavailable(logins[100])
 
 
 class InThreadTests(TestCase):

@@ -101,9 +101,9 @@ class Threads:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def __call__(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        self.calls.append(call.__qualname__)
-        return maybeDeferred(call, *arguments)
+    def __call__(self, inOwn: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        self.calls.append(arguments[0].__qualname__)
+        return maybeDeferred(inOwn, *arguments)
 
 
 class ScramTests(FileTestCase):
