@@ -572,7 +572,7 @@ class IScramSalts(Interface):
 
         Of an unknown user, too: what looks like the others', always the same for a name.
 
-        :return: a Deferred or coroutine of a :class:`submitd.checkers.scram.Salt`.
+        :return: a Deferred or coroutine of a :class:`submitd.checkers.salts.Salt`.
         """
 
 

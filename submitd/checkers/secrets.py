@@ -32,7 +32,7 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
 from submitd.checkers.hashthreads import HashThreads
-from submitd.checkers.scram import Salt, numberFor, saltFor
+from submitd.checkers.salts import Salt, numberFor, saltFor
 from submitd.checkers.userfile import Account, BadLine, FileChecker, UserFile, grant
 from submitd.interfaces import IScramProof, IScramSalts
 from submitd.sasl.scramkeys import ITERATIONS, KEY, SCHEME, ScramKeys

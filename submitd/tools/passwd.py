@@ -30,7 +30,7 @@ import attrs
 import submitd
 from submitd.checkers import foldName
 from submitd.checkers.hashes import COSTS, hashPassword, parseHash, verify
-from submitd.checkers.scram import SALT
+from submitd.checkers.salts import SALT
 from submitd.checkers.secrets import matches, parseSecret
 from submitd.checkers.tokens import digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine, isUserLine

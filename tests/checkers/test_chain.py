@@ -18,7 +18,7 @@ from submitd.checkers import LoginUnavailable
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
 from submitd.checkers.htpasswd import HtpasswdChecker
-from submitd.checkers.scram import Salt
+from submitd.checkers.salts import Salt
 from submitd.checkers.secrets import SecretsChecker
 from submitd.interfaces import (
     IBearerToken,

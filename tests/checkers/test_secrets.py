@@ -12,7 +12,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
-from submitd.checkers.scram import Salt, saltFor
+from submitd.checkers.salts import Salt, saltFor
 from submitd.checkers.secrets import SecretsChecker, parseSecret
 from submitd.checkers.userfile import BadLine
 from submitd.interfaces import IChecked, IRevised, IScramSalts, ISubmitter, IWarns

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from submitd.checkers.scram import Salt
+from submitd.checkers.salts import Salt
 from submitd.interfaces import IBearerToken, IScramProof, IScramSalts
 from submitd.realm import SubmissionRealm
 from submitd.sasl import REGISTRY, mechanism

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from submitd.checkers.scram import Salt
+from submitd.checkers.salts import Salt
 from submitd.interfaces import (
     IExchange,
     IMechanism,

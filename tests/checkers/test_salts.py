@@ -1,4 +1,4 @@
-"""Tests for :mod:`submitd.checkers.scram`."""
+"""Tests for :mod:`submitd.checkers.salts`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.checkers.scram import machineSecret, numberFor, saltFor
+from submitd.checkers.salts import machineSecret, numberFor, saltFor
 
 
 class SecretTests(SynchronousTestCase):
-    """:func:`submitd.checkers.scram.machineSecret`."""
+    """:func:`submitd.checkers.salts.machineSecret`."""
 
     def idOf(self, text: str) -> bytes:
         """The secret of a machine with this id."""
@@ -34,7 +34,7 @@ class SecretTests(SynchronousTestCase):
 
 
 class SaltTests(SynchronousTestCase):
-    """:func:`submitd.checkers.scram.saltFor`."""
+    """:func:`submitd.checkers.salts.saltFor`."""
 
     def test_names(self) -> None:
         """One for each name, whatever its case; as long as is asked for."""
