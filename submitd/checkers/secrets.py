@@ -14,8 +14,6 @@ file does, whose answer is thrown away; which one is fixed by the name, as is th
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import os
 import re
@@ -37,6 +35,7 @@ from submitd.checkers.userfile import Account, BadLine, FileChecker, UserFile, g
 from submitd.interfaces import IScramProof, IScramSalts
 from submitd.sasl.scramkeys import ITERATIONS, KEY, SCHEME, ScramKeys
 from submitd.threads import Run, deferToThread
+from submitd.wire.base64text import decodeBase64
 
 Secret = bytes | ScramKeys
 
@@ -70,12 +69,9 @@ def parseSecret(value: bytes) -> Secret:
 
 def _fromBase64(text: bytes) -> bytes:
     try:
-        secret = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise BadLine("not valid base64") from None
-    if base64.b64encode(secret) != text:
-        raise BadLine("not canonical base64")
-    return secret
+        return decodeBase64(text)
+    except ValueError as error:
+        raise BadLine(str(error)) from None
 
 
 def _keys(text: bytes) -> ScramKeys:

@@ -14,7 +14,6 @@ take over the connection after it.  The binding needs TLS 1.3, whose clients hav
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -39,6 +38,7 @@ from submitd.interfaces import (
 from submitd.sasl.credentials import checkName, malformed
 from submitd.sasl.scramkeys import KEY, prepared
 from submitd.session import TLSInfo
+from submitd.wire.base64text import decodeBase64
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOGIN_FAILED
 
@@ -269,12 +269,9 @@ def _name(text: bytes) -> bytes:
 
 def _octets(text: bytes) -> bytes:
     try:
-        octets = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        octets = b""
-    if base64.b64encode(octets) != text:
-        raise malformed("not canonical base64")
-    return octets
+        return decodeBase64(text)
+    except ValueError as error:
+        raise malformed(str(error)) from None
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

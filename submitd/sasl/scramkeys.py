@@ -8,13 +8,14 @@ second is what the iterations are for.  On one line they are as Dovecot writes t
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
 
 import attrs
 from passlib.utils import saslprep
+
+from submitd.wire.base64text import decodeBase64
 
 SCHEME = "SCRAM-SHA-256"
 
@@ -61,7 +62,10 @@ class ScramKeys:
         match = _KEYS.fullmatch(text)
         if match is None:
             raise ValueError("not iterations, salt and two keys with commas between them")
-        iterations, (salt, storedKey, serverKey) = int(match[1]), map(_octets, match.groups()[1:])
+        iterations = int(match[1])
+        salt, storedKey, serverKey = (
+            decodeBase64(each.encode("ascii")) for each in match.groups()[1:]
+        )
         if iterations not in ITERATIONS:
             raise ValueError(f"iterations are not {ITERATIONS[0]} to {ITERATIONS[-1]}")
         if len(salt) not in SALTS:
@@ -80,16 +84,6 @@ class ScramKeys:
         """Whether they were made of the password.  This takes long; meant for a thread."""
         derived = ScramKeys.derive(password, self.salt, self.iterations)
         return hmac.compare_digest(derived.storedKey, self.storedKey)
-
-
-def _octets(text: str) -> bytes:
-    try:
-        octets = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise ValueError("not valid base64") from None
-    if base64.b64encode(octets).decode("ascii") != text:
-        raise ValueError("not canonical base64")
-    return octets
 
 
 def prepared(text: str) -> str:
