@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 from twisted.cred.strcred import ICheckerFactory
 from zope.interface.interface import InterfaceClass, Method
 
-from submitd import deliveries, interfaces, policies, tap
+from submitd import deliveries, interfaces, policies, sasl, tap
 from submitd.settings import Component, Settings
 from submitd.tools import passwd
 from submitd.typed import MAX_WORKERS, SIZE_UNITS, Count, Rates, Seconds, Size, Table, Workers
@@ -240,6 +240,14 @@ class SettingsDirective(Reference):
             yield from describeComponent(each, COMPONENTS[name])
 
 
+def mechanismsOf(factory: ICheckerFactory) -> Iterator[str]:
+    """The SASL mechanisms whose credentials a back end verifies."""
+    for name in sasl.REGISTRY:
+        wanted = sasl.mechanism(name).credentialsInterface
+        if any(each.isOrExtends(wanted) for each in factory.credentialInterfaces):
+            yield name
+
+
 class CheckersDirective(Reference):
     """The credential back ends that the plug-in file of submitd brings."""
 
@@ -249,14 +257,12 @@ class CheckersDirective(Reference):
         found = vars(importlib.import_module("twisted.plugins.submitd_cred")).values()
         for factory in found:
             if ICheckerFactory.providedBy(factory):
-                verified = ", ".join(
-                    f"``{each.__name__}``" for each in factory.credentialInterfaces
-                )
+                verified = ", ".join(f"``{each}``" for each in mechanismsOf(factory))
                 word, told = factory.argument, " ".join(factory.authHelp.split())
                 yield f"``{factory.authType}:{word}``"
                 said = f"{told} {word} is {factory.argStringFormat}."
                 yield f"    {prose(said)}"
-                yield f"    Verifies {verified}."
+                yield f"    For {verified}."
                 yield ""
 
 
