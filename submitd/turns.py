@@ -96,7 +96,7 @@ class InTurn:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         """What a function gives, when its turn has come.
 
-        Cancelled before, it is not called; behind that, its thread keeps the turn until its end.
+        Cancelled before its thread begins, it is not called; behind that, it keeps its turn.
         """
         turn = self._turns.acquire()
         answer: Deferred[Any] = Deferred(lambda _: None if turn.called else turn.cancel())
@@ -114,10 +114,15 @@ class InTurn:
             return
         result: Any
         try:
-            result = await self._run(function, *arguments)
+            result = await self._run(_unlessGone, answer, function, *arguments)
         except Exception:
             result = Failure()
         self.pending -= 1
         self._turns.release()
         if not answer.called:
             answer.callback(result)
+
+
+def _unlessGone(answer: Deferred[Any], function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the thread, which may have been long in coming."""
+    return None if answer.called else function(*arguments)

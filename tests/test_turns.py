@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -127,6 +128,23 @@ class InTurnTests(SynchronousTestCase):
         self.running[1].callback("good")
         self.assertEqual(self.successResultOf(calls[2]), "good")
         self.assertEqual(inTurn.pending, 0)
+
+    def test_late(self) -> None:
+        """A thread that comes when nobody waits any more calls nothing."""
+        called: list[int] = []
+        threads: list[Callable[[], object]] = []
+
+        def later(function: Callable[..., object], *arguments: object) -> Deferred[object]:
+            threads.append(lambda: function(*arguments))
+            return Deferred()
+
+        inTurn = InTurn(later, 2)
+        calls = [inTurn.call(called.append, number) for number in range(2)]
+        calls[0].cancel()
+        self.failureResultOf(calls[0], CancelledError)
+        for thread in threads:
+            thread()
+        self.assertEqual(called, [1])
 
     def test_fails(self) -> None:
         """What goes wrong is told, and the turn is the next one's."""

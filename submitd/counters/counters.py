@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -28,6 +28,7 @@ from submitd.counters.redis import SCHEMES, Redis
 from submitd.counters.windows import Room, Storage, Taken, Want
 from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
+from submitd.turns import InTurn
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -75,8 +76,7 @@ class Counters:
         self._clock: IReactorTime | None = None
         self._timeOfDay: Callable[[], float] = time.time
         self._seconds: Callable[[], float] = self._notStarted
-        self._run: Run | None = None
-        self._turns = DeferredSemaphore(MAX_THREADS)
+        self._inTurn: InTurn | None = None
         self._isRehearsal = False
         self._isAway = False
         self._askAgain = 0.0
@@ -102,7 +102,7 @@ class Counters:
         self._clock = reactor
         self._timeOfDay = timeOfDay(reactor)
         self._seconds = commonSeconds(reactor)
-        self._run = run or inThreadsOf(reactor)
+        self._inTurn = InTurn(run or inThreadsOf(reactor), MAX_THREADS)
 
     def share(self, storage: Storage) -> None:
         """Count together with other processes; a Redis is shared already."""
@@ -178,18 +178,12 @@ class Counters:
             return None
         # While this one tries, the others go on without it.
         self._askAgain = now + PAUSE
-        answer: Deferred[Any] = Deferred()
-        self._turns.run(self._turn, question, answer).addBoth(_tell, answer)
+        assert self._inTurn is not None
+        answer = self._inTurn.call(self._call, question)
         answer.addTimeout(self._timeout, self.clock, onTimeoutCancel=_overdue)
         return answer.addCallbacks(self._answered, self._failed)
 
-    def _turn(self, question: Callable[[Storage], T], answer: Deferred[Any]) -> Deferred[Any]:
-        assert self._run is not None
-        return self._run(self._call, question, answer)
-
-    def _call(self, question: Callable[[Storage], T], answer: Deferred[Any]) -> T:
-        if answer.called:
-            raise Overdue  # nobody waits for it any more
+    def _call(self, question: Callable[[Storage], T]) -> T:
         if self._storage is None:
             self._storage = Redis(self._where, self._timeout)
         return question(self._storage)
@@ -216,11 +210,6 @@ class Counters:
     def _refuse(self) -> None:
         if self._onFailure == "closed":
             raise Refused(self._refusal, f"the counters of {self._name} are away")
-
-
-def _tell(result: Any, answer: Deferred[Any]) -> None:
-    if not answer.called:
-        answer.callback(result)
 
 
 def _overdue(result: Any, timeout: float) -> Any:

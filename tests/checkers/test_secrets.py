@@ -101,9 +101,10 @@ class Threads:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def __call__(self, inOwn: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        self.calls.append(arguments[0].__qualname__)
-        return maybeDeferred(inOwn, *arguments)
+    def __call__(self, call: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        names = [each.__qualname__ for each in arguments if callable(each)]
+        self.calls.append(names[-1])  # those in front bring it into the right thread
+        return maybeDeferred(call, *arguments)
 
 
 class ScramTests(FileTestCase):
