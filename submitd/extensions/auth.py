@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
@@ -147,12 +147,8 @@ class Login:
             challenge = await dialogue.rules.limited(maybeDeferred(question.ask, checker))
         except Refused:
             raise
-        except TimeoutError as late:
-            raise Refused(LOGIN_UNAVAILABLE, f"the checker: {late}") from None
-        except Exception:
-            if dialogue.state is State.CLOSED:
-                raise  # the client went, which is what cancelled it
-            return self._unavailable(Failure())
+        except Exception as error:
+            self._cannotTell(error)
         return self._challenge(challenge, self._responseReceived)
 
     def _challenge(self, challenge: bytes, continuation: Any) -> Reply:
@@ -198,12 +194,8 @@ class Login:
                 if self._isLast:
                     raise Refused(TOO_MANY_LOGIN_FAILURES, refused.cause) from None
             raise
-        except TimeoutError as late:  # ours or its own: nothing that a traceback would explain
-            raise Refused(LOGIN_UNAVAILABLE, f"the checker: {late}") from None
-        except Exception:
-            if dialogue.state is State.CLOSED:
-                raise  # the client went, which is what cancelled it: nothing to be logged
-            return self._unavailable(Failure())
+        except Exception as error:
+            self._cannotTell(error)
         exchange: Any = self.exchange
         if ISuccessChallenge.providedBy(exchange):
             return self._prove(exchange, avatar, logout)
@@ -335,18 +327,24 @@ class Login:
     def _failureReply(self) -> Reply:
         return TOO_MANY_LOGIN_FAILURES if self._isLast else LOGIN_FAILED
 
-    def _unavailable(self, failure: Failure) -> Reply:
+    def _cannotTell(self, error: Exception) -> NoReturn:
+        """Refuse where a checker has said neither yes nor no."""
+        if isinstance(error, TimeoutError):
+            # Ours or its own: nothing that a traceback would explain.
+            raise Refused(LOGIN_UNAVAILABLE, f"the checker: {error}") from None
+        if self.dialogue.state is State.CLOSED:
+            raise error  # the client went, which is what cancelled it: nothing to be logged
         events.emit(
             events.POLICY_FAILED,
             session=self.dialogue.session.id,
             origin=f"login by {self.name}",
-            failure=failure,
+            failure=Failure(error),
         )
-        raise Refused(LOGIN_UNAVAILABLE, f"{type(failure.value).__name__} in the checker")
+        raise Refused(LOGIN_UNAVAILABLE, f"{type(error).__name__} in the checker")
 
 
 def _otherIdentity(credentials: Any) -> bytes:
-    """Whom PLAIN asks to act as (RFC 4616 2), if that is not who logs in; else empty."""
+    """Whom PLAIN or SCRAM asks to act as (RFC 4616 2), if not who logs in; else empty."""
     identity: bytes = getattr(credentials, "authorizationId", b"")
     return b"" if identity == _usernameOf(credentials) else identity
 

@@ -75,17 +75,13 @@ class OAuthBearerExchange:
 
 def _tokenOf(pairs: bytes) -> bytes:
     """The token of the one pair ``auth``; empty where that is."""
-    values = [value for key, _, value in map(_parted, pairs.split(b"\x01")) if key == b"auth"]
+    values = [each[5:] for each in pairs.split(b"\x01") if each.startswith(b"auth=")]
     if len(values) != 1:
         raise malformed(f"OAUTHBEARER response has {len(values)} pairs auth in place of one")
     match = _TOKEN.fullmatch(values[0])
     if match is None and values[0]:
         raise malformed("OAUTHBEARER response has no bearer token in auth")
     return match[1] if match else b""
-
-
-def _parted(pair: bytes) -> tuple[bytes, bytes, bytes]:
-    return pair.partition(b"=")
 
 
 def _unescaped(name: bytes) -> bytes:
