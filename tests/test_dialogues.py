@@ -362,7 +362,7 @@ REFUSING = {
     "require-tls": ("requiretls",),
     "sender-owner": ("senderowner", "ownersquery"),
 }
-SHARED = {"addresses", "endpoint", "holding", "logins", "rights", "webhook"}
+SHARED = {"addresses", "holding", "logins", "rights", "webhook"}
 # Policies of these tests, and which they stand for.
 STAND_INS = {
     "tests.policies.databases:ownersAway": "sender-owner",

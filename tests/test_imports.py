@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "connecting",
             "counters",
             "databases",
+            "endpoint",
             "http",
             "jsonlog",
             "metrics",

@@ -31,8 +31,8 @@ from zope.interface import Interface, implementer
 
 from submitd.checkers import AvatarId, LoginUnavailable
 from submitd.checkers.dovecotserver import DovecotServer, NoAnswer, Way
+from submitd.endpoint import addressOf, clientEndpoint, mistake
 from submitd.interfaces import IBearerToken, IChecked, IIncapable, IRunning, IWarns
-from submitd.policies.endpoint import addressOf, clientEndpoint, mistake
 from submitd.sasl.credentials import nameProblem
 from submitd.wire import dovecotauth
 from submitd.wire.dovecotauth import (

@@ -1,11 +1,10 @@
 """Policies: who may do what.  One file each, and one line here.
 
 What is no policy and stands here all the same is what policies are made of: ``addresses``, the
-files of addresses that several read; ``endpoint``, where programs listen that they ask;
+files of addresses that several read; ``logins``, whose messages some of them are about;
 ``holding``, what the log says of a message that one of them has held; ``rights`` and
-``ownersquery`` of sender-owner;
-``policyserver`` of delegation; ``milterclient``, ``miltertalk`` and ``milterchanges`` of milter;
-``webhook`` of brake.
+``ownersquery`` of sender-owner; ``policyserver`` of delegation; ``milterclient``, ``miltertalk``
+and ``milterchanges`` of milter; ``webhook`` of brake.
 """
 
 from __future__ import annotations

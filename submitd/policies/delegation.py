@@ -25,6 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from zope.interface import implementer
 
 from submitd import __version__, events
+from submitd.endpoint import clientEndpoint, mistake
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import (
     IChecked,
@@ -38,7 +39,6 @@ from submitd.interfaces import (
     IRunning,
     ISenderPolicy,
 )
-from submitd.policies.endpoint import clientEndpoint, mistake
 from submitd.policies.holding import tellHeld
 from submitd.policies.policyserver import PolicyServer, Unavailable
 from submitd.session import Session, TLSInfo

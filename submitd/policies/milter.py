@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from submitd import __version__, events
+from submitd.endpoint import clientEndpoint, mistake
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import (
     IChecked,
@@ -49,7 +50,6 @@ from submitd.interfaces import (
     ISenderPolicy,
 )
 from submitd.message.header import Header
-from submitd.policies.endpoint import clientEndpoint, mistake
 from submitd.policies.milterclient import FilterConnection, FilterFailed, connectTo
 from submitd.policies.miltertalk import Talk, Transaction, bare
 from submitd.session import Session

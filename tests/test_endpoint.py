@@ -1,11 +1,11 @@
-"""Where programs listen that policies ask."""
+"""Tests of :mod:`submitd.endpoint`: where programs listen that are asked something."""
 
 from __future__ import annotations
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.policies.endpoint import clientEndpoint, mistake
+from submitd.endpoint import clientEndpoint, mistake
 
 
 class EndpointTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Where a program listens that a policy asks: a client endpoint of Twisted's, as text.
+"""Where a program listens that is asked something: a client endpoint of Twisted's, as text.
 
 ``inet:`` stands for ``tcp:``, as other mail servers write it.  :func:`mistake` finds beforehand
 what Twisted finds only at each attempt to connect: a host or path that is empty, a port that is
