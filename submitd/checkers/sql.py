@@ -10,7 +10,8 @@ lower case (ASCII letters), what is in front of its last "@", and what is behind
 the hash (hashes.py) and perhaps the user's name as it is to be known here; without, that is
 ``:login``.  No row, or NULL for the hash: nobody can log in under that name.
 
-An unknown user costs the hash of whoever has logged in last, whose answer is thrown away.
+An unknown user costs the hash of whoever logged in last, whose answer is thrown away.  (That of
+whoever was asked for last would tell, where the schemes are mixed, who is a user.)
 
 A data base tells nobody of changes, so there is no ``revision()``: a password that was changed is
 known here when the memory for good logins is over at the latest.
