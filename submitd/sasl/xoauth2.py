@@ -23,31 +23,20 @@ _RESPONSE = re.compile(rb"user=([^\x01]*)\x01auth=" + AUTHORIZATION + rb"\x01\x0
 @implementer(IMechanism)
 @attrs.frozen
 class XOAuth2:
-    """The mechanism XOAUTH2.
-
-    :param scope: the scope a token needs, for the client to ask for.
-    """
+    """The mechanism XOAUTH2."""
 
     name = "XOAUTH2"
     credentialsInterface = IBearerToken
     needsTLS = True
 
-    scope: str = ""
-
     def server(self, hostname: str) -> XOAuth2Exchange:
         """A fresh exchange; the host name plays no part."""
-        return XOAuth2Exchange(self.scope)
+        return XOAuth2Exchange()
 
 
 @implementer(IExchange, IFailureChallenge)
 class XOAuth2Exchange:
-    """One response, with AUTH itself or after an empty challenge.
-
-    :param scope: what a failure tells the client to ask for.
-    """
-
-    def __init__(self, scope: str) -> None:
-        self._scope = scope
+    """One response, with AUTH itself or after an empty challenge."""
 
     def respond(self, response: bytes | None) -> bytes | BearerToken:
         """The credentials, or the empty challenge where AUTH brought no response."""
@@ -60,5 +49,5 @@ class XOAuth2Exchange:
 
     def loginFailed(self, failure: Failure) -> bytes:
         """The JSON that Google's and Microsoft's clients know."""
-        usual = {"status": "401", "schemes": "bearer", "scope": self._scope}
+        usual = {"status": "401", "schemes": "bearer", "scope": ""}
         return failureChallenge(usual, failure, HTTP_STATUS)

@@ -64,7 +64,6 @@ SOURCE_ROUTE = rf"@{DOMAIN}(?:,@{DOMAIN})*"
 ESMTP_KEYWORD = r"[A-Za-z0-9][A-Za-z0-9-]*+"
 
 # esmtp-value = 1*(%d33-60 / %d62-126); RFC 6531 3.3: esmtp-value =/ UTF8-non-ascii
-ASCII_ESMTP_VALUE = r"[!-<>-~]++"
 ESMTP_VALUE = rf"[{_BUT} =]++"
 
 # RFC 3461 4: xtext = *( xchar / hexchar );  hexchar = "+" 2 upper-case hexadecimal digits

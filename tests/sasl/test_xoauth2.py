@@ -65,13 +65,11 @@ class XOAuth2Tests(SynchronousTestCase):
             self.assertEqual((refused.reply.code, refused.reply.status), (501, "5.5.2"), response)
 
     def test_failureChallenge(self) -> None:
-        """A failed login sends JSON that names the scheme and scope, and no cause."""
-        exchange = XOAuth2("mail.submit").server("mail.example.com")
+        """A failed login sends JSON that names the scheme, and no cause."""
+        exchange = XOAuth2().server("mail.example.com")
         verifyObject(IFailureChallenge, exchange)
         challenge = exchange.loginFailed(Failure(UnauthorizedLogin("no such user")))
-        self.assertEqual(
-            json.loads(challenge), {"status": "401", "schemes": "bearer", "scope": "mail.submit"}
-        )
+        self.assertEqual(json.loads(challenge), {"status": "401", "schemes": "bearer", "scope": ""})
 
     def test_failureStatus(self) -> None:
         """An error code of OAuth is written as the status of a HTTP answer (RFC 6750 3.1)."""
