@@ -24,18 +24,14 @@ from zope.interface import implementer
 from submitd.interfaces import IBearerToken, IExchange, IFailureChallenge, IMechanism
 from submitd.sasl.bearer import AUTHORIZATION, ERROR_CODE, failureChallenge
 from submitd.sasl.credentials import BearerToken, checkName, malformed
+from submitd.sasl.gs2 import HEADER, unescaped
 
-# RFC 5801 4: gs2-header = [gs2-nonstd-flag ","] gs2-cb-flag "," [gs2-authzid] ","
-#             saslname   = 1*(UTF8-char-safe / "=2C" / "=3D")
-# The flag in front of it is for mechanisms of GSS-API.
-_HEADER = rb"(?P<binding>n|y|p=[A-Za-z0-9.-]+),(?:a=(?P<name>(?:[^\x00\x01,=]|=2[Cc]|=3[Dd])+))?,"
 # RFC 7628 3.1: key    = 1*(ALPHA)
 #               value  = *(VCHAR / SP / HTAB / CR / LF )
 #               kvpair = key "=" value kvsep
 _PAIR = rb"[A-Za-z]+=[\x20-\x7e\t\r\n]*\x01"
-_RESPONSE = re.compile(_HEADER + rb"\x01(?P<pairs>(?:" + _PAIR + rb")*)\x01")
+_RESPONSE = re.compile(HEADER + rb"\x01(?P<pairs>(?:" + _PAIR + rb")*)\x01")
 _TOKEN = re.compile(AUTHORIZATION)
-_ESCAPED = {b"=2C": b",", b"=3D": b"="}
 
 
 @implementer(IMechanism)
@@ -63,10 +59,11 @@ class OAuthBearerExchange:
         match = _RESPONSE.fullmatch(response)
         if match is None:
             raise malformed("OAUTHBEARER response is not a GS2 header with pairs behind it")
-        if match["binding"].startswith(b"p="):
+        if match["kind"] is not None:
             raise malformed("OAUTHBEARER cannot bind a channel")
         token = _tokenOf(match["pairs"])
-        return BearerToken(checkName(_unescaped(match["name"])) if match["name"] else b"", token)
+        name = match["identity"]
+        return BearerToken(checkName(unescaped(name)) if name else b"", token)
 
     def loginFailed(self, failure: Failure) -> bytes:
         """RFC 7628 3.2.2: an error code of OAuth, and what else the checker tells."""
@@ -82,8 +79,3 @@ def _tokenOf(pairs: bytes) -> bytes:
     if match is None and values[0]:
         raise malformed("OAUTHBEARER response has no bearer token in auth")
     return match[1] if match else b""
-
-
-def _unescaped(name: bytes) -> bytes:
-    """A name without the escapes of RFC 5801 4."""
-    return re.sub(rb"=(?:2C|3D)", lambda found: _ESCAPED[found[0].upper()], name, flags=re.I)

@@ -36,6 +36,7 @@ from submitd.interfaces import (
     ITLSMechanism,
 )
 from submitd.sasl.credentials import checkName, malformed
+from submitd.sasl.gs2 import HEADER, unescaped
 from submitd.sasl.scramkeys import KEY, prepared
 from submitd.session import TLSInfo
 from submitd.wire.base64text import decodeBase64
@@ -50,15 +51,15 @@ MAX_NONCE = 256
 # ASCII, and anybody may send one.
 MAX_NAME = 255
 
+# RFC 5802 5.1: a name with any other "=" must fail.
+_NAME = rb"(?:[^\0=,]|=2C|=3D)+"
 # RFC 5802 7.  Values are UTF-8, which names are held to; nobody reads the extensions, which can be
 # none of the attributes that there are: "m" is one that must not be passed over.
-_NAME = rb"(?:[^\0=,]|=2C|=3D)+"
 _NONCE = rb"[\x21-\x2b\x2d-\x7e]+"
 _MORE = rb"(?:,[A-Zbdfghjkloqtuwxyz]=[^\0,]+)*"
 _BASE64 = rb"[A-Za-z0-9+/]+=*"
 _FIRST = re.compile(
-    rb"(?P<header>(?P<flag>[ny]|p=(?P<kind>[A-Za-z0-9.-]+)),(?:a=(?P<identity>%b))?,)"
-    rb"(?P<bare>n=(?P<name>%b),r=(?P<nonce>%b)%b)" % (_NAME, _NAME, _NONCE, _MORE)
+    rb"(?P<header>%b)(?P<bare>n=(?P<name>%b),r=(?P<nonce>%b)%b)" % (HEADER, _NAME, _NONCE, _MORE)
 )
 _FINAL = re.compile(
     rb"(?P<unproved>c=(?P<bound>%b),r=(?P<nonce>%b)%b),p=(?P<proof>%b)"
@@ -261,7 +262,7 @@ def _name(text: bytes) -> bytes:
     if len(text) > MAX_NAME:
         raise malformed(f"the user name has more than {MAX_NAME} octets")
     try:
-        name = prepared(text.replace(b"=2C", b",").replace(b"=3D", b"=").decode("utf-8"))
+        name = prepared(unescaped(text).decode("utf-8"))
     except ValueError:
         raise malformed("the user name is none that can be kept (SASLprep)") from None
     return checkName(name.encode("utf-8"))
