@@ -20,7 +20,7 @@ from zope.interface import Interface, implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable
-from submitd.checkers.scram import numberFor
+from submitd.checkers.salts import numberFor
 from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
 
 
