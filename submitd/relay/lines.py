@@ -34,7 +34,7 @@ class Line:
 
     :ivar waiting: what has not begun, and since when it waits.
     :ivar begun: the others, and since when they have a place.
-    :ivar used: the seconds for which places were had, in all; at first as many as the least had.
+    :ivar used: the seconds for which places were had, in all; at first the most that any had.
     :ivar message: the last one that began to come in while there was room.
     :ivar look: when what goes back now is looked at again, counted in ``PATIENCE``.
     :ivar looked: how many come again then.
@@ -62,6 +62,9 @@ class Line:
         return bool(self.waiting) and not self.isSlow(now)
 
 
+_EMPTY = Line()
+
+
 class Lines:
     """All lines.
 
@@ -73,6 +76,9 @@ class Lines:
         self._places = places
         self._seconds = seconds
         self._taken = self._begun = 0
+        # Of all lines that there are and were.  Did new ones begin with less, as many of them as
+        # there are would be in front of an old one, for ever.
+        self._mostUsed = 0.0
         self._lines: dict[Hashable, Line] = {}
 
     def join(self, key: Hashable, one: Hashable, message: Hashable) -> None:
@@ -84,8 +90,7 @@ class Lines:
         self._taken += 1
         line = self._lines.get(key)
         if line is None:
-            least = min((each.used for each in self._lines.values()), default=0.0)
-            line = self._lines[key] = Line(used=least)
+            line = self._lines[key] = Line(used=self._mostUsed)
         line.waiting[one] = self._seconds()
         if self._left >= 0:
             line.message = message
@@ -102,6 +107,7 @@ class Lines:
         line = self._lines.get(key, Line())
         if one in line.begun:
             line.used += self._seconds() - line.begun.pop(one)
+            self._mostUsed = max(self._mostUsed, line.used)
             self._begun -= 1
         elif line.waiting.pop(one, None) is None:
             return
@@ -115,7 +121,7 @@ class Lines:
         :param waiting: the priority, and the key of the next hop.
         """
         priority, key = waiting
-        line = self._lines.get(key, Line())
+        line = self._lines.get(key, _EMPTY)
         return priority, -len(line.begun), -line.used
 
     @property

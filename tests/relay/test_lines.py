@@ -81,9 +81,17 @@ class LinesTests(SynchronousTestCase):
         self.clock.advance(60)
         self.lines.leave("slow", ("slow", 1))
         self.assertGreater(self.lines.rank((0, "quick")), self.lines.rank((0, "slow")))
-        # One that is new is in front of nobody for ever.
-        self.join("new", 1)
-        self.assertEqual(self.lines.rank((0, "new")), self.lines.rank((0, "quick")))
+
+    def test_rankOfNew(self) -> None:
+        """One that is new is in front of nobody: else new ones, that have one each, ever were."""
+        self.join("old", 1, 2)
+        self.join("first", 1)
+        for key, seconds in (("old", 0.1), ("first", 30.0)):
+            self.lines.begin(key, (key, 1))
+            self.clock.advance(seconds)
+            self.lines.leave(key, (key, 1))
+        self.join("next", 1)
+        self.assertGreater(self.lines.rank((0, "old")), self.lines.rank((0, "next")))
 
     def test_more(self) -> None:
         """Each further slow one has less, and there is some for the next one."""
