@@ -8,10 +8,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
+
+PATIENCE = 10.0
+"""Seconds to wait for another one that makes a file."""
+
+MOMENT = 0.02
+"""Seconds until the lock is tried again."""
 
 _SHOWN = ("host", "port", "dbname", "user")
 
@@ -48,11 +55,25 @@ def alone(directory: Path) -> Iterator[None]:
     """Be the one process that makes an SQLite file in a directory.
 
     SQLite fails at once, instead of waiting, where another one writes the first page of a file that
-    is to get a write-ahead log.  Where a directory cannot be locked, that has to do.
+    is to get a write-ahead log.  Where a directory cannot be locked, or somebody keeps it locked,
+    as whoever may read it can, that has to do.
     """
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             held.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock)
         yield
+
+
+def _lock(file: int) -> None:
+    """Lock a file, or raise ``OSError``."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(MOMENT)

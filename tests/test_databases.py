@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import sqlalchemy as sa
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd import databases
 from submitd.counters.history import HistoryFile
 from submitd.databases import readUrl, shownUrl
 from submitd.policies.ownersquery import OwnersQuery
@@ -100,6 +101,20 @@ class AloneTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         directory.mkdir()
         self.patch(fcntl, "flock", Mock(side_effect=OSError(errno.EBADF, "as NFS says")))
+        opened: Any = Database(directory).connect()
+        self.addCleanup(opened.close)
+        history = HistoryFile(directory / "history.db")
+        self.addCleanup(history.close)
+        self.assertEqual(history.read("alice").braked, 0.0)
+
+    def test_keptLocked(self) -> None:
+        """Whoever keeps the directory locked, as any reader of it can, does not keep us waiting."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        other = os.open(directory, os.O_RDONLY)
+        self.addCleanup(os.close, other)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        self.patch(databases, "PATIENCE", 0.0)
         opened: Any = Database(directory).connect()
         self.addCleanup(opened.close)
         history = HistoryFile(directory / "history.db")
