@@ -524,7 +524,8 @@ class Client:
             if self._ongoing.outcomes[at] is None:
                 self._settle(at, judge(reply), reply, isRemote=True)
         if not self._waiting:
-            self._ongoing.begun = False
+            # RFC 3030 2: who has refused a chunk may have the transaction open yet.
+            self._ongoing.begun = self._ongoing.chunked and reply.code >= 400
             self._finish()
 
     # Outcomes.

@@ -222,8 +222,19 @@ class DeliveryTests(SynchronousTestCase):
         """The refusal of a chunk stands, whatever is said to those on their way behind it."""
         hop = Hop().greet("CHUNKING,PIPELINING")
         hop.offer(outgoing(), b"a", b"b")
-        hop.say("250 ok", "250 ok", "552 5.3.4 too large", "250 ok")
+        self.assertEqual(hop.say("250 ok", "250 ok").count("BDAT"), 2)
+        hop.say("552 5.3.4 too large", "250 ok")
         self.assertEqual(hop.results, [("failed", 552)])
+        self.assertEqual(hop.client.state, State.READY)
+
+    def test_chunkRefusedReset(self) -> None:
+        """Where all chunks were on their way, too, RSET is first: MAIL might be one too many."""
+        hop = Hop().greet("CHUNKING,PIPELINING")
+        hop.offer(outgoing(), b"a", b"b")
+        hop.say("250 ok", "250 ok")
+        hop.say("452 4.3.1 full", "503 5.5.1 no")
+        self.assertEqual(hop.results, [("delayed", 452)])
+        self.assertEqual(hop.offer(outgoing()).partition("\r\n")[0], "RSET")
 
     def test_chunkRefusedEarly(self) -> None:
         """Nor does one that was asked for before the refusal, nor the message's end."""
