@@ -47,6 +47,20 @@ class Leased:
     damaged: list[Damaged]
 
 
+class Spoiled(Exception):
+    """Something of what is due cannot be read, so nothing has been leased.
+
+    They are to be put on hold in another transaction: SQLite writes nothing more in one that has
+    met a damaged page.
+
+    :param damages: of which messages.
+    """
+
+    def __init__(self, damages: list[Damaged]) -> None:
+        super().__init__("; ".join(map(str, damages)))
+        self.damages = damages
+
+
 _HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
 _HIGHEST_BELOW = Prepared(_HIGHEST.where(recipient.c.priority < sa.bindparam("below")))
 _DUE = Prepared(
@@ -121,7 +135,10 @@ def priorities(connection: sa.Connection) -> Iterator[int]:
 
 
 def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
-    """Take what is due."""
+    """Take what is due.
+
+    :raise Spoiled: when something of it cannot be read.
+    """
     return [_lease(connection, claim) for claim in claims]
 
 
@@ -134,14 +151,27 @@ def _lease(connection: sa.Connection, claim: Claim) -> Leased:
         return leased
     try:
         _leaseMessages(connection, claim, ids, leased)
-    except (sa.exc.DatabaseError, Damaged) as error:
-        # Something in one of these rows cannot be read: so one by one, to find which.
+    except sa.exc.DatabaseError as error:
         if connection.dialect.name != "sqlite" or not isDamage(error):
             raise
-        leased = Leased(works=[], takenOver={}, damaged=[])
-        for id in ids:
-            _leaseOrHold(connection, claim, id, leased)
+        damages = list(_unreadable(connection, claim, ids))
+        if not damages:
+            raise
+        raise Spoiled(damages) from error
     return leased
+
+
+def _unreadable(connection: sa.Connection, claim: Claim, ids: list[str]) -> Iterator[Damaged]:
+    """Read messages one by one, to find out which of them cannot be."""
+    for id in ids:
+        try:
+            connection.execute(_OF_MESSAGES, {"ids": [id], "now": claim.now}).all()
+            connection.execute(_MESSAGES, {"ids": [id]}).all()
+        except sa.exc.DatabaseError as error:
+            # What passes is no reason to hold a message for good.
+            if not isDamage(error):
+                raise
+            yield Damaged(id, f"cannot be read: {error.orig}")
 
 
 def _dueMessages(connection: sa.Connection, claim: Claim) -> list[str]:
@@ -210,18 +240,6 @@ def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
 def before(attempts: int) -> State:
     """Where a recipient stands that nobody is at."""
     return State.DELAYED if attempts else State.QUEUED
-
-
-def _leaseOrHold(connection: sa.Connection, claim: Claim, id: str, leased: Leased) -> None:
-    try:
-        _leaseMessages(connection, claim, [id], leased)
-    except sa.exc.DatabaseError as error:
-        # What passes is no reason to hold a message for good.
-        if not isDamage(error):
-            raise
-        damaged = Damaged(id, f"cannot be read: {error.orig}")
-        hold(connection, damaged, claim.now)
-        leased.damaged.append(damaged)
 
 
 def extend(connection: sa.Connection, works: list[Work]) -> list[None]:

@@ -29,7 +29,7 @@ from submitd.spool import accepting, endings, leases, operations, tidying
 from submitd.spool.accepting import Acceptance, Accepted, Upload
 from submitd.spool.body import Body
 from submitd.spool.database import Database, Link, Unusable, asRefused
-from submitd.spool.leases import Claim, Leased
+from submitd.spool.leases import Claim, Leased, Spoiled
 from submitd.spool.outcomes import Settling, settle
 from submitd.spool.owners import Owners
 from submitd.spool.records import (
@@ -169,8 +169,17 @@ class Queue:
         self._unheard = []
         claim = Claim(token=token, limit=limit, now=now, until=now + seconds, unheard=unheard)
         self._tidyNowAndThen()
-        leasing = self._write(leases.lease, claim)
+        leasing = Deferred.fromCoroutine(self._lease(claim))
         return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
+
+    async def _lease(self, claim: Claim) -> Leased:
+        while True:
+            try:
+                leased: Leased = await self._write(leases.lease, claim)
+                return leased
+            except Spoiled as spoiled:
+                for damaged in spoiled.damages:
+                    await self._quarantine(damaged)
 
     def _notLeased(self, failure: Failure, claim: Claim) -> Failure:
         # The connection may have been lost behind the commit; then work is leased, and nobody

@@ -372,6 +372,26 @@ class TroubleTests(SpoolCase):
         self.assertIn("cannot be read", state[0][1])
         self.assertEqual(self.successResultOf(self.queue.counts())[0].recipients, 1)
 
+    def test_corruptPage(self) -> None:
+        """Nor does a page that is damaged: SQLite writes nothing once it has met it."""
+        for id in ("A-1", "B-1", "C-1"):
+            self.send(id)
+        self.sql(f"UPDATE message SET sender = '{'y' * 30000}' WHERE id = 'B-1'")
+        file = sqlite3.connect(self.path / FILE)
+        file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [size] = file.execute("PRAGMA page_size").fetchone()
+        file.close()
+        octets = bytearray((self.path / FILE).read_bytes())
+        pages = [at for at in range(0, len(octets), size) if octets[at + 4 : at + 99] == b"y" * 95]
+        self.assertTrue(pages)
+        for at in pages:
+            octets[at : at + 4] = b"\x7f\xff\xff\xff"  # the number of the next one
+        with open(self.path / FILE, "r+b") as opened:
+            opened.write(octets)
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
+        held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
+        self.assertEqual(held, [("B-1",)])
+
     def test_passesWhileLeasing(self) -> None:
         """What a full or failing disk keeps from being leased is not damaged; it comes later."""
         self.send("A-1")
