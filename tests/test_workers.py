@@ -238,6 +238,15 @@ def openFiles(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def settledFiles(pids: set[int]) -> dict[int, int]:
+    """How many each has open, once that stays: a queue is opened some time behind the start."""
+    found: dict[int, int] = {}
+    while (now := {pid: openFiles(pid) for pid in pids}) != found:
+        found = now
+        time.sleep(1)
+    return found
+
+
 def connections(pid: int) -> int:
     """How many of its sockets are connected by TCP on loopback, seen from the server's side."""
     count = 0
@@ -409,7 +418,7 @@ class WorkersTests(TestCase):
         service = self.start(RELAY)
         parent = service.child.pid
         relay = service.live()["relay"]
-        before = {pid: openFiles(pid) for pid in family(parent)}
+        before = settledFiles(family(parent))
         for _ in range(30):
             service.reload()
             time.sleep(0.02)
@@ -422,7 +431,7 @@ class WorkersTests(TestCase):
         # The relay's queue may be open already, or not.
         after = family(parent) - {service.live()["relay"]}
         del before[relay]
-        self.assertEqual(sorted(map(openFiles, after)), sorted(before.values()))
+        self.assertEqual(sorted(settledFiles(after).values()), sorted(before.values()))
         workers = service.live()
         os.kill(template, signal.SIGKILL)
         service.until(lambda: not any(map(isAlive, workers.values())))
