@@ -53,7 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "typed",
         }
     ),
-    frozenset({"commands", "extensions", "message", "pipeline", "policies", "sasl"}),
+    frozenset({"commands", "extensions", "login", "message", "pipeline", "policies", "sasl"}),
     frozenset({"dialogue"}),
     frozenset(
         {

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from submitd import events
-from submitd.extensions.auth import Login
 from submitd.extensions.extension import Extension
 from submitd.interfaces import ITrustedLogin
+from submitd.login import Login
 from submitd.sasl.credentials import TrustedLogin, checkName
 from submitd.session import Session
 from submitd.states import State, Verb

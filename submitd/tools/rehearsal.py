@@ -35,7 +35,6 @@ from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.dialogue import Dialogue, Outcome
 from submitd.envelope import Envelope
-from submitd.extensions.auth import Login
 from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
@@ -46,6 +45,7 @@ from submitd.interfaces import (
     IRehearsed,
     IRunning,
 )
+from submitd.login import Login
 from submitd.pipeline import Pipeline, Stage, asDeferred
 from submitd.preflight import addressOf
 from submitd.protocol import SubmissionFactory

@@ -1,4 +1,4 @@
-"""Tests for what an exchange of :mod:`submitd.extensions.auth` can do besides challenges."""
+"""Tests for what an exchange of :mod:`submitd.login` can do besides challenges."""
 
 from __future__ import annotations
 
