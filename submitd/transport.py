@@ -351,10 +351,11 @@ class Server(tcp.Server):
                 return CONNECTION_DONE
             self._answered = False
             self.protocol.dataReceived(data)
-            if not self._receptive:
-                return None
             if len(data) < CHUNK:
-                self._acknowledge()
+                if not self._answered and self._receptive:
+                    self._acknowledge()
+                return None
+            if not self._receptive:
                 return None
             left -= CHUNK
         return None
@@ -364,7 +365,8 @@ class Server(tcp.Server):
             try:
                 data = openssl.read(tls)
             except SSL.WantReadError:
-                self._acknowledge()
+                if not self._answered:
+                    self._acknowledge()
                 return None
             except SSL.WantWriteError:
                 # A key update to be answered first; reading again before that can only fail again.
@@ -392,7 +394,7 @@ class Server(tcp.Server):
         Without that the kernel waits up to 40 ms for an answer to send it with, and a client that
         writes in pieces, with Nagle's algorithm, keeps the rest of its message back until then.
         """
-        if not self._answered and _QUICKACK is not None:
+        if _QUICKACK is not None:
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
