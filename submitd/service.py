@@ -422,7 +422,8 @@ def _listening(
     else:
         connections = SharedConnections(reactor, *most, place.tally)
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
-    checkers = common.portal.checkers.values() if common.portal is not None else ()
+    # There may be no portal, or one of the program's own that keeps its checkers to itself.
+    checkers = getattr(common.portal, "checkers", {}).values()
     parts = (common.delivery, *common.policies, *checkers)
     service = SubmissionService(
         common.hostname, connections, bounds.drain, logs, renewable, (parts, reactor)

@@ -368,6 +368,18 @@ class PartsTests(SynchronousTestCase):
         self.successResultOf(made.stopService())
         self.assertEqual(self.calls, ["start", "start", "stop", "stop"])
 
+    def test_portalOfItsOwn(self) -> None:
+        """A program's own portal need not be one of Twisted's: nobody sees its checkers then."""
+
+        class Door:
+            def listCredentialsInterfaces(self) -> list[Any]:
+                return [IUsernamePassword]
+
+        made = service.submissionService(Clock(), (), delivery=Part(self.calls), portal=Door())
+        made.startService()
+        self.successResultOf(made.stopService())
+        self.assertEqual(self.calls, ["start", "stop"])
+
     def test_fails(self) -> None:
         """One that fails in any way is logged, and keeps neither the service nor the others."""
 
