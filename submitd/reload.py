@@ -33,15 +33,15 @@ class Renewal(Service):
 
     :param tls: the certificates; their settings say how often to look.
     :param clock: calls later.
-    :param isAlone: whether the keys are this process's alone; those that workers have in common are
-        renewed with the workers.
+    :param isAlone: whether no other process has the same certificates and keys.  Workers are
+        replaced each day, with new keys, and the first of them says what is to be said of dates.
     """
 
     def __init__(self, tls: ServerTLS, clock: IReactorTime, isAlone: bool = True) -> None:
         self._calls = []
         for call, seconds in (
             (tls.refresh, tls.settings.reload_interval),
-            (tls.lookAtDates, DATES),
+            (tls.lookAtDates, DATES if isAlone else 0.0),
             (tls.renewTickets, TICKET_KEYS if isAlone else 0.0),
         ):
             if seconds:

@@ -116,6 +116,16 @@ class RenewalTests(Files):
         self.assertEqual(len(said), 2)
         self.assertIn(f"tls.certificate: {certificate} has expired on ", said[0])
 
+    def test_datesOfWorkers(self) -> None:
+        """Workers leave it to the first of them, or each would say it."""
+        said: list[str] = []
+        self.patch(ServerTLS, "lookAtDates", lambda tls: said.append("looked"))
+        renewal = Renewal(self.tls, self.clock, isAlone=False)
+        renewal.startService()
+        self.addCleanup(renewal.stopService)
+        self.clock.advance(DATES)
+        self.assertEqual(said, [])
+
     def test_fails(self) -> None:
         """Should looking ever fail in an unforeseen way, the log says that nobody looks now."""
         said: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from passlib.hash import sha512_crypt
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from submitd.tls import selfSigned
 from tests import running
 
 DATA = Path(__file__).with_name("data")
@@ -655,6 +657,23 @@ class WorkersTests(TestCase):
                 session = session or secure.session
                 resumed.append(secure.session_reused)
         self.assertEqual(resumed, [False, *[True] * 23])
+
+    async def test_dates(self) -> None:
+        """That a certificate has expired is said by one worker, and by the one in its place."""
+        await deferToThread(self.dates)
+
+    def dates(self) -> None:
+        long = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
+        old = Path(self.mktemp()).absolute()
+        certificate, key = selfSigned(old, long)
+        files = f'certificate = "{certificate}"\nprivate_key = "{key}"\n'
+        service = self.start(f'[tls.sni."old.example"]\n{files}', 3)
+        service.waitForWorkers(3)
+        service.until(lambda: service.events("tls-out-of-time"))
+        os.kill(service.live()["1"], signal.SIGKILL)
+        service.until(lambda: len(service.events("tls-out-of-time")) > 1)
+        service.waitForWorkers(3)
+        self.assertEqual(len(service.events("tls-out-of-time")), 2)
 
     async def test_rights(self) -> None:
         """The parent opens the ports, and then nobody is root, the workers least of all."""

@@ -99,6 +99,8 @@ class Worker:
             if isinstance(each, RelayService):
                 self._told = each.runner.told
         made.startService()
+        if beginning.tls is not None and beginning.order["name"] == "1":
+            beginning.tls.lookAtDates()  # for all; the one in its place begins within a day
         self._tally.accept(not place.isRelay)
         if self._counts is not None:
             self._counts.start()
