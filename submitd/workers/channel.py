@@ -96,6 +96,23 @@ class Channel:
             self._reactor.removeWriter(self)
             self.connectionLost(Failure(CONNECTION_LOST))
 
+    def sendRest(self) -> None:
+        """Send what there was no room for, and wait for that: nothing is to be done behind it."""
+        if self._isOpen:
+            self._socket.setblocking(True)
+            self.doWrite()
+
+    def receiveRest(self) -> None:
+        """Receive what the other side has sent before it ended."""
+        while self._isOpen:
+            try:
+                data = self._socket.recv(MAX_MESSAGE)
+            except OSError:
+                return
+            if not data:
+                return
+            self._received(json.loads(data))
+
     def fileno(self) -> int:
         """See ``IFileDescriptor``."""
         return self._socket.fileno()

@@ -584,6 +584,9 @@ class WorkersService(MultiService):
 
     def _gone(self, worker: Worker) -> None:
         """A worker has ended."""
+        if worker.channel is not None:
+            # The template may be heard before what the worker has logged and counted at its end.
+            worker.channel.receiveRest()
         if worker.hasEnded:
             return
         self._forget(worker)

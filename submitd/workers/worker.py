@@ -145,6 +145,7 @@ class Worker:
     def _written(self, result: T) -> T:
         self.close()
         self._report()
+        self.channel.sendRest()
         return result
 
     def _report(self) -> None:

@@ -10,9 +10,11 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock, patch
 
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -23,7 +25,13 @@ from submitd.counters import shared
 from submitd.errors import CannotStart
 from submitd.refusals import RefusalIds
 from submitd.session import newId, numberIds
-from submitd.settings import AuthSettings, Component, ListenerSettings, Settings
+from submitd.settings import (
+    AuthSettings,
+    Component,
+    ListenerSettings,
+    MetricsSettings,
+    Settings,
+)
 from submitd.typed import Workers, WrongValue, parseWorkers
 from submitd.workers import channel, later, listeners, logs, parent, template, worker
 from submitd.workers.backoff import LONG_LIFE, LONGEST, Backoff
@@ -189,6 +197,41 @@ class ChannelTests(SynchronousTestCase):
         self.channel.close()
         self.assertEqual(channel.receive(self.theirs), (None, []))
         self.assertEqual(self.lost, 1)
+
+
+class WorkerTests(SynchronousTestCase):
+    """A worker, without a process."""
+
+    def test_lastWords(self) -> None:
+        """What it has to tell at its end reaches a parent that has not read for a while."""
+        ours, theirs = channel.pair()
+        settings = Settings(
+            hostname="mail.example.com",
+            listener=(),
+            auth=AuthSettings(required=False),
+            delivery=Component("discard"),
+            metrics=MetricsSettings(endpoint="tcp:9587"),
+        )
+        beginning = worker.Beginning(settings, None, {}, [ours.detach()])
+        made: Any = worker.Worker(beginning, Reactor())
+        made._isEnding, made._service = True, Mock(stopService=lambda: succeed(None))
+        for number in range(1000):
+            made.channel.send({"log": number, "text": "x" * 5000})
+        made._counts.counted["refused"] = 7
+        received: list[Any] = []
+
+        def read() -> None:
+            while (message := channel.receive(theirs)[0]) is not None:
+                received.append(message)
+
+        parentsSide = Thread(target=read)
+        parentsSide.start()
+        made._stop()
+        made.channel.close()
+        parentsSide.join()
+        theirs.close()
+        self.assertEqual(len(received), 1001)
+        self.assertEqual(received[-1], {"counted": {"refused": 7}})
 
 
 class LaterTests(SynchronousTestCase):
@@ -439,6 +482,21 @@ class ParentTests(SynchronousTestCase):
             self.assertRaises(BlockingIOError, self.peek)
             self.reactor.advance(0.5)
             self.assertEqual(self.fork(), "1")
+
+    def test_lastWords(self) -> None:
+        """What a worker has said is heard, although its template tells of its end first."""
+        self.begin()
+        heard: list[str] = []
+        self.patch(parent, "relogLines", lambda lines, now: heard.append(lines))
+        pid, sock = self.workers["1"].pop()
+        for lines in ("a", "b", "c"):
+            channel.send(sock, {"lines": lines})
+        sock.close()
+        channel.send(self.reactor.spawned[-1], {"ended": pid, "cause": "exit status 0"})
+        template: Any = self.service._template
+        template.channel.doRead()
+        self.assertEqual(heard, ["a", "b", "c"])
+        self.assertEqual(self.names()[-1], "worker-died")
 
     def peek(self) -> None:
         """See whether the template has been told anything."""
