@@ -16,7 +16,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from submitd.listener import ListenerService, endpointOf
 from submitd.metrics import CONTENT_TYPE, Counts, exposition
@@ -32,16 +32,33 @@ class _Page(Resource):
         super().__init__()
         self._text = text
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: Request) -> int:
         """The metrics as they are now."""
+        text = self._text()
         request.setHeader(b"content-type", CONTENT_TYPE)
-        return self._text()
+        request.setHeader(b"content-length", b"%d" % len(text))
+        # Not as the result: with HEAD each would be a line in the log.
+        request.write(text)
+        request.finish()
+        return NOT_DONE_YET
+
+
+class _Request(Request):
+    """A request whose content is thrown away, and not kept in a file until its end."""
+
+    def gotLength(self, length: int | None) -> None:
+        """As if there were none."""
+        super().gotLength(0)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Nothing."""
 
 
 class _Site(Site):
     """A site without a line in the log for each look at it."""
 
     noisy = False
+    requestFactory = _Request
 
     def log(self, request: Any) -> None:
         """Nothing."""
@@ -66,7 +83,7 @@ class MetricsService(MultiService):
         self._began = time.time()
         root = Resource()
         root.putChild(b"metrics", _Page(self._text))
-        site: Any = _Site(root)
+        site: Any = _Site(root, reactor=reactor)
         settings = ListenerSettings(endpoint=endpoint, tls="off", require_tls=False)
         self._listener = ListenerService(settings, endpointOf(settings, reactor), site)
         self._listener.setServiceParent(self)

@@ -6,13 +6,18 @@ import http.client
 import re
 import smtplib
 import time
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from twisted.logger import Logger
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import Logger, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
 from submitd.metrics import OCTETS, RECIPIENTS, Counts, exposition
+from submitd.metricspage import MetricsService
 from tests.clients.running import HOST, RunningService
 
 CONFIG = """\
@@ -100,6 +105,44 @@ class ExpositionTests(SynchronousTestCase):
         self.assertIn('submitd_events_total{event="login-failed"} 0', lines)
         self.assertIn('submitd_events_total{event="of-ones-own"} 2', lines)
         self.assertIn("submitd_accepted_recipients_total 0", lines)
+
+
+class PageTests(SynchronousTestCase):
+    """:mod:`submitd.metricspage`, without a port."""
+
+    def setUp(self) -> None:
+        self.clock: Any = Clock()
+        service = MetricsService("tcp:9587", self.clock, dict)
+        self.channel: Any = service._listener.factory.buildProtocol(None)
+        self.transport: Any = StringTransport()
+        self.channel.makeConnection(self.transport)
+
+    def test_head(self) -> None:
+        """HEAD is answered without the text, and is no line in the log either."""
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.channel.dataReceived(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, text = self.transport.value().partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 200 "))
+        self.assertNotIn(b"Content-Length: 0", head)
+        self.assertEqual((text, logged), (b"", []))
+
+    def test_content(self) -> None:
+        """What is sent to it is kept nowhere."""
+        self.channel.dataReceived(
+            b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n"
+        )
+        self.channel.dataReceived(b"x" * 200000)
+        [request] = self.channel._channel.requests
+        self.assertEqual((type(request.content), request.content.tell()), (BytesIO, 0))
+        self.channel.dataReceived(b"x" * 100000)
+        self.assertTrue(self.transport.value().startswith(b"HTTP/1.1 405 "))
+
+    def test_silent(self) -> None:
+        """Who connects and says nothing is not waited for for ever, by the clock it was given."""
+        self.clock.advance(3600)
+        self.assertTrue(self.transport.disconnecting)
 
 
 class ServiceTests(SynchronousTestCase):
