@@ -62,6 +62,7 @@ class Host:
     :param tls: what makes TLS connections with it; ``None`` when there is to be none.
     :param implicit: whether TLS begins with the connection (RFC 8314).
     :param verified: whether ``tls`` verifies the certificate.
+    :param problem: why there can be no connection with it; ``None`` when there may be one.
     """
 
     endpoint: IStreamClientEndpoint
@@ -71,6 +72,7 @@ class Host:
     tls: Any = None
     implicit: bool = False
     verified: bool = False
+    problem: Reply | None = None
 
 
 async def connect(
@@ -83,6 +85,8 @@ async def connect(
     :param opening: where it is until then, once it is made.
     :raise HopFailed: when there is none.
     """
+    if host.problem is not None:
+        raise HopFailed(host.problem)
     try:
         return await _connect(host, clock, timeouts, opening)
     except HopFailed as failed:

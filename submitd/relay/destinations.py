@@ -212,7 +212,9 @@ class Destination:
                     host, self._means.reactor, self._means.settings.timeouts, self._opening
                 )
             except HopFailed as error:
-                failed = error
+                # One that never offers TLS says nothing of another that may be back later.
+                if failed is None or error.reply is not TLS_NOT_OFFERED:
+                    failed = error
                 self._lastUntil[host.where] = self._afterBackoff()
                 continue
             self._lastUntil.pop(host.where, None)
@@ -349,11 +351,12 @@ class Destination:
             host=name,
             chunking=route.chunking,
         )
+        tls = problem = None
         try:
             tls = None if word == "off" else self._means.tls.creator(name, verify)
         except ValueError as error:
-            # A name that no certificate can bear.
-            raise HopFailed(Reply(451, "4.7.5", f"No TLS with {name}: {error}")) from None
+            # A name that no certificate can bear; other hosts may have better ones.
+            problem = Reply(451, "4.7.5", f"No TLS with {name}: {error}")
         return Host(
             endpoint=endpoint,
             where=where,
@@ -362,6 +365,7 @@ class Destination:
             tls=tls,
             implicit=word == "implicit",
             verified=verify,
+            problem=problem,
         )
 
 

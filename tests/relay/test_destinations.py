@@ -744,6 +744,27 @@ class MXTests(HopCase):
         bad.greeting, self.server.greeting = "421 4.3.2 not now", "220 here"
         self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
 
+    async def test_badNameAmongOthers(self) -> None:
+        """A name that no certificate can bear does not keep us from the other hosts."""
+        self.server.context = self.context()
+        good = Target("localhost", self.server.port, "starttls")
+        bad = Target("x" * 70 + ".example", self.server.port, "starttls")
+        for first, spare in ((bad, good), (good, bad)):
+            hop = self.destination(host=first.host, tls="starttls", spares=(spare,))
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+
+    async def test_requireTLSLater(self) -> None:
+        """REQUIRETLS is given up where no host offers TLS, and not while one of them is away."""
+        port, message = self.server.port, outgoing(requireTLS=True)
+        for first, second, expected in (
+            ("127.0.0.2", "127.0.0.1", "delayed"),
+            ("127.0.0.1", "127.0.0.2", "delayed"),
+            ("127.0.0.1", "127.0.0.1", "failed"),
+        ):
+            spares = (Target(second, port, "starttls"),)
+            hop = self.destination(host=first, tls="starttls", spares=spares, requireTLS=True)
+            self.assertEqual(result(await send(hop, message))[0], expected, (first, second))
+
     async def test_none(self) -> None:
         """A domain without hosts is failed or delayed as DNS said."""
         for code, status, verdict in ((556, "5.1.10", "failed"), (451, "4.4.3", "delayed")):
