@@ -173,6 +173,7 @@ class ServiceTests(SynchronousTestCase):
             "submitd_accepted_recipients_total 21",
             "submitd_connections 6",
             f"submitd_workers {workers}",
+            f'submitd_events_total{{event="service-started"}} {workers}',
         )
         until = time.monotonic() + 60
         while not all(f"{line}\n" in self.shown(service) for line in expected):

@@ -90,6 +90,8 @@ class Worker:
         """
         beginning, reactor = self._beginning, self._reactor
         self._beginLogging()
+        if self._counts is not None:
+            self._counts.start()  # what is logged at the start is counted, too
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
         place = self._place()
@@ -103,7 +105,6 @@ class Worker:
             beginning.tls.lookAtDates()  # for all; the one in its place begins within a day
         self._tally.accept(not place.isRelay)
         if self._counts is not None:
-            self._counts.start()
             reactor.callLater(REPORT_EVERY, self._reportAgain)
         reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self.channel.send({"serving": os.getpid()})
