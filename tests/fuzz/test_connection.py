@@ -59,6 +59,7 @@ def _play(data: bytes, fine: bool, silent: bool) -> None:
     hop, clock, transport = NextHop(first.split()), Clock(), FakeTransport()
     host = Host(
         endpoint=None,  # type: ignore[arg-type]
+        where="hop.example:25",
         name="hop.example",
         profile=hop.client.profile,
         tls=object(),
