@@ -22,8 +22,8 @@ AUTHORIZATION = rb"(?i:bearer) +(" + _TOKEN.pattern + rb")"
 """The pattern of a token with its scheme (RFC 6750 2.1), the token being its one group."""
 
 # RFC 6750 3.1: the error codes, and the status of a HTTP answer that goes with each.
-HTTP_STATUS = {"invalid_request": "400", "invalid_token": "401", "insufficient_scope": "403"}
-ERROR_CODE = {status: code for code, status in HTTP_STATUS.items()}
+ERROR_CODE = {"400": "invalid_request", "401": "invalid_token", "403": "insufficient_scope"}
+HTTP_STATUS = {code: status for status, code in ERROR_CODE.items()}
 
 
 def isToken(token: bytes) -> bool:
