@@ -49,7 +49,7 @@ class Capture:
         self.messages: list[tuple[str, list[str], bytes]] = []
 
     def __enter__(self) -> Capture:
-        self._service = blockingCallFromThread(running(), self._start)
+        self._service: Any = blockingCallFromThread(running(), self._start)
         return self
 
     def _start(self) -> SubmissionService:
@@ -58,7 +58,8 @@ class Capture:
         )
         service = submissionService(running(), [listener], delivery=self, loginRequired=False)
         service.startService()
-        self.port = service.addresses[0].port
+        address: Any = service.addresses[0]
+        self.port = address.port
         return service
 
     def __exit__(self, *_: object) -> None:

@@ -34,8 +34,9 @@ def reactorOf(loop: asyncio.AbstractEventLoop) -> Any:
     asyncioreactor.install(loop)
     from twisted.internet import reactor
 
-    reactor.startRunning(installSignalHandlers=False)
-    return reactor
+    installed: Any = reactor
+    installed.startRunning(installSignalHandlers=False)
+    return installed
 
 
 @implementer(IRecipientPolicy)
@@ -74,7 +75,8 @@ async def main(port: str) -> None:
         loginRequired=False,
     )
     service.startService()
-    print(f"listening on port {service.addresses[0].port}", flush=True)
+    address: Any = service.addresses[0]
+    print(f"listening on port {address.port}", flush=True)
     await end.wait()
     await service.stopService().asFuture(loop)
 
