@@ -194,7 +194,7 @@ def measureGrowth(
             largest = min(largest, 1000) if line == "connections" else largest
         places = [x for x in LINES[line] if x <= largest]
         with _started(line, places, place, say) as growing:
-            if line == "queued":
+            if line == "queued" and any(places):
                 settle()
             for repetition in range(-1, amount.repetitions):
                 for each in growing:

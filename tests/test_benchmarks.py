@@ -443,7 +443,7 @@ class CommandLineTests(SynchronousTestCase):
                 "--repetitions",
                 "1",
             ),
-            *("--messages", "200", "--seconds", "0"),
+            *("--messages", "60", "--seconds", "0"),
             path=str(empty),
         )
         self.assertEqual(ran.returncode, 0, ran.stderr)
