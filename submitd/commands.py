@@ -9,6 +9,7 @@ signature and live in their own files.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, I
 from submitd.message.copied import begin, beginningOf
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
+from submitd.pipeline import runNow
 from submitd.states import CLOSED, MAIL, RCPT, READY, VERBS, Verb
 from submitd.wire.address import parseHello
 from submitd.wire.command import parseMail, parseRcpt
@@ -125,9 +127,7 @@ def _begun(dialogue: Dialogue, envelope: Envelope) -> Reply:
 def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
     """RCPT (RFC 5321 4.1.1.3): one more recipient."""
     envelope = _transaction(dialogue)
-    limit = dialogue.session.maxRecipients
-    if limit and len(envelope.recipients) >= limit:
-        raise Refused(TOO_MANY_RECIPIENTS)
+    _checkRoom(dialogue, envelope)
     mailbox, parameters = parseRcpt(argument)
     dialogue.proposed = mailbox
     if not envelope.smtpUtf8 and not mailbox.isAscii:
@@ -143,10 +143,49 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
     return dialogue.after(waiting, _added, dialogue, envelope, recipient)
 
 
-def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Reply:
+def _checkRoom(dialogue: Dialogue, envelope: Envelope) -> None:
+    limit = dialogue.session.maxRecipients
+    # Where aliases name the same addresses, a client may know of more than there are.
+    if limit and max(len(envelope.recipients), len(envelope.known)) >= limit:
+        raise Refused(TOO_MANY_RECIPIENTS)
+
+
+def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Outcome:
+    if recipient.others:
+        joining = runNow(_addAll(dialogue, envelope, recipient))
+        waiting = joining if isinstance(joining, Deferred) else None
+        return dialogue.after(waiting, _taken, dialogue)
     envelope.recipients.append(recipient)
+    if envelope.asked is not None:
+        envelope.asked.append(recipient)
+    return _taken(dialogue)
+
+
+def _taken(dialogue: Dialogue) -> Reply:
     dialogue.state = RCPT
     return RECIPIENT_OK
+
+
+async def _addAll(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> None:
+    """Add a recipient and those that policies have put beside it, or none of them.
+
+    :raise Refused: as a policy says of one of them; 452 4.5.3 when they are too many.
+    """
+    stage, recipients = dialogue.pipeline.recipient, envelope.recipients
+    known, waiting = [*envelope.known, recipient], deque([recipient])
+    before = len(recipients)
+    try:
+        while waiting:
+            each = waiting.popleft()
+            if each is not recipient:
+                await stage.behind(each.placedBy, dialogue.session, envelope, each)
+            _checkRoom(dialogue, envelope)
+            recipients.append(each)
+            waiting.extend(each.others)
+    except BaseException:
+        del recipients[before:]
+        raise
+    envelope.asked = known
 
 
 def data(dialogue: Dialogue, argument: bytes) -> Outcome:
@@ -237,7 +276,7 @@ def endOfMessage(dialogue: Dialogue) -> Outcome:
     envelope = _transaction(dialogue)
     if not dialogue.submission.lmtp:
         return _finish(dialogue, envelope)
-    return dialogue.forEach(len(envelope.recipients), _finish, dialogue, envelope)
+    return dialogue.forEach(len(envelope.known), _finish, dialogue, envelope)
 
 
 def _finish(dialogue: Dialogue, envelope: Envelope) -> Outcome:

@@ -22,12 +22,17 @@ class Recipient:
         value is ``None`` for a keyword without one.
     :ivar notify: RFC 3461 4.1, such as ``("FAILURE", "DELAY")``; empty when not given.
     :ivar orcpt: RFC 3461 4.2, ``(address type, decoded address)``, or ``None``.
+    :ivar others: further recipients that a policy puts beside this one, at its RCPT; all of them
+        are taken, or none.
+    :ivar placedBy: which policy has put it there; those behind that are asked about it.
     """
 
     mailbox: Mailbox
     parameters: dict[str, str | None] = attrs.field(factory=dict)
     notify: tuple[str, ...] = ()
     orcpt: tuple[str, str] | None = None
+    others: tuple[Recipient, ...] = ()
+    placedBy: Any = attrs.field(default=None, repr=False)
 
 
 @attrs.define(eq=False)
@@ -50,8 +55,8 @@ class Envelope:
         delivery that is an ``IBlindCopyDelivery`` obeys.
     :ivar copies: deliveries that take the message too, and have committed it before the 250; a
         policy adds to them before 354.
-    :ivar asked: the recipients that the client knows to be accepted, where a policy has put another
-        list in the place of ``recipients`` behind the message; else ``None``.
+    :ivar asked: the recipients that the client knows to be accepted, where policies have put
+        another list in the place of ``recipients``; else ``None``.
     :ivar extensions: what further extensions have parsed, by their keyword: ``"FUTURERELEASE"`` the
         time before which the message is not to be sent, in seconds since 1970 (RFC 4865);
         ``"MT-PRIORITY"`` an int from -9 to 9 (RFC 6710); ``"DELIVERBY"`` a
@@ -79,3 +84,8 @@ class Envelope:
     extensions: dict[str, Any] = attrs.field(factory=dict)
     private: bool = False
     message: IReceivedMessage | None = attrs.field(default=None, repr=False)
+
+    @property
+    def known(self) -> list[Recipient]:
+        """The recipients that the client knows to be accepted."""
+        return self.recipients if self.asked is None else self.asked

@@ -133,7 +133,12 @@ class IRecipientPolicy(Interface):
     """May refuse a forward-path."""
 
     def validateTo(session: Session, envelope: Envelope, recipient: Recipient) -> Verdict:
-        """At each RCPT, its parameters applied; ``recipient`` is not yet in the envelope."""
+        """At each RCPT, its parameters applied; ``recipient`` is not yet in the envelope.
+
+        A policy may change it for those behind, and put ``recipient.others`` beside it, each with
+        itself as ``placedBy``: the policies behind are asked about these as well, and the client
+        has one reply for all.
+        """
 
 
 class IDataPolicy(Interface):

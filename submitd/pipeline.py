@@ -102,7 +102,7 @@ class Stage:
     :param limit: seconds one policy may take; 0 for no limit.
     """
 
-    __slots__ = ("_calls", "_clock", "_interface", "_limit", "_method", "name")
+    __slots__ = ("_calls", "_clock", "_interface", "_limit", "_method", "_policies", "name")
 
     def __init__(
         self,
@@ -118,9 +118,8 @@ class Stage:
         self._method = method
         self._clock = clock
         self._limit = limit
-        self._calls = tuple(
-            self._named(policy) for policy in policies if interface.providedBy(policy)
-        )
+        self._policies = tuple(policy for policy in policies if interface.providedBy(policy))
+        self._calls = tuple(self._named(policy) for policy in self._policies)
 
     def _named(self, policy: Any) -> tuple[str, Call]:
         name = getattr(policy, "name", None) or type(policy).__name__
@@ -158,6 +157,19 @@ class Stage:
         arguments: tuple[Any, ...],
     ) -> None:
         await self._verdict(session, origin, waiting)
+        await self._each(calls, session, arguments)
+
+    async def behind(self, policy: Any, session: Session, *arguments: Any) -> None:
+        """Ask each policy behind one of them, in turn.
+
+        :raise Refused: at the first objection.
+        """
+        at = next(at for at, each in enumerate(self._policies) if each is policy)
+        await self._each(self._calls[at + 1 :], session, arguments)
+
+    async def _each(
+        self, calls: tuple[tuple[str, Call], ...], session: Session, arguments: tuple[Any, ...]
+    ) -> None:
         for following, call in calls:
             try:
                 result = call(session, *arguments)

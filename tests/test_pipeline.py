@@ -142,6 +142,21 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(self.calls, ["a", "user"])
         self.assertIsNone(self.run_(user=object()))
 
+    def test_behind(self) -> None:
+        """Those behind one of them can be asked alone, and may wait and refuse as ever."""
+        waiting: Deferred[None] = Deferred()
+        first, second = self.policy("a"), self.policy("b")
+        third, last = self.policy("c", lambda: waiting), self.policy("d", refuse)
+        stage = Pipeline([first, second, third, last], self.clock, 30).sender
+        asking = asDeferred(stage.behind(second, Session(), object()))
+        self.assertEqual(self.calls, ["c"])
+        self.assertNoResult(asking)
+        waiting.callback(None)
+        self.assertEqual(self.failureResultOf(asking, Refused).value.origin, "d at sender")
+        self.calls.clear()
+        self.successResultOf(asDeferred(stage.behind(last, Session(), object())))
+        self.assertEqual(self.calls, [])
+
     def test_unexpected(self) -> None:
         """Another exception comes out as it is: the dialogue makes 451 of it."""
         self.assertRaises(

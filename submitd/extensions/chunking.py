@@ -149,7 +149,7 @@ def _recipients(dialogue: Dialogue) -> int:
     """The recipients of the message that a chunk belongs to; 0 where there is no such message."""
     envelope = dialogue.session.envelope
     if envelope is not None:
-        return len(envelope.recipients)
+        return len(envelope.known)
     return dialogue.refusedChunks[1] if dialogue.refusedChunks is not None else 0
 
 

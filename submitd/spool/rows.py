@@ -26,9 +26,13 @@ Row = dict[str, Any]
 MAX_REPLY = 2000
 
 # ``message`` is there while the message comes in, and is what the spool is given; blind recipients
-# have rows of their own, and copies are no business of a queue.
+# have rows of their own, as have those that were put beside another; copies, and what a client
+# knows, are no business of a queue.
 _OWN_COLUMNS = frozenset(
-    {"id", "reversePath", "recipients", "blind", "mailbox", "message", "copies"}
+    {
+        *("id", "reversePath", "recipients", "asked", "blind", "message", "copies"),
+        *("mailbox", "others", "placedBy"),
+    }
 )
 
 
