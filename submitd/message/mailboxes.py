@@ -10,7 +10,9 @@ names (``John Q. Public <...>``, RFC 5322 4.1), and ``[192.0.2.1]`` as RFC 5321 
 
 Display names and comments are skipped, never decoded: an encoded word, broken or not, is a word.
 
-It raises ``ValueError`` with a reason that is fixed text and safe to show.  Time is linear in the
+:func:`rewriteMailboxes` puts other addresses in the places of some, and leaves every other octet.
+
+Both raise ``ValueError`` with a reason that is fixed text and safe to show.  Time is linear in the
 octets, of which there may be :data:`MAX_OCTETS`; a list ends with an error at the mailbox behind
 ``limit``.
 """
@@ -18,8 +20,12 @@ octets, of which there may be :data:`MAX_OCTETS`; a list ends with an error at t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import accumulate
+
+import attrs
 
 from submitd.wire import abnf
 from submitd.wire.address import Mailbox, readMailbox
@@ -42,9 +48,12 @@ _TOKEN = re.compile(
 )
 _IN_COMMENT = re.compile(r"[()]|\\.?")
 _CONTROL = re.compile(f"[{abnf.CONTROL}]")
-_END = ("end", "")
+_FOLD = re.compile(r"\r\n(?=[ \t])")
+_END = ("end", "", 0)
+_ANY_DOMAIN = "any.example"
 
-Token = tuple[str, str]
+# What it is, its text, and where that begins.
+Token = tuple[str, str, int]
 
 
 def readMailboxes(value: bytes, limit: int = 0) -> tuple[Mailbox, ...]:
@@ -61,7 +70,7 @@ def readMailboxes(value: bytes, limit: int = 0) -> tuple[Mailbox, ...]:
         if isinstance(found, str):
             raise ValueError(found)
     else:
-        found = tuple(_List(value, limit).read())
+        found = tuple(_List(_decoded(value), limit).read())
     if limit and len(found) > limit:
         raise ValueError("too many mailboxes")
     return found
@@ -70,9 +79,82 @@ def readMailboxes(value: bytes, limit: int = 0) -> tuple[Mailbox, ...]:
 @lru_cache(maxsize=1024)
 def _remembered(value: bytes) -> tuple[Mailbox, ...] | str:
     try:
-        return tuple(_List(value, 0).read())
+        return tuple(_List(_decoded(value), 0).read())
     except ValueError as error:
         return str(error)
+
+
+@attrs.frozen
+class Place:
+    """An address in an address list.
+
+    :param mailbox: what it means; its domain is empty where it has none.
+    :param local: where its local part begins and ends.
+    :param domain: the same of its domain.
+    """
+
+    mailbox: Mailbox
+    local: tuple[int, int]
+    domain: tuple[int, int] | None
+
+
+def rewriteMailboxes(body: bytes, rewritten: Callable[[Mailbox], Mailbox]) -> bytes:
+    """An address list with other addresses in the places of some.
+
+    Names alone, such as ``root``, are taken for addresses here: cron and devices write such.
+
+    :param body: what follows the colon of a field, folded as it is, its last CRLF included.
+    :param rewritten: gives the address to be put in the place of one, whose domain may be empty;
+        the same for no change.
+    :raise ValueError: when it is malformed; says why.
+    """
+    if len(body) > MAX_OCTETS:
+        raise ValueError("too long")
+    lines = _FOLD.split(_decoded(body))
+    value = "".join(lines)
+    places = (_rememberedPlaces if len(value) <= MAX_REMEMBERED else _readPlaces)(
+        value.removesuffix("\r\n")
+    )
+    # Two characters were taken out at each of these.
+    folds = list(accumulate(map(len, lines[:-1])))
+    text, made, at = "\r\n".join(lines), [], 0
+    for place in places:
+        new = rewritten(place.mailbox)
+        for (start, end), other in _changes(place, new):
+            start += 2 * bisect_right(folds, start)
+            made += [text[at:start], other]
+            at = end + 2 * bisect_right(folds, end - 1)
+    return ("".join(made) + text[at:]).encode("utf-8")
+
+
+def _changes(place: Place, new: Mailbox) -> Iterator[tuple[tuple[int, int], str]]:
+    old, written = place.mailbox, str(new)
+    if place.domain is None:
+        if new != old:
+            yield place.local, written
+        return
+    if new.localPart != old.localPart:
+        yield place.local, written.removesuffix(f"@{new.domain}")
+    if new.domain != old.domain:
+        yield place.domain, new.domain
+
+
+@lru_cache(maxsize=1024)
+def _rememberedPlaces(value: str) -> tuple[Place, ...]:
+    return _readPlaces(value)
+
+
+def _readPlaces(value: str) -> tuple[Place, ...]:
+    places = _Places(value)
+    places.read()
+    return tuple(places.found)
+
+
+def _decoded(octets: bytes) -> str:
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("not valid UTF-8") from None
 
 
 def _tokens(text: str) -> Iterator[Token]:
@@ -82,11 +164,11 @@ def _tokens(text: str) -> Iterator[Token]:
         matched = _TOKEN.match(text, at)
         if matched is None:
             raise ValueError("a character that may not stand there")
-        kind, at = str(matched.lastgroup), matched.end()
+        kind, start, at = str(matched.lastgroup), at, matched.end()
         if kind == "comment":
             at = _comment(text, at)
         elif kind != "space":
-            yield kind, matched[0]
+            yield kind, matched[0], start
     while True:
         yield _END
 
@@ -106,22 +188,18 @@ def _comment(text: str, at: int) -> int:
 class _List:
     """Reads one address list, token by token."""
 
-    def __init__(self, value: bytes, limit: int) -> None:
-        try:
-            text = value.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ValueError("not valid UTF-8") from None
-        self._tokens = _tokens(text)
+    def __init__(self, value: str, limit: int) -> None:
+        self._tokens = _tokens(value)
         self._limit = limit
         self._found: list[Mailbox] = []
-        self._kind, self._text = next(self._tokens)
+        self._token = next(self._tokens)
 
     def read(self) -> list[Mailbox]:
         """address-list = address *("," address)"""
         self._address()
         while self._take(","):
             self._address()
-        if self._kind != "end":
+        if self._token[0] != "end":
             raise ValueError("something behind an address")
         return self._found
 
@@ -154,23 +232,26 @@ class _List:
         if len(words) > 1:
             raise ValueError("not an address")
         self._require("@")
-        if self._kind not in ("atom", "literal"):
+        domain = self._token
+        if domain[0] not in ("atom", "literal"):
             raise ValueError("a domain is missing")
-        address = f"{words[0][1]}@{self._text}"
         self._next()
+        self._add(words[0], domain)
+
+    def _add(self, local: Token, domain: Token) -> None:
         if self._limit and len(self._found) >= self._limit:
             raise ValueError("too many mailboxes")
-        self._found.append(readMailbox(address.encode("utf-8")))
+        self._found.append(readMailbox(f"{local[1]}@{domain[1]}".encode()))
 
     def _words(self) -> list[Token]:
         words = []
-        while self._kind in ("atom", "quoted"):
-            words.append((self._kind, self._text))
+        while self._token[0] in ("atom", "quoted"):
+            words.append(self._token)
             self._next()
         return words
 
     def _take(self, special: str) -> bool:
-        if self._text != special or self._kind != "special":
+        if self._token[1] != special or self._token[0] != "special":
             return False
         self._next()
         return True
@@ -180,4 +261,30 @@ class _List:
             raise ValueError(f'"{special}" is missing')
 
     def _next(self) -> None:
-        self._kind, self._text = next(self._tokens)
+        self._token = next(self._tokens)
+
+
+class _Places(_List):
+    """Reads where the addresses stand, and takes names alone for addresses.
+
+    :ivar found: the places, in order.
+    """
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value, 0)
+        self.found: list[Place] = []
+
+    def _addrSpec(self, words: list[Token]) -> None:
+        if len(words) == 1 and self._token[1] != "@":
+            name = readMailbox(f"{words[0][1]}@{_ANY_DOMAIN}".encode()).localPart
+            self.found.append(Place(Mailbox(name, ""), _span(words[0]), None))
+        else:
+            super()._addrSpec(words)
+
+    def _add(self, local: Token, domain: Token) -> None:
+        mailbox = readMailbox(f"{local[1]}@{domain[1]}".encode())
+        self.found.append(Place(mailbox, _span(local), _span(domain)))
+
+
+def _span(token: Token) -> tuple[int, int]:
+    return token[2], token[2] + len(token[1])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.message.mailboxes import MAX_OCTETS, readMailboxes
+from submitd.message.mailboxes import MAX_OCTETS, readMailboxes, rewriteMailboxes
 from submitd.wire.address import Mailbox
 
 ATEXT = "abcXYZ019!#$%&'*+-/=?^_`{|}~"
@@ -159,3 +159,84 @@ class MailboxesTests(SynchronousTestCase):
         self.assertEqual(self.reason(b"(" * (MAX_OCTETS + 1)), "too long")
         nested = b"(" * 30000 + b")" * 30000 + b"a@b.example"
         self.assertEqual(readMailboxes(nested), (Mailbox("a", "b.example"),))
+
+
+class RewriteTests(SynchronousTestCase):
+    """rewriteMailboxes."""
+
+    @given(addressLists, st.lists(st.integers(0, 200), max_size=4))
+    @settings(deadline=None, max_examples=150)
+    def test_asRead(self, parts: list[tuple[str, list[Mailbox]]], folds: list[int]) -> None:
+        """Each address is another one behind it, folded or not, and all else is as it was."""
+        text = ",".join(text for text, _ in parts)
+        expected = [each for _, found in parts for each in found]
+        for at in folds:
+            if " " in text[at:]:
+                space = text.index(" ", at)
+                if "\r\n" not in text[space - 2 : space + 3]:
+                    text = f"{text[:space]}\r\n{text[space:]}"
+        body = f" {text}\r\n".encode()
+        self.assertEqual(rewriteMailboxes(body, lambda each: each), body)
+        new = Mailbox('new "one', "new.example")
+        seen: list[Mailbox] = []
+
+        def rewritten(mailbox: Mailbox) -> Mailbox:
+            seen.append(mailbox)
+            return new
+
+        made = rewriteMailboxes(body, rewritten)
+        self.assertEqual(seen, expected)
+        unfolded = made.replace(b"\r\n", b"").strip()
+        self.assertEqual(readMailboxes(unfolded), (new,) * len(expected))
+        if len({str(each) for each in expected}) == len(expected) == 1:
+            self.assertEqual(len(made), len(body) + len(str(new)) - len(str(expected[0])))
+
+    @given(
+        st.binary(max_size=80) | st.text('ab.<>,:;()"\\[] \t\r\n@é', max_size=40).map(str.encode)
+    )
+    @settings(deadline=None, max_examples=300)
+    def test_anything(self, body: bytes) -> None:
+        """Any octets are rewritten or a ValueError, never something else."""
+        try:
+            made = rewriteMailboxes(body, lambda each: Mailbox("new", "new.example"))
+        except ValueError as error:
+            self.assertTrue(str(error))
+        else:
+            self.assertEqual(made.count(b"\n"), body.count(b"\n"))
+
+    def test_partAlone(self) -> None:
+        """A part of an address that stays keeps the octets that it came with."""
+        for body, new, made in (
+            (' "a\\b"@x.example', Mailbox("ab", "y.example"), ' "a\\b"@y.example'),
+            (" a (c) @ X.example", Mailbox("b", "X.example"), " b (c) @ X.example"),
+            (" ü <ü@é.example> ü", Mailbox("u", "é.example"), None),
+            (" ü <ü@é.example> (ü)", Mailbox("u", "é.example"), " ü <u@é.example> (ü)"),
+            (" root (Cron)", Mailbox("r", "x.example"), " r@x.example (Cron)"),
+            (" <root>", Mailbox("r", "[192.0.2.1]"), " <r@[192.0.2.1]>"),
+        ):
+            rewritten = lambda _, new=new: new  # noqa: E731
+            if made is None:
+                self.assertRaises(ValueError, rewriteMailboxes, body.encode(), rewritten)
+            else:
+                found = rewriteMailboxes(body.encode() + b"\r\n", rewritten)
+                self.assertEqual(found, made.encode() + b"\r\n")
+
+    def test_nameAlone(self) -> None:
+        """A name alone is an address without a domain here, and malformed elsewhere."""
+        seen: list[Mailbox] = []
+
+        def rewritten(mailbox: Mailbox) -> Mailbox:
+            seen.append(mailbox)
+            return mailbox
+
+        rewriteMailboxes(b' root, Cron <"ro ot">, a@b.example', rewritten)
+        self.assertEqual(
+            seen, [Mailbox("root", ""), Mailbox("ro ot", ""), Mailbox("a", "b.example")]
+        )
+        self.assertRaises(ValueError, readMailboxes, b"root")
+        self.assertRaises(ValueError, rewriteMailboxes, b"root user", rewritten)
+
+    def test_tooLong(self) -> None:
+        """A list that is never read is never rewritten."""
+        body = b"a@b.example" + b" " * MAX_OCTETS
+        self.assertRaises(ValueError, rewriteMailboxes, body, lambda each: each)
