@@ -203,6 +203,9 @@ MESSAGE_DISCARDED = Event(
     "message discarded",
     ("session", "id", "peer", "user", "sender", "recipients", "size", "reason"),
 )
+ADDRESS_REWRITTEN = Event(
+    "address-rewritten", "address rewritten", ("session", "id", "where", "before", "after")
+)
 MESSAGE_HELD = Event("message-held", "message held", ("session", "id", "peer", "user", "reason"))
 BRAKE_APPLIED = Event(
     "brake-applied",

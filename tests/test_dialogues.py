@@ -360,6 +360,7 @@ REFUSING = {
     "rate-limit": ("ratelimit",),
     "recipients": ("recipients",),
     "require-tls": ("requiretls",),
+    "rewrite": ("rewrite", "newaddresses"),
     "sender-owner": ("senderowner", "ownersquery"),
 }
 SHARED = {"addresses", "holding", "logins", "rights", "webhook"}
@@ -381,6 +382,10 @@ COMPOSED = {
         "450 4.7.1 Too many messages: ",
         "452 4.5.3 Too many recipients: ",
         "451 4.3.0 ",
+    ),
+    "rewrite": (
+        *("451 4.3.0 ", "501 5.1.7 ", "501 5.1.3 ", "553 5.6.7 "),
+        "550 5.6.0 From cannot be rewritten: ",
     ),
     "sender-owner": ("550 5.6.0 From is malformed: ", "550 5.6.0 Sender is malformed: "),
 }

@@ -3,8 +3,9 @@
 What is no policy and stands here all the same is what policies are made of: ``addresses``, the
 files of addresses that several read; ``logins``, whose messages some of them are about;
 ``holding``, what the log says of a message that one of them has held; ``rights`` and
-``ownersquery`` of sender-owner; ``policyserver`` of delegation; ``milterclient``, ``miltertalk``
-and ``milterchanges`` of milter; ``webhook`` of brake.
+``ownersquery`` of sender-owner; ``newaddresses`` of rewrite;
+``policyserver`` of delegation; ``milterclient``, ``miltertalk`` and ``milterchanges`` of milter;
+``webhook`` of brake.
 """
 
 from __future__ import annotations
@@ -21,5 +22,6 @@ REGISTRY: dict[str, str] = {
     "rate-limit": "submitd.policies.ratelimit:RateLimit",
     "recipients": "submitd.policies.recipients:Recipients",
     "require-tls": "submitd.policies.requiretls:RequireTLS",
+    "rewrite": "submitd.policies.rewrite:Rewrite",
     "sender-owner": "submitd.policies.senderowner:SenderOwner",
 }

@@ -49,11 +49,15 @@ def readPattern(word: bytes) -> Pattern:
 
 
 class Addresses(Generic[T]):
-    """Patterns, and what each of them stands for."""
+    """Patterns, and what each of them stands for.
+
+    :ivar line: the number of the line that is being read, where they are read from a file.
+    """
 
     def __init__(self) -> None:
         self._values: dict[Pattern, T] = {}
         self._below = False
+        self.line = 0
 
     def __len__(self) -> int:
         return len(self._values)
@@ -66,6 +70,10 @@ class Addresses(Generic[T]):
         """Say what a pattern stands for."""
         self._values[pattern] = value
         self._below = self._below or (pattern[0] is None and pattern[1].startswith("."))
+
+    def items(self) -> Iterator[tuple[Pattern, T]]:
+        """All patterns in the order in which they came, and what they stand for."""
+        yield from self._values.items()
 
     def find(self, mailbox: Mailbox) -> Iterator[T]:
         """What all patterns stand for that an address belongs to, the closest first."""
@@ -154,7 +162,7 @@ class WatchedFile(Generic[T]):
         content: Addresses[T] = Addresses()
         problems = []
         for number, line in enumerate(octets.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-            words = line.split()
+            words, content.line = line.split(), number
             if words and not words[0].startswith(b"#"):
                 try:
                     self._readLine(words, content)
