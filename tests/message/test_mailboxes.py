@@ -202,7 +202,8 @@ class RewriteTests(SynchronousTestCase):
         except ValueError as error:
             self.assertTrue(str(error))
         else:
-            self.assertEqual(made.count(b"\n"), body.count(b"\n"))
+            # A line may have ended within a quoted local part.
+            self.assertLessEqual(made.count(b"\n"), body.count(b"\n"))
 
     def test_partAlone(self) -> None:
         """A part of an address that stays keeps the octets that it came with."""

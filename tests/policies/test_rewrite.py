@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from submitd.policies.rewrite import Rewrite
 from submitd.policies.senderowner import SenderOwner
 from submitd.realm import Submitter
 from submitd.session import Session
+from submitd.spool.rows import messageRow, recipientRows
 from submitd.submission import Limits
 from submitd.wire.address import NULL_PATH, Mailbox, ReversePath
 from submitd.wire.errors import Refused
@@ -696,6 +698,46 @@ class DialogueTests(RewriteTestCase):
         talk.say("RCPT TO:<root@printer.local>", "RCPT TO:<alice@example.com>")
         self.finish(talk)
         self.assertIn(b"for <alice@example.com>;", self.delivery.messages[0].octets)
+
+    def test_rows(self) -> None:
+        """The queue has a row for each address, with what is its own, and nothing of policies."""
+        rows: list[Any] = []
+
+        def end(message: MemoryMessage) -> None:
+            envelope = message.envelope
+            rows.extend([messageRow(envelope, 0.0, b"", 0), *recipientRows(envelope, 0.0)])
+
+        self.end = end  # type: ignore[method-assign]
+        talk = self.converse(self.policy)
+        talk.say("RCPT TO:<staff@example.com> NOTIFY=SUCCESS,FAILURE", "RCPT TO:<eve@example.net>")
+        self.finish(talk)
+        message, *recipients = rows
+        self.assertEqual((message["sender"], message["envelope"]), ("devices@example.com", ""))
+        self.assertEqual(
+            [
+                (row["address"], row["parameters"] and json.loads(row["parameters"]))
+                for row in recipients
+            ],
+            [
+                (
+                    "alice@example.com",
+                    {
+                        "parameters": {"NOTIFY": "SUCCESS,FAILURE"},
+                        "notify": ["SUCCESS", "FAILURE"],
+                        "orcpt": ["rfc822", "staff@example.com"],
+                    },
+                ),
+                (
+                    "bob@example.com",
+                    {
+                        "parameters": {"NOTIFY": "FAILURE"},
+                        "notify": ["FAILURE"],
+                        "orcpt": ["rfc822", "staff@example.com"],
+                    },
+                ),
+                ("eve@example.net", ""),
+            ],
+        )
 
     def test_sameAgain(self) -> None:
         """The same submission is known again by the spool."""
