@@ -258,19 +258,7 @@ def _rewrite(
     name: bytes,
     new: Callable[[Mailbox], Mailbox],
 ) -> None:
-    changed = {}
-    for field in header.named(name):
-        raw = _rewritten(session, envelope, field, new)
-        if raw != field.raw:
-            changed[field.raw] = raw
-    if changed:
-        header.rewrite(name, lambda field: changed.get(field.raw, field.raw))
-
-
-def _rewritten(
-    session: Session, envelope: Envelope, field: Field, new: Callable[[Mailbox], Mailbox]
-) -> bytes:
-    """A field with new addresses, whole lines."""
+    """Rewrite all fields of a name, with one event, for there may be thousands."""
     before: list[Mailbox] = []
     after: list[Mailbox] = []
 
@@ -281,25 +269,32 @@ def _rewritten(
         try:
             found = _usable(found, envelope)
         except ValueError as error:
-            text = f"{_title(field)} cannot be rewritten: {error}"
+            text = f"{_title(name)} cannot be rewritten: {error}"
             raise Refused(Reply(550, "5.6.0", text)) from None
         before.append(mailbox)
         after.append(found)
         return found
 
+    rewritten = {field.raw: _rewritten(field, other) for field in header.named(name)}
+    if before:
+        header.rewrite(name, lambda field: rewritten[field.raw])
+        _tell(session, envelope, _title(name), before, after)
+
+
+def _rewritten(field: Field, new: Callable[[Mailbox], Mailbox]) -> bytes:
+    """A field with new addresses, whole lines; its own octets where it has none."""
     name, colon, body = field.raw.partition(b":")
     try:
-        body = rewriteMailboxes(body, other)
+        made = rewriteMailboxes(body, new)
     except ValueError:
         return field.raw  # nobody can tell what is an address in it
-    if not before:
+    if made == body:
         return field.raw
-    _tell(session, envelope, _title(field), before, after)
-    return name + colon + body + (b"" if body.endswith(b"\r\n") else b"\r\n")
+    return name + colon + made + (b"" if made.endswith(b"\r\n") else b"\r\n")
 
 
-def _title(field: Field) -> str:
-    return field.name.decode("ascii").title()
+def _title(name: bytes) -> str:
+    return name.decode("ascii").title()
 
 
 def _tell(
