@@ -620,6 +620,12 @@ class DialogueTests(RewriteTestCase):
         self.finish(talk)
         self.assertEqual(self.kept, ["alice@example.com", "bob@example.com", "eve@example.net"])
 
+    def test_limitOfNames(self) -> None:
+        """A client names no more than there may be, though they come down to one."""
+        talk = self.converse(self.policy, OnceBusy(), limits=Limits(recipients=2))
+        talk.say("RCPT TO:<admin@example.com>", "RCPT TO:<root@printer.local>", "DATA")
+        self.assertEqual(talk.say("RCPT TO:<eve@example.org>"), "452 4.5.3 Too many recipients")
+
     def test_lmtp(self) -> None:
         """LMTP answers as many as the client has named."""
         talk = self.converse(self.policy, lmtp=True)
@@ -633,7 +639,7 @@ class DialogueTests(RewriteTestCase):
 
     def test_chunksOfLmtp(self) -> None:
         """The same where the message comes in chunks and is refused (RFC 3030 2)."""
-        talk = self.converse(self.policy, lmtp=True, limits=Limits(messageSize=4))
+        talk = self.converse(self.policy, OnceBusy(), lmtp=True)
         talk.say("RCPT TO:<staff@example.com>")
         self.assertEqual(len(talk.send(b"BDAT 10 LAST\r\n0123456789").splitlines()), 1)
 
