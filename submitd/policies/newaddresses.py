@@ -116,6 +116,15 @@ def expand(rules: Rules, mailbox: Mailbox, most: int = 0) -> list[Mailbox]:
     return list(found.values())
 
 
+def follow(rules: Rules, mailbox: Mailbox) -> Mailbox:
+    """What an address is called where it is shown: an alias of several keeps its own name."""
+    seen = {sameAddress(mailbox)}
+    while len(news := _news(rules, mailbox)) == 1 and sameAddress(news[0]) not in seen:
+        [mailbox] = news
+        seen.add(sameAddress(mailbox))
+    return mailbox
+
+
 def _news(rules: Rules, mailbox: Mailbox) -> list[Mailbox]:
     for rule in rules.find(mailbox):
         return [

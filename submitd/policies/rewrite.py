@@ -3,8 +3,8 @@
 By the lines of the file ``senders`` MAIL FROM is rewritten, and with ``header`` the mailboxes in
 From, Sender, Reply-To, Resent-From, Resent-Sender and Disposition-Notification-To.  By those of
 ``aliases`` a recipient becomes another one, or several; with ``header_recipients`` also in To, Cc,
-Resent-To and Resent-Cc, where there is one new address: who is behind an alias of several is not
-told.  To and Cc stay as they are otherwise, for an alias is a matter of the envelope alone (RFC
+Resent-To and Resent-Cc, as far as there is one new address: who is behind an alias of several is
+not told.  To and Cc stay as they are otherwise, for an alias is a matter of the envelope alone (RFC
 5321 3.9.1).  See newaddresses.py for the lines; only what they name is changed.
 
 Policies behind this one, the delivery, the log of the message and reports know the new addresses
@@ -54,6 +54,7 @@ from submitd.policies.newaddresses import (
     Rule,
     Rules,
     expand,
+    follow,
     newAddress,
     readAlias,
     readSender,
@@ -110,7 +111,7 @@ class Rewrite:
     header_recipients: bool = attrs.field(
         default=False,
         metadata={
-            "help": "Whether To and Cc are rewritten as recipients are, where an alias has one "
+            "help": "Whether To and Cc are rewritten as recipients are, as far as an alias has one "
             "address."
         },
     )
@@ -223,7 +224,7 @@ class Rewrite:
         if self._aliases is not None and self.header_recipients:
             aliases = _rules(self._aliases)
             for name in RECIPIENTS:
-                _rewrite(session, envelope, header, name, lambda each: _onlyOne(aliases, each))
+                _rewrite(session, envelope, header, name, lambda each: follow(aliases, each))
 
 
 def _rules(file: WatchedFile[Rule]) -> Rules:
@@ -244,11 +245,6 @@ def _usable(mailbox: Mailbox, envelope: Envelope) -> Mailbox:
         if not mailbox.isAscii:
             raise Refused(UTF8_ADDRESS, f"{mailbox} is not ASCII")
     return readMailbox(bytes(mailbox))
-
-
-def _onlyOne(aliases: Rules, mailbox: Mailbox) -> Mailbox:
-    found = expand(aliases, mailbox, 1)
-    return found[0] if len(found) == 1 else mailbox
 
 
 def _rewrite(

@@ -12,7 +12,7 @@ from submitd.equality import sameAddress
 from submitd.message.header import Header
 from submitd.message.mailboxes import readMailboxes, rewriteMailboxes
 from submitd.policies import newaddresses
-from submitd.policies.newaddresses import AliasFile, Rules, expand, newAddress, readAlias
+from submitd.policies.newaddresses import AliasFile, Rules, expand, follow, newAddress, readAlias
 from submitd.policies.rewrite import SENDERS, Rewrite
 from submitd.session import Session
 from submitd.wire.address import NULL_PATH, Mailbox
@@ -42,6 +42,8 @@ def _ends(rules: Rules, start: Mailbox) -> None:
         news = newaddresses._news(rules, each)
         assert not news or sameAddress(each) in map(sameAddress, news)
     assert expand(rules, start, 1)[0] == found[0]
+    shown = newaddresses._news(rules, follow(rules, start))
+    assert len(shown) != 1 or sameAddress(shown[0]) == sameAddress(follow(rules, start))
     assert newAddress(rules, start) == (newaddresses._news(rules, start) or [start])[0]
 
 

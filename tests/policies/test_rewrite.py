@@ -440,11 +440,12 @@ class HeaderTests(RewriteTestCase):
 
     def test_recipients(self) -> None:
         """To and Cc are rewritten where it is wished, and not where it would tell of others."""
-        text = "To: Root <%s>, staff@example.com, keep@example.com\nCc: %s\nResent-To: %s\n"
-        before = text % ("root@printer.local", "root", "x@old.example")
+        text = "To: Root <%s>, keep@example.com\nCc: %s, %s\nResent-To: %s\n"
+        before = text % ("root@printer.local", "root", "staff@old.example", "x@old.example")
         self.assertEqual(self.section(before), before)
         self.policy = Rewrite(aliases=self.aliases, header_recipients=True)
-        after = text % ("alice@example.com", "alice@example.com", "x@example.com")
+        alice = "alice@example.com"
+        after = text % (alice, alice, "staff@example.com", "x@example.com")
         self.assertEqual(self.section(before + "From: root\n"), after + "From: root\n")
 
     def test_switchedOff(self) -> None:
