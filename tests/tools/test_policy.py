@@ -410,6 +410,40 @@ key = [{{ domain = "example.com", selector = "a", file = "key.pem" }}]
         self.assertEqual(found["blind"], ["journal@example.org"])
         self.assertEqual(self.everything(), before)
 
+    async def test_rewritten(self) -> None:
+        """What becomes of addresses is told where it happens, and each new one is asked about."""
+        (self.directory / "senders").write_text("root@printer.local alice@example.com\n")
+        (self.directory / "aliases").write_text("root@printer.local a@example.net b@example.net\n")
+        self.configure(
+            """
+[[policy]]
+use = "rewrite"
+senders = "senders"
+aliases = "aliases"
+
+[[policy]]
+use = "sender-owner"
+
+[[policy]]
+use = "recipients"
+"""
+        )
+        found = await self.found(
+            *("--login", "alice@example.com", "--from", "root@printer.local"),
+            *("--to", "root@printer.local"),
+        )
+        self.assertTrue(found["accepted"], found)
+        steps = {step["said"].partition(" ")[0]: step for step in found["steps"]}
+        for verb, text in (
+            ("MAIL", "where=MAIL before=root@printer.local after=alice@example.com"),
+            ("RCPT", 'before=root@printer.local after="a@example.net, b@example.net"'),
+            ("(sends", "where=From before=root@printer.local after=alice@example.com"),
+        ):
+            self.assertTrue(any(note.endswith(text) for note in steps[verb]["notes"]), steps[verb])
+        asked = [each["policy"] for each in steps["RCPT"]["policies"]]
+        self.assertEqual(asked, ["rewrite", "recipients", "recipients"])
+        self.assertIn("+From: alice@example.com", found["header"])
+
     async def test_rehearse(self) -> None:
         """A policy of somebody else is given a directory of its own."""
         self.configure((OWN % "Stamp") * 2)
