@@ -163,9 +163,12 @@ class Stage:
         """Ask each policy behind one of them, in turn.
 
         :raise Refused: at the first objection.
+        :raise TypeError: for what is no policy of this stage: nobody could tell who is behind it.
         """
-        at = next(at for at, each in enumerate(self._policies) if each is policy)
-        await self._each(self._calls[at + 1 :], session, arguments)
+        for at, each in enumerate(self._policies, 1):
+            if each is policy:
+                return await self._each(self._calls[at:], session, arguments)
+        raise TypeError(f"{policy!r} takes no part at {self.name}")
 
     async def _each(
         self, calls: tuple[tuple[str, Call], ...], session: Session, arguments: tuple[Any, ...]

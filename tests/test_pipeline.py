@@ -156,6 +156,9 @@ class PipelineTests(SynchronousTestCase):
         self.calls.clear()
         self.successResultOf(asDeferred(stage.behind(last, Session(), object())))
         self.assertEqual(self.calls, [])
+        asking = asDeferred(stage.behind(None, Session(), object()))
+        error = self.failureResultOf(asking, TypeError).value
+        self.assertEqual(str(error), "None takes no part at sender")
 
     def test_unexpected(self) -> None:
         """Another exception comes out as it is: the dialogue makes 451 of it."""
