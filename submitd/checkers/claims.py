@@ -1,6 +1,7 @@
 """What an OAuth 2.0 provider says of a token: whose it is, and whether it is for us.
 
-The answer is that of RFC 7662 2.2, or the claims of OpenID Connect Core 5.1.  Nothing is guessed:
+It says so in an answer (RFC 7662 2.2, OpenID Connect Core 5.1) or in the token itself (RFC 9068
+2.2).  Nothing is guessed:
 what is not of the type that it should have is :class:`Unusable`, for then the provider is another
 one than the configuration thinks.  No text here quotes what was said.
 """
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 
 import attrs
 
+from submitd.checkers import foldName
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import nameProblem
 
@@ -33,6 +35,15 @@ class Owner:
     name: bytes
     expires: float
 
+    def nameFor(self, username: bytes) -> bytes:
+        """The owner's name, for a client that says to be somebody, or does not say.
+
+        :raise TokenRefused: when that is somebody else.
+        """
+        if username and foldName(username) != foldName(self.name):
+            raise TokenRefused("the token is somebody else's")
+        return self.name
+
 
 @attrs.frozen(kw_only=True)
 class Wanted:
@@ -41,11 +52,15 @@ class Wanted:
     :param nameClaim: the claim that has the user's name.
     :param scopes: it has all of these.
     :param audience: it is for this one, whoever else it is for; empty for any.
+    :param scopeClaim: the claim that has the scopes.
+    :param values: what other claims must be, or have among them.
     """
 
     nameClaim: str
     scopes: frozenset[str] = frozenset()
     audience: str = ""
+    scopeClaim: str = "scope"
+    values: Mapping[str, str] = attrs.field(factory=dict)
 
     def ownerOf(self, claims: Claims, now: float) -> Owner:
         """Whose the token is.
@@ -53,13 +68,16 @@ class Wanted:
         :raise TokenRefused: when it is not for us, or nobody's, or has expired.
         :raise Unusable: when a claim has not the type that it should have.
         """
-        expires = _expiry(claims)
+        expires = momentIn(claims, "exp", float("inf"))
         if expires <= now:
             raise TokenRefused("the token has expired")
-        if not self.scopes <= _words(claims, "scope"):
+        if not self.scopes <= _words(claims, self.scopeClaim):
             raise TokenRefused("the token has not the scope", status="insufficient_scope")
         if self.audience and self.audience not in _listed(claims, "aud"):
             raise TokenRefused("the token is for another audience")
+        for name, value in self.values.items():
+            if value not in _listed(claims, name):
+                raise TokenRefused(f'the token has not the "{name}" that it must have')
         return Owner(self._nameIn(claims), expires)
 
     def _nameIn(self, claims: Claims) -> bytes:
@@ -92,6 +110,23 @@ def readClaims(body: bytes) -> Claims:
     return claims
 
 
+def readOnce(body: bytes) -> Claims:
+    """A JSON object in which no name stands twice: two readers would believe two things.
+
+    :raise ValueError: when it is none; the text quotes nothing.
+    """
+    try:
+        # Not bytes: those may be UTF-16, too.
+        read = json.loads(body.decode("utf-8"), parse_constant=_noConstant, object_pairs_hook=_once)
+    except _Twice:
+        raise ValueError("a name stands twice in the JSON") from None
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(read, dict):
+        raise ValueError("is no JSON object")
+    return read
+
+
 def isActive(claims: Claims) -> bool:
     """Whether the token of an introspection is good (RFC 7662 2.2).
 
@@ -103,18 +138,33 @@ def isActive(claims: Claims) -> bool:
     return active
 
 
+def momentIn(claims: Claims, name: str, default: float) -> float:
+    """A NumericDate (RFC 7519 2): seconds since 1970.
+
+    :raise Unusable: when it is none.
+    """
+    moment = claims.get(name, default)
+    if not isinstance(moment, int | float) or isinstance(moment, bool):
+        raise Unusable(f'"{name}" is no number')
+    try:
+        return float(moment)
+    except OverflowError:
+        raise Unusable(f'"{name}" is no time') from None
+
+
 def _noConstant(name: str) -> NoReturn:
     raise ValueError(name)  # NaN and Infinity, which JSON has not
 
 
-def _expiry(claims: Claims) -> float:
-    expires = claims.get("exp", float("inf"))
-    if not isinstance(expires, int | float) or isinstance(expires, bool):
-        raise Unusable('"exp" is no number')
-    try:
-        return float(expires)
-    except OverflowError:
-        raise Unusable('"exp" is no time') from None
+class _Twice(ValueError):
+    """A name that stands twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise _Twice
+    return made
 
 
 def _words(claims: Claims, name: str) -> frozenset[str]:

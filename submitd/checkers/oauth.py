@@ -27,7 +27,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from zope.interface import Interface, implementer
 
-from submitd.checkers import AvatarId, LoginUnavailable, foldName
+from submitd.checkers import AvatarId, LoginUnavailable
 from submitd.checkers.claims import Owner
 from submitd.checkers.memory import Memory
 from submitd.checkers.provider import QUESTIONS, Means, OAuthSettings, Provider
@@ -105,11 +105,9 @@ class OAuthChecker:
     async def _ask(self, credentials: Any) -> AvatarId:
         try:
             owner = await self._ownerOf(credentials.token)
-            if credentials.username and foldName(credentials.username) != foldName(owner.name):
-                raise TokenRefused("the token is somebody else's")
+            return owner.nameFor(credentials.username)
         except TokenRefused as refused:
             raise TokenRefused(str(refused), **{**self._settings.told, **refused.told}) from None
-        return owner.name
 
     async def _ownerOf(self, token: bytes) -> Owner:
         provider = self._provider

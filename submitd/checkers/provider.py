@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -35,7 +35,33 @@ PENDING = 100
 """Questions that are asked or wait; beyond that a login cannot be decided now."""
 
 # RFC 6749 3.3: scope = scope-token *( SP scope-token ), scope-token = 1*NQCHAR
-_SCOPE = re.compile(r"(?:[!#-\[\]-~]+(?: [!#-\[\]-~]+)*)?")
+SCOPE = re.compile(r"(?:[!#-\[\]-~]+(?: [!#-\[\]-~]+)*)?")
+
+
+def toldOf(scope: str, configuration: str) -> dict[str, str]:
+    """What a client is told when its token is refused (RFC 7628 3.2.2)."""
+    told = {"scope": scope, "openid-configuration": configuration}
+    return {name: value for name, value in told.items() if value}
+
+
+def urlMistakes(urls: Mapping[str, str]) -> Iterator[Finding]:
+    """What is wrong with the URLs of some keys; an empty one is none."""
+    for key, url in urls.items():
+        if url and mistake(url):
+            yield Finding(key, mistake(url))
+        elif url and not isPrivate(url):
+            yield Finding(key, "must begin with https://, unless it is on this machine")
+
+
+def readNamed(key: str, read: Callable[[Path], Any], file: Path | None) -> Any:
+    """What a file of some key is read as, if there is one.
+
+    :raise ValueError: as ``read`` does, with the key.
+    """
+    try:
+        return None if file is None else read(file)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -98,22 +124,17 @@ class OAuthSettings:
     @property
     def told(self) -> dict[str, str]:
         """What a client is told when its token is refused (RFC 7628 3.2.2)."""
-        told = {"scope": self.scope, "openid-configuration": self.openid_configuration}
-        return {name: value for name, value in told.items() if value}
+        return toldOf(self.scope, self.openid_configuration)
 
     def mistakes(self) -> Iterator[Finding]:
         """What cannot be meant."""
         if bool(self.introspection) == bool(self.userinfo):
             yield Finding("", "needs either introspection or userinfo")
-        for key in ("introspection", "userinfo", "openid_configuration"):
-            url = getattr(self, key)
-            if url and mistake(url):
-                yield Finding(key, mistake(url))
-            elif url and not isPrivate(url):
-                yield Finding(key, "must begin with https://, unless it is on this machine")
+        urls = ("introspection", "userinfo", "openid_configuration")
+        yield from urlMistakes({key: getattr(self, key) for key in urls})
         if bool(self.client_id) != (self.client_secret_file is not None):
             yield Finding("", "client_id and client_secret_file go together")
-        if not _SCOPE.fullmatch(self.scope):
+        if not SCOPE.fullmatch(self.scope):
             yield Finding("scope", "must be scopes with one space between them (RFC 6749 3.3)")
         if self.userinfo:
             for key in ("client_id", "scope", "audience"):
@@ -144,16 +165,9 @@ class Means:
             raise ValueError("; ".join(wrong))
         return cls(
             settings=settings,
-            password=_read("client_secret_file", Password, settings.client_secret_file),
-            trust=_read("ca_file", trustOf, settings.ca_file),
+            password=readNamed("client_secret_file", Password, settings.client_secret_file),
+            trust=readNamed("ca_file", trustOf, settings.ca_file),
         )
-
-
-def _read(key: str, read: Callable[[Path], Any], file: Path | None) -> Any:
-    try:
-        return None if file is None else read(file)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
 
 
 class Provider:

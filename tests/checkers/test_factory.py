@@ -17,6 +17,7 @@ from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.dovecot import DovecotChecker
 from submitd.checkers.factory import CheckerFactory
 from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.oauth import OAuthChecker
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.sql import SQLChecker
@@ -39,6 +40,7 @@ class CheckerFactoryTests(SynchronousTestCase):
         for kind, expected in (
             ("certificates", CertificatesChecker),
             ("htpasswd", HtpasswdChecker),
+            ("jwt", JWTChecker),
             ("oauth", OAuthChecker),
             ("secrets", SecretsChecker),
             ("sql", SQLChecker),
@@ -46,7 +48,7 @@ class CheckerFactoryTests(SynchronousTestCase):
         ):
             self.assertIsInstance(makeChecker(f"{kind}:/no/such:file"), expected)
         self.assertIsInstance(makeChecker("dovecot:/no/socket"), DovecotChecker)
-        known = {"certificates", "dovecot", "htpasswd", "oauth", "secrets", "sql", "tokens"}
+        known = {"certificates", "dovecot", "htpasswd", "jwt", "oauth", "secrets", "sql", "tokens"}
         self.assertEqual(set(self.factories()), known)
 
     def test_interfaces(self) -> None:
@@ -68,7 +70,7 @@ class CheckerFactoryTests(SynchronousTestCase):
 
     def test_withoutPath(self) -> None:
         """Without a path the error says what is missing."""
-        for kind in ("certificates", "htpasswd", "oauth", "secrets", "sql", "tokens"):
+        for kind in ("certificates", "htpasswd", "jwt", "oauth", "secrets", "sql", "tokens"):
             for text in (kind, f"{kind}:", f"{kind}: "):
                 error = self.assertRaises(InvalidAuthArgumentString, makeChecker, text)
                 self.assertTrue(str(error).startswith(f"{kind}: needs the path of a file"), error)
@@ -85,7 +87,7 @@ class CheckerFactoryTests(SynchronousTestCase):
         """Looking for plug-ins imports no back end, no passlib, no reactor: every twistd looks."""
         program = (
             "import sys, twisted.plugins.submitd_cred\n"
-            "heavy = ('passlib', 'submitd.checkers.htpasswd', 'twisted.internet.reactor')\n"
+            "heavy = ('passlib', 'jwt', 'submitd.checkers.htpasswd', 'twisted.internet.reactor')\n"
             "print([name for name in heavy if name in sys.modules])"
         )
         said = subprocess.run(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,7 +13,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import ResponseDone, ResponseNeverReceived
+from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
 from submitd.checkers import LoginUnavailable, oauth
@@ -24,6 +22,7 @@ from submitd.checkers.provider import MAX_ANSWER, PENDING, QUESTIONS
 from submitd.interfaces import IBearerToken, IChecked, IRunning, IWarns
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken
+from tests.checkers.questions import Question
 
 NOW = 1_800_000_000.0
 INTROSPECTION = """\
@@ -33,43 +32,6 @@ client_secret_file = "secret"
 """
 USERINFO = 'userinfo = "https://id.example.com/userinfo"\n'
 ACTIVE = {"active": True, "username": "Alice"}
-
-
-class Question:
-    """What the provider was asked, and how it answers."""
-
-    def __init__(self, method: bytes, url: bytes, headers: Any, body: Any) -> None:
-        self.method, self.url, self.headers = method, url, headers
-        self.body = body._inputFile.getvalue() if body is not None else b""
-        self.closed = False
-        self.answered: Deferred[Any] = Deferred(lambda _: setattr(self, "closed", True))
-
-    @property
-    def form(self) -> dict[str, list[str]]:
-        """The fields of its form."""
-        return parse_qs(self.body.decode("ascii"), strict_parsing=True)
-
-    def header(self, name: str) -> str:
-        """The one value of a field."""
-        [value] = self.headers.getRawHeaders(name)
-        return str(value)
-
-    def deliverBody(self, reader: Any) -> None:
-        """See IResponse."""
-        reader.makeConnection(self)
-        for at in range(0, len(self.said), 50_000):
-            reader.dataReceived(self.said[at : at + 50_000])
-        reader.connectionLost(Failure(ResponseDone()))
-
-    def loseConnection(self) -> None:
-        """See ITransport."""
-        self.closed = True
-
-    def answer(self, said: Any, code: int = 200) -> None:
-        """Answer."""
-        self.code = code
-        self.said = said if isinstance(said, bytes) else json.dumps(said).encode()
-        self.answered.callback(self)
 
 
 class OAuthCase(SynchronousTestCase):

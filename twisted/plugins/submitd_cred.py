@@ -52,6 +52,18 @@ OpenID Connect.""",
     argumentIsFile=True,
 )
 
+jwt = CheckerFactory(
+    authType="jwt",
+    checker="submitd.checkers.jwt:JWTChecker",
+    argStringFormat="the path of a file of TOML that says whose tokens are taken, and for whom",
+    authHelp="""\
+Bearer tokens that an OAuth 2.0 provider has signed (RFC 9068), for OAUTHBEARER and XOAUTH2; they
+are verified here, with the provider's published keys, or with keys in a file. The file has the keys
+issuer and audience, at least.""",
+    credentialInterfaces=(IBearerToken,),
+    argumentIsFile=True,
+)
+
 sql = CheckerFactory(
     authType="sql",
     checker="submitd.checkers.sql:SQLChecker",
