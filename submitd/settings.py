@@ -110,8 +110,8 @@ class AuthSettings:
     checkers: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'Where logins are checked, in this order: "htpasswd:FILE", "secrets:FILE", '
-            '"tokens:FILE", "sql:FILE", "oauth:FILE", "certificates:FILE", "dovecot:SOCKET", or '
-            "any other that a Twisted ICheckerFactory plug-in brings."
+            '"tokens:FILE", "sql:FILE", "oauth:FILE", "jwt:FILE", "certificates:FILE", '
+            '"dovecot:SOCKET", or any other that a Twisted ICheckerFactory plug-in brings.'
         },
         default=(),
     )

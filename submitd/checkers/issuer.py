@@ -9,6 +9,7 @@ for ``keep`` in all; a token that they do not verify cannot be decided then.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -233,11 +234,10 @@ class FileKeys:
     newer = current
 
     def _refresh(self) -> None:
-        try:
+        stamp: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):  # reading says why
             found = self._file.stat()
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        except OSError:
-            stamp = ()  # and reading says why
         if stamp and stamp == self._stamp:
             return
         try:

@@ -16,6 +16,8 @@ from twisted.internet.defer import execute
 
 from submitd.checkers.certificates import CertificatesChecker
 from submitd.checkers.htpasswd import HtpasswdChecker
+from submitd.checkers.issuer import JWTSettings
+from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.oauth import OAuthChecker, OAuthSettings
 from submitd.checkers.secrets import SecretsChecker
 from submitd.checkers.sql import SQLChecker, SQLSettings
@@ -91,17 +93,32 @@ class ExampleTests(FileTestCase):
         tls = TLSInfo("TLSv1.3", "TLS_AES_128_GCM_SHA256", peerCertificate=shown, verified=True)
         self.assertLetsIn(CertificatesChecker(self.path), CertificateLogin(b"scanner", tls))
 
+    def keysOf(self, name: str, kind: type) -> list[str]:
+        """The lines of a sample's keys, which are all that there are."""
+        with open(os.path.join(ETC, name), encoding="ascii") as file:
+            keys = [line[1:] for line in file.read().splitlines() if re.match(r"#\w+ = ", line)]
+        fields = [field.name for field in attrs.fields(kind)]
+        self.assertEqual([key.partition(" = ")[0] for key in keys], fields)
+        return keys
+
     def test_oauth(self) -> None:
         """The sample of OAuth has all keys with their defaults, and is good with a provider."""
-        with open(os.path.join(ETC, "oauth.example"), encoding="ascii") as file:
-            keys = [line[1:] for line in file.read().splitlines() if re.match(r"#\w+ = ", line)]
-        fields = [field.name for field in attrs.fields(OAuthSettings)]
-        self.assertEqual([key.partition(" = ")[0] for key in keys], fields)
+        keys = self.keysOf("oauth.example", OAuthSettings)
         chosen = ("introspection", "client_id", "client_secret_file", "ca_file")
         self.write(*[key for key in keys if not key.startswith(chosen)])
         self.assertEqual(readObject(Path(self.path), OAuthSettings), OAuthSettings())
         self.write(keys[0])
         self.assertEqual(OAuthChecker(self.path).check(), [])
+
+    def test_jwt(self) -> None:
+        """So has that of signed tokens, which is good with an audience."""
+        keys = self.keysOf("jwt.example", JWTSettings)
+        chosen = ("keys_file", "ca_file")
+        self.write(*[key for key in keys if not key.startswith(chosen)])
+        issuer = "https://id.example.com/realms/example"
+        self.assertEqual(readObject(Path(self.path), JWTSettings), JWTSettings(issuer=issuer))
+        self.write(keys[0], 'audience = "submission.example.com"')
+        self.assertEqual(JWTChecker(self.path).check(), [])
 
     def test_sql(self) -> None:
         """The sample of SQL has all keys, and a query that is one."""

@@ -39,6 +39,11 @@ ROWS: dict[str, tuple[str, ...]] = {
         "tests.checkers.test_claims:OwnerTests.test_audience",
         "tests.checkers.test_claims:OwnerTests.test_expiry",
         "tests.checkers.test_oauth:IntrospectionTests.test_names",
+        "tests.checkers.test_signedtoken:SignatureTests.test_secrets",
+        "tests.checkers.test_signedtoken:SignatureTests.test_confusion",
+        "tests.checkers.test_signedtoken:SignatureTests.test_ownKeys",
+        "tests.checkers.test_signedtoken:ClaimTests.test_audience",
+        "tests.checkers.test_signedtoken:ClaimTests.test_times",
     ),
     "a cached login, a changed password": (
         f"{_GUESSED}.test_remembered",
