@@ -161,8 +161,15 @@ class LoginTests(JWTCase):
 
     def test_noToken(self) -> None:
         """There is none where a client asks what would be accepted."""
-        for token in (b"", b"no token", "tökén".encode(), b"x.y", b"opaque"):
-            self.assertEqual(self.refused(self.ask(self.checker, token)).told, self.told)
+        for token, cause in (
+            (b"", "there is no bearer token"),
+            (b"no token", "there is no bearer token"),
+            ("tökén".encode(), "there is no bearer token"),
+            (b"x.y", "the token is no JWT"),
+            (b"opaque", "the token is no JWT"),
+        ):
+            refused = self.refused(self.ask(self.checker, token))
+            self.assertEqual((str(refused), refused.told), (cause, self.told))
 
     def test_expires(self) -> None:
         """Nothing is remembered: a token that was good is not when it has expired."""
@@ -322,11 +329,27 @@ class PublishedKeysTests(JWTCase):
         login = self.ask(checker, self.good(self.old))
         self.asked().answer(jwkSet(self.old))
         self.assertAlice(login)
+        # Now it can be told that there is no such key.
+        self.assertEqual(str(self.refused(self.ask(checker, self.good(self.new)))), UNSIGNED)
         self.clock.advance(3600)
         login = self.ask(checker, self.good(self.old))
         self.asked().answer(b"", 500)
         self.assertAlice(login)
         self.assertEqual(len(self.problems), 2)  # it is news again
+
+    def test_atOnce(self) -> None:
+        """An answer that comes at once ends the question, too."""
+        answers: list[Deferred[Any]] = []
+        for content in (b"KEY", jwkSet(self.old)):
+            question = Question(b"GET", JWKS.encode(), None, None)
+            question.answer(content)
+            answers.append(question.answered)
+        self.patch(self, "request", lambda *arguments: answers.pop(0))
+        checker = self.started()
+        self.unavailable(self.ask(checker, self.good(self.old)))
+        self.clock.advance(SOON)
+        self.assertAlice(self.ask(checker, self.good(self.old)))
+        self.assertEqual(answers, [])
 
     def test_nonsense(self) -> None:
         """An answer that is none is as good as nobody's."""
