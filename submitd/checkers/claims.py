@@ -71,6 +71,9 @@ class Wanted:
         expires = momentIn(claims, "exp", float("inf"))
         if expires <= now:
             raise TokenRefused("the token has expired")
+        if "cnf" in claims:
+            # RFC 7800 3, 8705 3, 9449 6: whoever has stolen it must not be able to use it.
+            raise TokenRefused("the token is bound to a key of the client's: no bearer token")
         if not self.scopes <= _words(claims, self.scopeClaim):
             raise TokenRefused("the token has not the scope", status="insufficient_scope")
         if self.audience and self.audience not in _listed(claims, "aud"):

@@ -94,6 +94,9 @@ class OAuthSettings:
     audience: str = attrs.field(
         metadata={"help": "Whom a token must be for; empty for anybody."}, default=""
     )
+    claims: dict[str, str] = attrs.field(
+        metadata={"help": "Claims that the answer must have, with their values."}, factory=dict
+    )
     openid_configuration: str = attrs.field(
         metadata={"help": "A URL that clients are told after a refusal, to find the provider by."},
         default="",
@@ -119,6 +122,7 @@ class OAuthSettings:
             nameClaim=self.name_claim or ("username" if self.introspection else "email"),
             scopes=frozenset(self.scope.split()),
             audience=self.audience,
+            values=self.claims,
         )
 
     @property

@@ -57,9 +57,6 @@ class Rules:
             raise TokenRefused("the token is another issuer's")
         try:
             self._checkTimes(claims, now)
-            if "cnf" in claims:
-                # RFC 7800, 8705, 9449: whoever has stolen it must not be able to use it.
-                raise TokenRefused("the token is bound to a key of the client's: no bearer token")
             return self.wanted.ownerOf(claims, now - self.leeway)
         except Unusable as error:
             raise TokenRefused(f"the token: {error}") from None

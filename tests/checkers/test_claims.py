@@ -49,6 +49,29 @@ class OwnerTests(SynchronousTestCase):
         for name in (7, True, ["KEY"], {"KEY": 1}):
             self.assertEqual(self.unusable({"username": name}), '"username" is no string')
 
+    def test_values(self) -> None:
+        """Other claims are what they must be, or have it among them."""
+        values = {"groups": "mail"}
+        for groups in ("mail", ["mail"], ["staff", "mail"]):
+            ownerOf({"username": "a", "groups": groups}, values=values)
+        for claims in ({}, {"groups": "MAIL"}, {"groups": "mail staff"}, {"groups": []}):
+            said = str(self.refused({"username": "a", **claims}, values=values))
+            self.assertEqual(said, 'the token has not the "groups" that it must have')
+        for groups in (7, True, {"mail": 1}, ["mail", 7]):
+            said = self.unusable({"username": "a", "groups": groups}, values=values)
+            self.assertEqual(said, '"groups" is neither a string nor a list of strings')
+
+    def test_bound(self) -> None:
+        """A token that is bound to a key of the client's is no bearer token."""
+        self.refused({"username": "a", "cnf": {"x5t#S256": "KEY"}})
+
+    def test_nameFor(self) -> None:
+        """Who says a name must say the owner's, who says none is whoever that is."""
+        owner = Owner(b"Alice", FOREVER)
+        for name in (b"", b"alice", b"ALICE"):
+            self.assertEqual(owner.nameFor(name), b"Alice")
+        self.assertRaises(TokenRefused, owner.nameFor, b"bob")
+
     def test_email(self) -> None:
         """An address that the provider has not verified may be anybody's."""
         for verified in ({}, {"email_verified": True}, {"email_verified": "true"}):

@@ -173,6 +173,17 @@ class IntrospectionTests(OAuthCase):
         self.asked().answer(good)
         self.assertEqual(self.successResultOf(login), b"Alice")
 
+    def test_claims(self) -> None:
+        """Claims that the file wants, the answer must have."""
+        checker = self.started(INTROSPECTION + 'claims = { groups = "mail" }\n')
+        for groups, isGood in ((["staff", "mail"], True), (["staff"], False)):
+            login = self.ask(checker, token=b"-".join(each.encode() for each in groups))
+            self.asked().answer({**ACTIVE, "groups": groups})
+            if isGood:
+                self.assertEqual(self.successResultOf(login), b"Alice")
+            else:
+                self.assertIn('"groups"', str(self.refused(login)))
+
     def test_told(self) -> None:
         """A client is told where to find the provider, also one that only asks."""
         where = "https://id.example.com/.well-known/openid-configuration"
