@@ -35,6 +35,8 @@ SOON = 10.0
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 
+_GO_ON = "the keys of before are used"
+
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
@@ -183,7 +185,7 @@ class Means:
         wrong = list(map(str, settings.mistakes()))
         if wrong:
             raise ValueError("; ".join(wrong))
-        readNamed("keys_file", _readFile, settings.keys_file)
+        readNamed("keys_file", _checkFile, settings.keys_file)
         return cls(settings=settings, trust=readNamed("ca_file", trustOf, settings.ca_file))
 
 
@@ -207,7 +209,12 @@ def _readFile(file: Path) -> KeySet:
     try:
         return readKeys(file.read_bytes())
     except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def _checkFile(file: Path) -> None:
+    try:
+        _readFile(file)
     except ValueError as error:
         raise ValueError(f"{file} {error}") from None
 
@@ -223,12 +230,13 @@ class FileKeys:
         self._keys: KeySet | None = None
         self._stamp: tuple[int, ...] = ()
         self._problem = ""
+        self._refresh()
 
     async def current(self) -> KeySet:
         """See :class:`Keys`."""
         self._refresh()
         if self._keys is None:
-            raise LoginUnavailable(self._problem)
+            raise LoginUnavailable(f"{self._file} {self._problem}")
         return self._keys
 
     newer = current
@@ -252,7 +260,8 @@ class FileKeys:
     def _complain(self, problem: str) -> None:
         if problem != self._problem:  # once, not at each login
             self._problem = problem
-            events.emit(events.SERVICE_PROBLEM, problem=f"keys of tokens: {problem}")
+            meaning = "tokens cannot be verified" if self._keys is None else _GO_ON
+            events.emit(events.FILE_PROBLEM, file=str(self._file), problem=f"{problem}; {meaning}")
 
 
 class PublishedKeys:
@@ -339,7 +348,7 @@ class PublishedKeys:
         if problem != self._problem and not self._isOver:  # once, not each time
             self._problem = problem
             kept = self._age < self._settings.keep
-            meaning = "those of before are used" if kept else "tokens cannot be verified"
+            meaning = _GO_ON if kept else "tokens cannot be verified"
             events.emit(events.SERVICE_PROBLEM, problem=f"{problem}; {meaning}")
 
     async def _fetch(self) -> KeySet:

@@ -17,7 +17,7 @@ from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
 from submitd.checkers import LoginUnavailable, jwt
-from submitd.checkers.issuer import PAUSE, SOON
+from submitd.checkers.issuer import PAUSE, SOON, FileKeys
 from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.provider import MAX_ANSWER
 from submitd.interfaces import IBearerToken, IChecked, IRunning
@@ -55,7 +55,7 @@ class JWTCase(SynchronousTestCase):
 
     def observe(self, event: Any) -> None:
         """See ILogObserver."""
-        if event.get("event") == "service-problem":
+        if event.get("event") in ("service-problem", "file-problem"):
             self.problems.append(event["problem"])
 
     def request(self, *arguments: Any) -> Deferred[Any]:
@@ -310,7 +310,7 @@ class PublishedKeysTests(JWTCase):
         login = self.ask(checker, self.good(self.old))
         self.asked().answered.errback(ConnectionRefusedError("KEY"))
         self.assertAlice(login)
-        self.assertEqual(self.problems, [f"{said}; those of before are used"])
+        self.assertEqual(self.problems, [f"{said}; the keys of before are used"])
         self.clock.advance(3600 - 600 - PAUSE)
         login = self.ask(checker, self.good(self.old))
         self.asked().answered.errback(ConnectionRefusedError("KEY"))
@@ -490,17 +490,32 @@ class FileKeysTests(JWTCase):
         self.assertEqual(
             self.problems,
             [
-                f"keys of tokens: {keys} is neither a JWK Set nor has it public keys in PEM form",
-                f"keys of tokens: cannot read {keys}: No such file or directory",
+                f"{said}; the keys of before are used"
+                for said in (
+                    "is neither a JWK Set nor has it public keys in PEM form",
+                    "cannot be read: No such file or directory",
+                )
             ],
         )
         self.file("keys", jwkSet(self.new))
         self.assertAlice(self.ask(self.checker, self.new.token()))
 
-    def test_gone(self) -> None:
-        """One that was never read since the start says neither yes nor no."""
+    def test_atStart(self) -> None:
+        """It is read at the start, and not first when somebody logs in."""
         (self.directory / "keys").unlink()
-        self.assertIn("cannot read", self.unavailable(self.ask(self.checker, self.old.token())))
+        self.assertAlice(self.ask(self.checker, self.old.token()))
+
+    def test_gone(self) -> None:
+        """One that was never read says neither yes nor no."""
+        said = "cannot be read: No such file or directory"
+        missing = self.directory / "missing"
+        keys = FileKeys(missing)
+        self.assertEqual(self.problems, [f"{said}; tokens cannot be verified"])
+        cause = self.unavailable(Deferred.fromCoroutine(keys.current()))
+        self.assertEqual(cause, f"{missing} {said}")
+        self.file("missing", self.old.pem)
+        found = self.successResultOf(Deferred.fromCoroutine(keys.newer()))
+        self.assertEqual(len(found.keys), 1)
 
 
 class SettingsTests(JWTCase):
@@ -571,7 +586,7 @@ class SettingsTests(JWTCase):
         self.assertEqual(said, f"{self.path}: cannot be read: No such file or directory")
         named = self.directory / "named"
         for key, content, expected in (
-            ("keys_file", None, f"cannot read {named}: No such file or directory"),
+            ("keys_file", None, f"{named} cannot be read: No such file or directory"),
             ("keys_file", b"", f"{named} is neither a JWK Set nor has it public keys in PEM form"),
             ("keys_file", b"{}", f'{named} is no JWK Set: it has no list of "keys"'),
             ("ca_file", b"", f"{named} holds no certificate in PEM form"),
