@@ -340,9 +340,10 @@ class PublishedKeys:
             self._complain(f"keys of {error}")
         else:
             self._came, self._problem = asked, ""
-        self._looking = None
-        while self._waiting:
-            self._waiting.pop(0).callback(None)
+        finally:
+            self._looking = None
+            while self._waiting:
+                self._waiting.pop(0).callback(None)
 
     def _complain(self, problem: str) -> None:
         if problem != self._problem and not self._isOver:  # once, not each time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
-from submitd.checkers import LoginUnavailable, jwt
+from submitd.checkers import LoginUnavailable, issuer, jwt
 from submitd.checkers.issuer import PAUSE, SOON, FileKeys
 from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.provider import MAX_ANSWER
@@ -371,6 +372,21 @@ class PublishedKeysTests(JWTCase):
             self.ask(checker, self.good(self.old)).addErrback(lambda _: None)
         self.asked().answer(jwkSet(self.old))
         self.assertAlice(self.ask(checker, self.good(self.old)))
+
+    def test_defect(self) -> None:
+        """A defect of ours leaves nobody waiting, and keys are fetched again."""
+        checker = self.started()
+        login = self.ask(checker, self.good(self.old))
+        patch = self.patch(issuer, "readJWKSet", lambda content: 1 // 0)
+        self.asked().answer(jwkSet(self.old))
+        patch.restore()
+        self.unavailable(login)
+        gc.collect()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.clock.advance(SOON)
+        login = self.ask(checker, self.good(self.old))
+        self.asked().answer(jwkSet(self.old))
+        self.assertAlice(login)
 
     def test_keysStay(self) -> None:
         """Nonsense takes no key away."""
