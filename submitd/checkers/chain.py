@@ -22,6 +22,7 @@ from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable
 from submitd.checkers.salts import numberFor
 from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
+from submitd.sasl.bearer import ForeignToken
 
 
 @implementer(ICredentialsChecker, IChecked, IRevised, IRunning, IScramSalts)
@@ -110,7 +111,7 @@ class _Others:
     """Why those that were asked have not said yes.
 
     :ivar unavailable: the first "I cannot tell now".
-    :ivar refused: the first "no" that says why.
+    :ivar refused: the first "no" that says why; of a token, that of one who judges it.
     """
 
     def __init__(self) -> None:
@@ -124,7 +125,8 @@ class _Others:
             yield
         except LoginFailed as error:
             # Of any other kind it would be an error of the checker to who asks, and no "no".
-            if self.refused is None and isinstance(error, UnauthorizedLogin) and str(error):
+            saysMore = isinstance(self.refused, ForeignToken | None) and str(error)
+            if isinstance(error, UnauthorizedLogin) and saysMore:
                 self.refused = error
         except CancelledError:
             raise  # the one who asked has gone

@@ -101,7 +101,7 @@ class JWTChecker:
             owner = await self._ownerOf(credentials.token)
             return owner.nameFor(credentials.username)
         except TokenRefused as refused:
-            raise TokenRefused(str(refused), **{**self._told, **refused.told}) from None
+            raise type(refused)(str(refused), **{**self._told, **refused.told}) from None
 
     async def _ownerOf(self, octets: bytes) -> Owner:
         if self._rules is None or self._keys is None:

@@ -19,7 +19,7 @@ from jwt.algorithms import get_default_algorithms
 
 from submitd.checkers.claims import Claims, Owner, Unusable, Wanted, momentIn, readOnce
 from submitd.checkers.keys import KeySet
-from submitd.sasl.bearer import TokenRefused
+from submitd.sasl.bearer import ForeignToken, TokenRefused
 
 MAX_TOKEN = 16_384
 """Octets of a token; with more than 9 kB, AUTH has no room for it anyway."""
@@ -54,7 +54,7 @@ class Rules:
         :raise TokenRefused: when it is not for us, or not now.
         """
         if claims.get("iss") != self.issuer:
-            raise TokenRefused("the token is another issuer's")
+            raise ForeignToken("the token is another issuer's")
         try:
             self._checkTimes(claims, now)
             return self.wanted.ownerOf(claims, now - self.leeway)
@@ -117,9 +117,9 @@ class SignedToken:
             raise TokenRefused(f"the token has more than {MAX_TOKEN} octets")
         parts = token.split(b".", 5)
         if len(parts) == 5:
-            raise TokenRefused("the token is encrypted (JWE)")
+            raise ForeignToken("the token is encrypted (JWE)")
         if len(parts) != 3:
-            raise TokenRefused("the token is no JWT")
+            raise ForeignToken("the token is no JWT")
         try:
             header = readOnce(_decode(parts[0]))
             rules.checkHeader(header)
@@ -131,7 +131,7 @@ class SignedToken:
                 claims=readOnce(_decode(parts[1])),
             )
         except ValueError as error:
-            raise TokenRefused(f"the token is no JWT: {error}") from None
+            raise ForeignToken(f"the token is no JWT: {error}") from None
 
     def isSignedBy(self, keys: KeySet) -> bool:
         """Whether the signature is of one of these keys."""

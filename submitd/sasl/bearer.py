@@ -44,6 +44,10 @@ class TokenRefused(UnauthorizedLogin):
         self.told = told
 
 
+class ForeignToken(TokenRefused):
+    """A token is not of those that this checker judges; what another one says of it counts."""
+
+
 def failureChallenge(
     usual: Mapping[str, str], failure: Failure, statuses: Mapping[str, str]
 ) -> bytes:

@@ -28,7 +28,7 @@ from submitd.interfaces import (
     IScramProof,
     IScramSalts,
 )
-from submitd.sasl.bearer import TokenRefused
+from submitd.sasl.bearer import ForeignToken, TokenRefused
 from submitd.sasl.credentials import BearerToken, UsernameDigest, UsernamePassword
 from submitd.sasl.scramkeys import KEY, SCHEME
 from tests.checkers.files import FileTestCase
@@ -90,6 +90,18 @@ class CheckerChainTests(FileTestCase):
         told, later = TokenRefused(scope="mail"), UnauthorizedLogin("expired")
         chain = CheckerChain([Says(UnauthorizedLogin()), Says(told), Says(later)])
         self.assertIs(self.failureResultOf(chain.requestAvatarId(ALICE)).value, told)
+
+    def test_foreign(self) -> None:
+        """Whose token it is says why; who has nothing to do with it, where nobody else does."""
+        foreign, judged = ForeignToken("another issuer's"), TokenRefused("it has expired")
+        for refusals, expected in (
+            ((foreign, judged), judged),
+            ((judged, foreign), judged),
+            ((foreign, UnauthorizedLogin()), foreign),
+        ):
+            chain = CheckerChain([Says(each) for each in refusals])
+            found = self.failureResultOf(chain.requestAvatarId(ALICE)).value
+            self.assertIs(found, expected)
 
     def test_running(self) -> None:
         """Those that run are started and stopped, all of them, even where one fails."""

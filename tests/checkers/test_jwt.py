@@ -18,6 +18,7 @@ from twisted.web.client import ResponseNeverReceived
 from zope.interface.verify import verifyObject
 
 from submitd.checkers import LoginUnavailable, issuer, jwt
+from submitd.checkers.chain import CheckerChain
 from submitd.checkers.issuer import PAUSE, SOON, FileKeys
 from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.provider import MAX_ANSWER
@@ -159,6 +160,18 @@ class LoginTests(JWTCase):
         refused = self.refused(self.ask(self.checker, Signer("ES256").token()))
         self.assertEqual((str(refused), refused.told), (UNSIGNED, self.told))
         self.assertEqual(self.questions, [])  # of a key that is known
+
+    def test_severalIssuers(self) -> None:
+        """Of several back ends the one whose token it is says why, and what the client is told."""
+        theirs = "https://id.example.net"
+        text = f'{FETCHES}scope = "x"\n'.replace(ISSUER, theirs)
+        other = self.started(text)
+        self.asked().answer(jwkSet(Signer("ES256")))
+        expired = self.signer.token(claims(exp=1))
+        chain = CheckerChain([other, self.checker])
+        refused = self.refused(chain.requestAvatarId(BearerToken(b"", expired)))
+        self.assertEqual((str(refused), refused.told), ("the token has expired", self.told))
+        self.assertAlice(chain.requestAvatarId(BearerToken(b"", self.signer.token())))
 
     def test_noToken(self) -> None:
         """There is none where a client asks what would be accepted."""
