@@ -38,7 +38,17 @@ WELL_KNOWN = "/.well-known/openid-configuration"
 _GO_ON = "the keys of before are used"
 
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "Ed25519",
+    "EdDSA",
 ]
 
 
@@ -85,7 +95,7 @@ class JWTSettings:
     )
     algorithms: tuple[Algorithm, ...] = attrs.field(
         metadata={"help": "The algorithms of signatures that are taken."},
-        default=("RS256", "PS256", "ES256", "EdDSA"),
+        default=("RS256", "PS256", "ES256", "Ed25519", "EdDSA"),
         validator=attrs.validators.min_len(1),
     )
     type: str = attrs.field(

@@ -160,7 +160,9 @@ def _made(public: Any, kid: str | None, algorithm: str | None) -> Key | str:
         algorithms = RSA_ALGORITHMS
     elif isinstance(public, ec.EllipticCurvePublicKey):
         algorithms = frozenset({CURVES.get(public.curve.name, "")} - {""})
-    elif isinstance(public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+    elif isinstance(public, ed25519.Ed25519PublicKey):
+        algorithms = frozenset({"EdDSA", "Ed25519"})  # RFC 8037, RFC 9864
+    elif isinstance(public, ed448.Ed448PublicKey):
         algorithms = frozenset({"EdDSA"})
     else:
         algorithms = frozenset()

@@ -28,6 +28,7 @@ MAX_TRIED = 10
 """Keys that are tried for a token that does not name one."""
 
 _ALGORITHMS = get_default_algorithms()
+_ALGORITHMS.setdefault("Ed25519", _ALGORITHMS["EdDSA"])  # RFC 9864: its new name
 
 
 @attrs.frozen(kw_only=True)

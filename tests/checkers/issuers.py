@@ -63,14 +63,14 @@ def claims(**others: Any) -> dict[str, Any]:
 class Signer:
     """A key that signs.
 
-    :param algorithm: of RFC 7518, or EdDSA.
+    :param algorithm: of RFC 7518, or EdDSA, or Ed25519.
     :param kid: its name.
     """
 
     def __init__(self, algorithm: str, kid: str | None = "one") -> None:
         self.algorithm, self.kid = algorithm, kid
         self.private: Any
-        if algorithm == "EdDSA":
+        if algorithm in ("EdDSA", "Ed25519"):
             self.private = ed25519.Ed25519PrivateKey.generate()
         elif algorithm in CURVES:
             self.private = ec.generate_private_key(CURVES[algorithm][0])
@@ -82,7 +82,7 @@ class Signer:
         """The public key, as RFC 7518 6 and RFC 8037 2 have it."""
         public = self.private.public_key()
         named = {} if self.kid is None else {"kid": self.kid}
-        if self.algorithm == "EdDSA":
+        if self.algorithm in ("EdDSA", "Ed25519"):
             octets = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
             return {"kty": "OKP", "crv": "Ed25519", "x": base64url(octets).decode(), **named}
         numbers = public.public_numbers()
@@ -102,7 +102,7 @@ class Signer:
 
     def sign(self, octets: bytes) -> bytes:
         """A signature, as RFC 7518 3 and RFC 8037 3.1 have it."""
-        if self.algorithm == "EdDSA":
+        if self.algorithm in ("EdDSA", "Ed25519"):
             return bytes(self.private.sign(octets))
         digest = HASHES[self.algorithm[2:]]
         if self.algorithm in CURVES:

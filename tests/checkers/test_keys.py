@@ -70,7 +70,7 @@ class JWKSetTests(SynchronousTestCase):
             ("ES256", {"ES256"}),
             ("ES384", {"ES384"}),
             ("ES512", {"ES512"}),
-            ("EdDSA", {"EdDSA"}),
+            ("EdDSA", {"EdDSA", "Ed25519"}),
         ):
             signer = Signer(algorithm)
             self.assertEqual(self.algorithms(signer), [expected])
