@@ -3,8 +3,8 @@
 The keys are in a file of ours, which is read again when it changes, or the issuer publishes them.
 Then they are fetched at the start and every ``refresh``, and when a token has none of them: the
 issuer may have a new one.  Whatever clients send, that is once in :data:`PAUSE` at most, and all
-who come meanwhile wait for the one answer.  While the issuer is away the keys of before are good,
-for ``keep`` in all; a token that they do not verify cannot be decided then.
+who come meanwhile wait for the one answer.  While the issuer is known to be away the keys of before
+are good, for ``keep`` in all; a token that they do not verify cannot be decided then.
 """
 
 from __future__ import annotations
@@ -296,7 +296,10 @@ class PublishedKeys:
     async def current(self) -> KeySet:
         """See :class:`Keys`."""
         if self._age >= self._settings.refresh:
-            await self.look()
+            looked = self.look()
+            # Nobody waits for one that is known to be away, unless there are no keys to go on with.
+            if not self._problem or self._age >= self._settings.keep:
+                await looked
         return self._usable()
 
     async def newer(self) -> KeySet:

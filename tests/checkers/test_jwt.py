@@ -330,6 +330,22 @@ class PublishedKeysTests(JWTCase):
         self.asked().answered.errback(ConnectionRefusedError("KEY"))
         self.assertEqual(self.unavailable(login), said)
 
+    def test_hangs(self) -> None:
+        """Nobody waits for an issuer that is known to be away; its new keys are taken then."""
+        checker = self.started(f"{FETCHES}refresh = 600\ntimeout = 5\n")
+        self.asked().answer(jwkSet(self.old))
+        self.clock.advance(600)
+        login = self.ask(checker, self.good(self.old))
+        self.assertNoResult(login)
+        self.clock.advance(5)
+        self.assertAlice(login)
+        self.asked()
+        self.clock.advance(PAUSE - 5)
+        self.assertAlice(self.ask(checker, self.good(self.old)))
+        self.asked().answer(jwkSet(self.new))
+        self.assertAlice(self.ask(checker, self.good(self.new)))
+        self.assertEqual(str(self.refused(self.ask(checker, self.good(self.old)))), UNSIGNED)
+
     def test_comesBack(self) -> None:
         """An issuer that was away from the start is asked again soon."""
         checker = self.started()
