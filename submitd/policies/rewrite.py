@@ -17,8 +17,8 @@ and ORCPT go to all addresses of an alias, but SUCCESS to the first alone: no re
 (5.2.7.3).
 
 An address list that cannot be told for certain, or is longer than 64 KiB, stays as it is, and so
-does a malformed header section: message-fixups refuses these.  All other octets stay.  The work is
-linear in the header section.
+does a malformed header section: message-fixups refuses these, but for long lists other than From
+and Sender.  All other octets stay.  The work is linear in the header section.
 
 Refused: an address that would not be ASCII, where SMTPUTF8 was not asked for, 553 5.6.7; one that
 would be too long, 501, or 550 5.6.0 in the header; an alias with more addresses than a message may
