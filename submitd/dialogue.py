@@ -19,9 +19,9 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
-from submitd import commands, events
+from submitd import byaddress, commands, events
 from submitd.interfaces import IDelivery, IExtension, IMechanism, ISubmitter
-from submitd.pipeline import Pipeline
+from submitd.pipeline import Pipeline, runNow
 from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
 from submitd.states import (
@@ -182,6 +182,7 @@ class Dialogue:
     :ivar logout: Cred's, once logged in.
     :ivar pipeline: the policies, the avatar among them.
     :ivar delivery: where this session's messages go: the avatar where it is a delivery itself.
+    :ivar begun: since when the client could have logged in, in the clock's seconds.
     :ivar turnedAway: when it was refused for good in place of the greeting, in the clock's seconds.
     """
 
@@ -209,7 +210,7 @@ class Dialogue:
         self._refusals = 0
         self._verb = b""
         self.proposed: object = None
-        self._began = rules.submission.clock.seconds()
+        self._began = self.begun = rules.submission.clock.seconds()
         self._since = self._began
         self._waited = 0.0
 
@@ -387,7 +388,9 @@ class Dialogue:
         self._verb = verb
         row, run = entry
         if not row.octets:
-            self.admit(row, argument)
+            login = self.admit(row, argument)
+            if login:
+                return self.after(runNow(byaddress.logIn(self, login)), run, self, argument)
         return run(self, argument)
 
     def _unknown(self, verb: bytes) -> Refused:
@@ -409,9 +412,10 @@ class Dialogue:
             # turned away.
             raise self._objection
 
-    def admit(self, row: Verb, argument: bytes) -> None:
+    def admit(self, row: Verb, argument: bytes) -> str:
         """Hold a command to its row in the table.
 
+        :return: as whom the client has to be logged in first, by its address; commonly empty.
         :raise Refused: when it may not come now, or not like that.
         """
         if self._objection is not None:
@@ -428,10 +432,14 @@ class Dialogue:
             raise Refused(TLS_REQUIRED)
         if self.state not in row.states:
             raise Refused(HELLO_FIRST if self.state is GREETED else BAD_SEQUENCE)
+        login = ""
         if mustLogIn and not row.beforeLogin:
-            raise Refused(self.rules.loginRequired)
+            login = byaddress.loginOf(session, submission)
+            if not login:
+                raise Refused(self.rules.loginRequired)
         if row.argument is (not argument):  # there must be one, or none
             raise Refused(SYNTAX)
+        return login
 
     # The message.
 
@@ -481,6 +489,15 @@ class Dialogue:
         self.pipeline = self.rules.pipeline.joinedBy(user)
         if IDelivery.providedBy(user):
             self.delivery = user
+
+    def leave(self) -> None:
+        """Who was logged in by address is so no longer, and is given time to log in."""
+        self.logOut()
+        session = self.session
+        session.user, session.mechanism, session.commands = None, "", 0
+        self.begun = self.submission.clock.seconds()
+        self.pipeline = self.rules.pipeline
+        self.delivery = self.submission.delivery
 
     def _forget(self) -> None:
         self.logOut()

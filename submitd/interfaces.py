@@ -607,10 +607,11 @@ class ICertificateLogin(Interface):
 class ITrustedLogin(Interface):
     """Credentials: a user name for which a trusted proxy vouches (LOGIN= of XCLIENT).
 
-    They come without a secret: a checker that takes them believes the proxy.
+    Or the configuration does, for a client's network (``login_by_address``).  They come without a
+    secret: a checker that takes them believes either.
     """
 
-    username: bytes = Attribute("who the proxy says has logged in; bytes")
+    username: bytes = Attribute("who is said to have logged in; bytes")
 
 
 class IReverseResolver(Interface):

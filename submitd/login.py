@@ -64,7 +64,7 @@ class Login:
     """One login, from its mechanism's name to 235 or a refusal.
 
     :param name: of the mechanism, for the session and the log.
-    :param exchange: ``None`` where the credentials are there already (XCLIENT).
+    :param exchange: ``None`` where the credentials are there already (XCLIENT, byaddress.py).
     """
 
     dialogue: Dialogue

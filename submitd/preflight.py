@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import re
@@ -55,6 +56,7 @@ from submitd.interfaces import (
 from submitd.relay import routes
 from submitd.relay.settings import RelaySettings
 from submitd.reverselookup import parseServer
+from submitd.sasl.credentials import nameProblem
 from submitd.settings import Component, ListenerSettings, Settings
 from submitd.states import VERBS
 from submitd.submission import isPolicy
@@ -299,6 +301,57 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
                 yield Finding("metrics.endpoint", f"{endpoint} is taken by {path} already")
 
 
+# The prefixes of the largest networks that are somebody's own: 10.0.0.0/8 and fc00::/7.
+SHORTEST = {4: 8, 6: 7}
+
+
+def _byAddress(settings: Settings) -> Iterator[Finding]:
+    for at, listener in enumerate(settings.listener):
+        path = f"listener[{at}].login_by_address"
+        if listener.login_by_address and not settings.auth.required:
+            said = "is never used: with auth.required = false everybody may send without a login"
+            yield Finding(path, said)
+        seen: dict[Networks, str] = {}
+        for name, login in listener.login_by_address.items():
+            yield from _networkLogin(listener, name, login, f'{path}."{name}"', seen)
+
+
+def _networkLogin(
+    listener: ListenerSettings, name: str, login: str, path: str, seen: dict[Networks, str]
+) -> Iterator[Finding]:
+    problem = nameProblem(login.encode("utf-8", "surrogatepass"))
+    if problem:
+        yield Finding(path, problem)
+    # Behind a proxy, clients come from anywhere.
+    isBehind = bool(listener.proxy_protocol_from or listener.xclient_from)
+    unusable = list(_network(name, "" if isBehind else listener.endpoint, path))
+    yield from (finding for finding in unusable if not finding.isWarning)
+    if any(not finding.isWarning for finding in unusable):
+        return
+    networks = Networks.parse([name])
+    if networks in seen:
+        yield Finding(path, f'is the same network as "{seen[networks]}"')
+    seen[networks] = name
+    isLarge = any(each.prefixlen < SHORTEST[each.version] for each in networks.networks)
+    if isLarge and (isBehind or not _isLocal(listener)):
+        yield Finding(
+            path,
+            "is an open relay: everybody on the Internet could send without a password; name the"
+            " networks of the clients that cannot log in",
+        )
+
+
+def _isLocal(listener: ListenerSettings) -> bool:
+    """Whether nobody from another machine can come to a listener."""
+    try:
+        address = addressOf(listener.endpoint)
+        return address is not None and (
+            address.port is None or ipaddress.ip_address(address.host).is_loopback
+        )
+    except ValueError:
+        return False  # a name, or nothing: all interfaces
+
+
 def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -> Iterator[Finding]:
     try:
         address = addressOf(listener.endpoint)
@@ -372,8 +425,10 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         yield from findings
         yield from _taken(checker, f"auth.checkers[{at}]", verified)
     listeners = settings.listener
-    byProxy = bool(listeners) and all(listener.xclient_login for listener in listeners)
-    if auth.required and not auth.checkers and not byProxy:
+    isTrusting = bool(listeners) and all(
+        listener.xclient_login or listener.login_by_address for listener in listeners
+    )
+    if auth.required and not auth.checkers and not isTrusting:
         yield Finding(
             "auth.checkers",
             'is empty, but a login is required; name one, such as "htpasswd:FILE", or set'
@@ -621,6 +676,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"listener", "tls"}), _noCertificate),
     (frozenset({"tls"}), _certificate),
     (frozenset({"auth"}), _auth),
+    (frozenset({"listener", "auth"}), _byAddress),
     (frozenset({"policy"}), _policies),
     (frozenset({"policy"}), _signing),
     (frozenset({"policy", "limits"}), _delays),

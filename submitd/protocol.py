@@ -426,7 +426,7 @@ class SubmissionProtocol(Protocol):
         if self._handshaking:
             passed = [("no handshake", now - self._heard, limits.handshake)]
         elif submission.loginRequired and dialogue.session.user is None:
-            passed.append(("no login", now - self._began, limits.login))
+            passed.append(("no login", now - dialogue.begun, limits.login))
         if incoming is not None:
             passed.append(("message not finished", now - incoming.began, limits.message))
         if dialogue.turnedAway is not None:

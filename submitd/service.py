@@ -50,6 +50,7 @@ from submitd.interfaces import (
     IRunning,
     IShared,
     ISpool,
+    ITrustedLogin,
 )
 from submitd.jsonlog import JSONLog
 from submitd.listener import ListenerService, endpointOf
@@ -79,7 +80,7 @@ from submitd.submission import Limits, Submission
 from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
 from submitd.typed import structure
-from submitd.wire.network import Networks
+from submitd.wire.network import NetworkLogins, Networks
 
 __all__ = [
     "CannotStart",
@@ -102,8 +103,18 @@ MX_LOOKUP = 15.0
 
 # The parameters of a Submission that follow from the settings of each listener.
 _LISTENERS_OWN = frozenset(
-    {"startTLS", "requireTLS", "lmtp", "xclientFrom", "xclientLogin", "xforwardFrom"}
+    {
+        "startTLS",
+        "requireTLS",
+        "lmtp",
+        "xclientFrom",
+        "xclientLogin",
+        "xforwardFrom",
+        "loginByAddress",
+        "proxyFrom",
+    }
 )
+
 
 S = TypeVar("S")
 
@@ -390,13 +401,22 @@ def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]
         hasOwnTLS = listener.endpoint.startswith(("ssl:", "tls:"))
         if listener.tls == "off" and listener.require_tls and not hasOwnTLS:
             yield f'listeners[{at}].require_tls: must be false where tls is "off"'
-    byProxy = any(listener.xclient_login for listener in listeners)
-    mayLogIn = byProxy or Rules(submission).mechanisms
+        if listener.login_by_address and not _takesTrusted(submission.portal):
+            yield (
+                f"listeners[{at}].login_by_address: the portal has no checker for ITrustedLogin,"
+                " such as submitd.checkers.trusted.TrustedProxy"
+            )
+    isTrusting = any(each.xclient_login or each.login_by_address for each in listeners)
+    mayLogIn = isTrusting or Rules(submission).mechanisms
     if listeners and submission.loginRequired and not mayLogIn:
         yield (
             "loginRequired: nobody can log in: there is no portal, or it has no checker for"
             " what the mechanisms ask for"
         )
+
+
+def _takesTrusted(portal: Portal | None) -> bool:
+    return portal is not None and ITrustedLogin in portal.listCredentialsInterfaces()
 
 
 def _named(submission: Submission) -> Submission:
@@ -453,6 +473,8 @@ def forListener(common: Submission, listener: ListenerSettings) -> Submission:
         xclientFrom=Networks.parse(listener.xclient_from),
         xclientLogin=listener.xclient_login,
         xforwardFrom=Networks.parse(listener.xforward_from),
+        loginByAddress=NetworkLogins.parse(listener.login_by_address),
+        proxyFrom=Networks.parse(listener.proxy_protocol_from),
     )
 
 
@@ -589,7 +611,7 @@ def _portal(settings: Settings, reactor: Any) -> Portal | None:
         if auth.cache:
             checker = CachedChecker(checker, reactor, auth.cache, auth.cache_size)
         portal.registerChecker(checker)
-    if any(listener.xclient_login for listener in settings.listener):
+    if any(each.xclient_login or each.login_by_address for each in settings.listener):
         portal.registerChecker(TrustedProxy())
     return portal if portal.listCredentialsInterfaces() else None
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from submitd.interfaces import ISubmitter
 
 
+# The mechanism of a login that nobody has said: the client's network has it (byaddress.py).
+BY_ADDRESS = "ADDRESS"
+
 # The number of this process among the workers of one service, where there are several.
 _worker: int | None = None
 
@@ -147,6 +150,8 @@ class Session:
     :ivar heloName: what the client calls itself; it may be anything that the grammar allows.
     :ivar openingCommand: ``"EHLO"``, ``"HELO"``, ``"LHLO"``, or empty before it.
     :ivar user: the avatar, once logged in.
+    :ivar mechanism: how: by which SASL mechanism, ``"XCLIENT"``, or ``"ADDRESS"`` where the
+        client's network has the login.
     :ivar maxRecipients: how many recipients a message may have, 0 for no limit; a policy may lower
         it, and LIMITS shows it.
     :ivar maxTransactions: how many mail transactions may be begun, in the same way.
@@ -204,7 +209,10 @@ class Session:
 
     @property
     def transmissionType(self) -> str:
-        """The protocol word of the Received field (RFC 3848, RFC 6531 4.3), such as ``ESMTPSA``."""
+        """The protocol word of the Received field (RFC 3848, RFC 6531 4.3), such as ``ESMTPSA``.
+
+        The A is for AUTH, and not for a login that the client's network has.
+        """
         if self.openingCommand == "HELO":
             return "SMTP"
         word = "LMTP" if self.openingCommand == "LHLO" else "ESMTP"
@@ -212,7 +220,7 @@ class Session:
             word = "UTF8LMTP" if word == "LMTP" else "UTF8SMTP"
         if self.secure:
             word += "S"
-        return word if self.user is None else word + "A"
+        return word if self.user is None or self.mechanism == BY_ADDRESS else word + "A"
 
     @property
     def ends(self) -> Ends:

@@ -60,6 +60,14 @@ class ListenerSettings:
         },
         default=False,
     )
+    login_by_address: dict[str, str] = attrs.field(
+        metadata={
+            "help": "Whose login a client has that cannot log in, by its network, such as "
+            '"10.1.2.0/24" = "printers@example.com"; the longest prefix wins, and "unix" means the '
+            "peers of a unix socket. A client that does log in has its own."
+        },
+        factory=dict,
+    )
     proxy_protocol_from: tuple[str, ...] = attrs.field(
         metadata={
             "help": 'The proxies, such as ["10.0.0.0/8"], that begin each connection with a PROXY '

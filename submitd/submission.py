@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface.interface import InterfaceClass
 
 from submitd.interfaces import STAGES, IDelivery, IExtension, IMechanism, IReverseResolver
-from submitd.wire.network import NONE, Networks
+from submitd.wire.network import NO_LOGINS, NONE, NetworkLogins, Networks
 from submitd.wire.reply import LOGIN_REQUIRED
 
 
@@ -133,6 +133,10 @@ class Submission:
     :param xclientLogin: whether LOGIN= of XCLIENT logs somebody in, by the Portal's checker for
         ``ITrustedLogin``.
     :param xforwardFrom: the proxies that may say by XFORWARD where a message came from.
+    :param loginByAddress: whose login a client has that needs one and has not logged in, by the
+        Portal's checker for ``ITrustedLogin``.
+    :param proxyFrom: the peers that begin with a PROXY header, and have no login by their own
+        address.
     :param resolver: looks up the name of a client's address; ``None`` for no look-up.
     :param lookupLimit: seconds that the greeting waits for the name at most.
     :param refusalIds: gives the id that each refusal shows, such as a
@@ -170,6 +174,8 @@ class Submission:
     xclientFrom: Networks = NONE
     xclientLogin: bool = False
     xforwardFrom: Networks = NONE
+    loginByAddress: NetworkLogins = NO_LOGINS
+    proxyFrom: Networks = NONE
     resolver: IReverseResolver | None = None
     lookupLimit: float = 2.0
     refusalIds: Callable[[], str] | None = None

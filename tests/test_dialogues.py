@@ -47,7 +47,7 @@ from submitd.refusals import RefusalIds
 from submitd.sasl import mechanism
 from submitd.settings import Component
 from submitd.submission import Limits
-from submitd.wire.network import Networks
+from submitd.wire.network import NetworkLogins, Networks
 from submitd.wire.reply import Reply
 from tests.fixtures import (
     Conversation,
@@ -129,6 +129,15 @@ def trustedLogin(settings: Settings, value: str) -> None:
     settings["xclientLogin"] = True
 
 
+def byAddress(settings: Settings, value: str) -> None:
+    """Networks with their logins, such as ``192.0.2.0/24=printers``."""
+    settings["portal"] = makePortal()
+    settings["portal"].registerChecker(TrustedProxy())
+    settings["loginByAddress"] = NetworkLogins.parse(
+        dict(each.split("=") for each in value.split(","))
+    )
+
+
 def outcomes(settings: Settings, value: str) -> None:
     """A delivery that has an outcome of its own for each recipient."""
     replies = [Reply(int(code), f"{code[0]}.0.0", "outcome") for code in value.split(",")]
@@ -177,6 +186,7 @@ SETTINGS: dict[str, Callable[[Settings, str], None]] = {
     "xclient": networks("xclientFrom"),
     "xclient_login": trustedLogin,
     "xforward": networks("xforwardFrom"),
+    "by_address": byAddress,
     "ids": ids,
 }
 

@@ -53,7 +53,18 @@ LAYERS: tuple[frozenset[str], ...] = (
             "typed",
         }
     ),
-    frozenset({"commands", "extensions", "login", "message", "pipeline", "policies", "sasl"}),
+    frozenset(
+        {
+            "byaddress",
+            "commands",
+            "extensions",
+            "login",
+            "message",
+            "pipeline",
+            "policies",
+            "sasl",
+        }
+    ),
     frozenset({"dialogue"}),
     frozenset(
         {

@@ -269,6 +269,35 @@ class ExamineTests(SynchronousTestCase):
             ["policy[0]: is unwell", "delivery: has no disk"],
         )
 
+    def test_byAddress(self) -> None:
+        """A login for everybody is an open relay, but where nobody can come from elsewhere."""
+
+        def found(network: str, endpoint: str = "tcp:587", **changes: Any) -> list[str]:
+            listener = ListenerSettings(
+                endpoint=endpoint,
+                tls="off",
+                require_tls=False,
+                login_by_address={network: "printers@example.com"},
+                **changes,
+            )
+            return self.said(listener=(listener,), auth=AuthSettings())
+
+        everybody = ("0.0.0.0/0", "::/0", "2000::/3", "128.0.0.0/1")
+        for network in everybody:
+            [said] = found(network)
+            self.assertIn(f'login_by_address."{network}": is an open relay: everybody on', said)
+            local = "tcp:587:interface=127.0.0.1"
+            self.assertEqual(found(network, local), [])
+            self.assertEqual(found(network, "tcp:587:interface=\\:\\:1"), [])
+            for proxies in ("proxy_protocol_from", "xclient_from"):
+                [said] = found(network, local, **{proxies: ("127.0.0.1",)})
+                self.assertIn("is an open relay", said)
+            for endpoint in ("tcp:587:interface=192.0.2.1", "systemd:domain=INET:name=a"):
+                self.assertIn("is an open relay", found(network, endpoint)[0])
+        for network in ("10.0.0.0/8", "fc00::/7", "192.0.2.7"):
+            self.assertEqual(found(network), [])
+        self.assertEqual(found("unix", "unix:/tmp/submitd.sock"), [])
+
     def test_signing(self) -> None:
         """A policy that signs stands behind those that may change messages."""
         key = {"domain": "example.com", "selector": "s1", "file": self.mktemp()}

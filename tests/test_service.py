@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from submitd import events, service
 from submitd.checkers.chain import CheckerChain
+from submitd.checkers.trusted import TrustedProxy
 from submitd.deliveries.discard import Discard
 from submitd.interfaces import IDelivery, IHelloPolicy, IRunning, ITrustedLogin
 from submitd.policies.fixups import MessageFixups
@@ -330,6 +331,14 @@ class GivenTests(SynchronousTestCase):
         self.make(trusting, loginRequired=True)
         self.make(loginRequired=True)
 
+    def test_byAddress(self) -> None:
+        """Logins of networks need a Portal that takes them."""
+        printers = attrs.evolve(LISTENER, login_by_address={"10.1.2.0/24": "printers"})
+        for portal in (None, makePortal()):
+            said = self.wrong(printers, loginRequired=True, portal=portal)
+            self.assertIn("listeners[0].login_by_address: the portal has no checker", said)
+        self.make(printers, loginRequired=True, portal=Portal(SubmissionRealm(), [TrustedProxy()]))
+
 
 class PartsTests(SynchronousTestCase):
     """Deliveries and policies are started and stopped with the service."""
@@ -471,6 +480,19 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertTrue(submission.xclientLogin)
         self.assertEqual(submission.portal.listCredentialsInterfaces(), [ITrustedLogin])
         self.assertFalse(self.submission().xclientLogin)
+
+    def test_byAddress(self) -> None:
+        """So is whose login comes from where; it needs no other checker either."""
+        listener = attrs.evolve(
+            LISTENER,
+            proxy_protocol_from=("10.0.0.1",),
+            login_by_address={"10.1.2.0/24": "printers"},
+        )
+        submission = self.submission(listener=(listener,))
+        self.assertEqual(submission.loginByAddress.of("10.1.2.3"), "printers")
+        self.assertIn("10.0.0.1", submission.proxyFrom)
+        self.assertEqual(submission.portal.listCredentialsInterfaces(), [ITrustedLogin])
+        self.assertFalse(self.submission().loginByAddress)
 
     def test_resolver(self) -> None:
         """No look-up unless it is asked for; then name servers, or a resolver of one's own."""

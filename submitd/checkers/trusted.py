@@ -1,7 +1,8 @@
-"""The back end for LOGIN= of XCLIENT: the proxy has checked the login, and its word is enough.
+"""The back end for logins without a secret: LOGIN= of XCLIENT, and those of networks.
 
-It is in the Portal only where the configuration lets a trusted proxy log people in
-(``xclient_login``).  Nothing but that command makes credentials of this kind.
+The proxy has checked the login, and its word is enough; or the configuration says whose login
+comes from which network.  It is in the Portal only where a listener has ``xclient_login`` or
+``login_by_address``, and nothing else makes credentials of this kind.
 """
 
 from __future__ import annotations
@@ -21,5 +22,5 @@ class TrustedProxy:
     credentialInterfaces = (ITrustedLogin,)
 
     def requestAvatarId(self, credentials: ITrustedLogin) -> Deferred[AvatarId]:
-        """The name that the proxy gave."""
+        """The name that the proxy gave, or the configuration."""
         return succeed(credentials.username)

@@ -8,6 +8,7 @@ from submitd.envelope import Envelope
 from submitd.extensions.extension import Extension
 from submitd.interfaces import IMechanism, IMechanismAmong, ITLSMechanism
 from submitd.login import Login, decode
+from submitd.session import BY_ADDRESS
 from submitd.states import State, Verb
 from submitd.wire.address import readMailbox
 from submitd.wire.command import decodeXtext
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
     """AUTH mechanism [initial-response]."""
-    if dialogue.session.user is not None:
+    session = dialogue.session
+    if session.user is not None and session.mechanism != BY_ADDRESS:
         raise Refused(ALREADY_LOGGED_IN)  # RFC 4954 4: no second AUTH after a good one
     if not argument:
         raise Refused(SYNTAX)
@@ -35,6 +37,8 @@ def auth(dialogue: Dialogue, argument: bytes) -> Outcome:
         raise Refused(NO_SUCH_MECHANISM, "it cannot be used over this connection's TLS")
     if IMechanismAmong.providedBy(mechanism):
         mechanism = mechanism.among(_offered(dialogue))
+    if session.user is not None:
+        dialogue.leave()
     login = Login(dialogue, mechanism.name, mechanism.server(dialogue.submission.hostname))
     # RFC 4954 4: "=" is an initial response of no octets, which is not the same as none.
     return login.respond((b"" if initial == b"=" else decode(initial)) if initial else None)

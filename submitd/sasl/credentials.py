@@ -134,6 +134,6 @@ class CertificateLogin:
 @implementer(ITrustedLogin)
 @attrs.frozen
 class TrustedLogin:
-    """A user name that a trusted proxy vouches for, of XCLIENT."""
+    """A user name that a trusted proxy vouches for (XCLIENT), or the client's network."""
 
     username: bytes

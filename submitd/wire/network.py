@@ -1,14 +1,15 @@
-"""Networks: whose word is believed.
+"""Networks: whose word is believed, and whose login is theirs.
 
 :class:`Networks` is a list of address ranges, such as the proxies that a listener trusts.  A peer
 is in it or it is not; what is no address is in none, so a doubt never gives a right.  An IPv4
-address written as IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.
+address written as IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.  :class:`NetworkLogins` has a
+login for each range.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import attrs
@@ -80,3 +81,43 @@ class Networks:
 
 
 NONE = Networks()
+
+
+@attrs.frozen
+class NetworkLogins:
+    """Whose login comes from which network.
+
+    :param networks: the address ranges with their logins, those with the longest prefix first.
+    :param unix: the login of those who come by a unix socket; empty for none.
+    """
+
+    networks: tuple[tuple[Network, str], ...] = ()
+    unix: str = ""
+
+    @classmethod
+    def parse(cls, logins: Mapping[str, str]) -> NetworkLogins:
+        """Read names as :meth:`Networks.parse` does, each with a login.
+
+        :raise ValueError: for one that is no network, or that has bits set behind its prefix.
+        """
+        networks = [
+            (ipaddress.ip_network(name), login) for name, login in logins.items() if name != UNIX
+        ]
+        networks.sort(key=lambda pair: pair[0].prefixlen, reverse=True)
+        return cls(tuple(networks), logins.get(UNIX, ""))
+
+    def __bool__(self) -> bool:
+        return bool(self.networks) or bool(self.unix)
+
+    def of(self, address: str) -> str:
+        """The login of an address, as the longest prefix that it is in has it; empty for none."""
+        if not address:
+            return self.unix
+        try:
+            parsed = parseAddress(address.partition("%")[0])
+        except ValueError:
+            return ""
+        return next((login for network, login in self.networks if parsed in network), "")
+
+
+NO_LOGINS = NetworkLogins()
