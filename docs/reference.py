@@ -205,7 +205,7 @@ class SettingsDirective(Reference):
                 continue
             several = typing.get_origin(kind) is tuple
             yield from heading(f"[[{name}]]" if several else f"[{name}]", "-")
-            if section is Component:
+            if issubclass(section, Component):
                 yield from self.components(name)
             else:
                 yield summary(section)
@@ -233,6 +233,10 @@ class SettingsDirective(Reference):
         yield f"``use`` (string; {usual})"
         yield "    One of the names below, or ``package.module:Name`` for your own."
         yield ""
+        if name == "policy":
+            yield "``listeners`` (list, each a string; default ``[]``)"
+            yield "    The names of the listeners that it is for; empty for all."
+            yield ""
         yield "The other keys depend on it."
         yield ""
         for each in COMPONENTS[name]:

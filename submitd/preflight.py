@@ -211,9 +211,7 @@ def _smtp(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"smtp.{key}", f"must be {LONGEST} seconds at most (RFC 4865, RFC 2852)")
 
 
-def _unknown(
-    key: str, what: str, names: tuple[str, ...], known: Iterable[str]
-) -> Iterator[Finding]:
+def _unknown(key: str, what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[Finding]:
     for at, name in enumerate(names):
         if name not in known:
             yield Finding(f"{key}[{at}]", f'there is no {what} "{name}"; {nearest(name, known)}')
@@ -233,6 +231,11 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
             )
 
         yield from _proxies(listener, path)
+    names = [listener.name for listener in settings.listener]
+    for at, name in enumerate(names):
+        if name and name in names[:at]:
+            said = f'"{name}" is the name of listener[{names.index(name)}] already'
+            yield Finding(f"listener[{at}].name", said)
 
 
 def _descriptors(settings: Settings) -> Iterator[Finding]:
@@ -535,6 +538,23 @@ def _policies(settings: Settings) -> Iterator[Finding]:
             yield from _asked(made, path)
 
 
+def _listenersOfPolicies(settings: Settings) -> Iterator[Finding]:
+    names = {listener.name: None for listener in settings.listener if listener.name}
+    for at, component in enumerate(settings.policy):
+        wanted = component.listeners
+        if isinstance(wanted, list) and all(isinstance(name, str) for name in wanted):
+            yield from _unknown(f"policy[{at}].listeners", "listener", wanted, names)
+
+
+def _meet(one: Component, other: Component) -> bool:
+    """Whether two policies, both without mistakes, are for the same listener."""
+    return (
+        not one.listeners
+        or not other.listeners
+        or not set(one.listeners).isdisjoint(other.listeners)
+    )
+
+
 def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:
     if not IBringsDelivery.providedBy(policy) or policy.delivery is None:
         return
@@ -575,12 +595,15 @@ def _signing(settings: Settings) -> Iterator[Finding]:
     """What is changed behind a signature breaks it."""
     made = [component.make(policies.REGISTRY, "")[0] for component in settings.policy]
     for at, policy in enumerate(made):
+        if not ISigning.providedBy(policy):
+            continue
         later = [
             behind
             for behind in range(at + 1, len(made))
             if IMessagePolicy.providedBy(made[behind]) and not ISigning.providedBy(made[behind])
+            if _meet(settings.policy[at], settings.policy[behind])
         ]
-        if ISigning.providedBy(policy) and later:
+        if later:
             yield Finding(
                 f"policy[{at}].use",
                 f'"{settings.policy[at].use}" signs, and must stand behind policy[{later[-1]}],'
@@ -678,6 +701,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"auth"}), _auth),
     (frozenset({"listener", "auth"}), _byAddress),
     (frozenset({"policy"}), _policies),
+    (frozenset({"policy", "listener"}), _listenersOfPolicies),
     (frozenset({"policy"}), _signing),
     (frozenset({"policy", "limits"}), _delays),
     (frozenset({"delivery"}), _delivery),

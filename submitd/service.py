@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -79,7 +79,7 @@ from submitd.steady import steady
 from submitd.submission import Limits, Submission
 from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
-from submitd.typed import structure
+from submitd.typed import nearest, structure
 from submitd.wire.network import NetworkLogins, Networks
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "Place",
     "SubmissionService",
     "forListener",
+    "forListeners",
     "freshReactor",
     "hasRelay",
     "limits",
@@ -115,6 +116,8 @@ _LISTENERS_OWN = frozenset(
     }
 )
 
+Submissions = Sequence[tuple[ListenerSettings, Submission]]
+"""The listeners, each with what its sessions have in common."""
 
 S = TypeVar("S")
 
@@ -273,9 +276,9 @@ def makeWorker(settings: Settings, reactor: Any, place: Place) -> SubmissionServ
     common = submission(settings, reactor)
     if common.refusalIds is not None:
         common = attrs.evolve(common, refusalIds=RefusalIds(worker=place.number))
-    listeners = settings.listener
+    listeners: Submissions = () if place.isRelay else forListeners(settings, common)
     if place.isRelay:
-        common, listeners = attrs.evolve(common, policies=[]), ()
+        common = attrs.evolve(common, policies=[])
     for at, policy in enumerate(common.policies):
         if IShared.providedBy(policy):
             policy.share(SharedCounts(place.counts, f"{at}/"))
@@ -307,7 +310,8 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     common = submission(settings, reactor)
     tls = serverTLS(settings)
     logs = _logs(settings, reactor)
-    service = _listening(common, settings.listener, tls, settings.limits, reactor, logs)
+    listeners = forListeners(settings, common)
+    service = _listening(common, listeners, tls, settings.limits, reactor, logs)
     service.hangUp = HangUp(reactor, service.reload)
     relay = _relay(settings, common, reactor)
     if relay is not None:
@@ -342,6 +346,7 @@ def submissionService(
     listeners: Iterable[ListenerSettings],
     tls: IOpenSSLContextFactory | None = None,
     bounds: LimitSettings | None = None,
+    policiesOf: Mapping[str, Sequence[Any]] | None = None,
     **common: Any,
 ) -> SubmissionService:
     """Put a service together from the objects of a program that embeds it.
@@ -351,6 +356,8 @@ def submissionService(
     :param tls: such as :class:`submitd.tls.ServerTLS`, whose files are looked at for changes;
         needed unless TLS is off everywhere.
     :param bounds: what clients may use; ``None`` for the defaults.
+    :param policiesOf: the name of a listener -> its policies, where these are not the ``policies``
+        of all; an object may be in several of these lists.
     :param common: any parameter of :class:`Submission` but those that each listener says for
         itself, and ``delivery`` at least.  Where nothing is said the name is the system's, the
         mechanisms are PLAIN and LOGIN, and the extensions are all there are.
@@ -374,9 +381,14 @@ def submissionService(
         "refusalIds": RefusalIds(),
     }
     submission = _named(Submission(**{**usual, **common}))
-    if wrong := list(_keepingAllOut(submission, listeners)):
+    wrong = [*_keepingAllOut(submission, listeners), *_misnamed(policiesOf or {}, listeners)]
+    if wrong:
         raise ValueError("; ".join(wrong))
-    return _listening(submission, listeners, tls, bounds, reactor)
+    chosen = policiesOf or {}
+    own = [
+        (each, _named(forListener(submission, each, chosen.get(each.name)))) for each in listeners
+    ]
+    return _listening(submission, own, tls, bounds, reactor)
 
 
 def _typed(settings: S, key: str) -> S:
@@ -419,6 +431,15 @@ def _takesTrusted(portal: Portal | None) -> bool:
     return portal is not None and ITrustedLogin in portal.listCredentialsInterfaces()
 
 
+def _misnamed(
+    policiesOf: Mapping[str, Sequence[Any]], listeners: Sequence[ListenerSettings]
+) -> Iterator[str]:
+    names = [listener.name for listener in listeners]
+    for name in policiesOf:
+        if name not in names:
+            yield f'policiesOf: there is no listener "{name}"; {nearest(name, filter(None, names))}'
+
+
 def _named(submission: Submission) -> Submission:
     """Have all policies that tell it know what this service is called."""
     for policy in submission.policies:
@@ -429,7 +450,7 @@ def _named(submission: Submission) -> Submission:
 
 def _listening(
     common: Submission,
-    listeners: Iterable[ListenerSettings],
+    listeners: Submissions,
     tls: IOpenSSLContextFactory | None,
     bounds: LimitSettings,
     reactor: Any,
@@ -444,29 +465,51 @@ def _listening(
     renewable: Any = tls if isinstance(tls, ServerTLS) else None
     # There may be no portal, or one of the program's own that keeps its checkers to itself.
     checkers = getattr(common.portal, "checkers", {}).values()
-    parts = (common.delivery, *common.policies, *checkers)
+    chosen = (policy for _, submission in listeners for policy in submission.policies)
+    parts = (common.delivery, *common.policies, *chosen, *checkers)
     service = SubmissionService(
         common.hostname, connections, bounds.drain, logs, renewable, (parts, reactor)
     )
     if renewable is not None:
         Renewal(renewable, reactor, place is None).setServiceParent(service)
-    for at, listener in enumerate(listeners):
+    for at, (listener, submission) in enumerate(listeners):
         factory = SubmissionFactory(
-            forListener(common, listener),
+            submission,
             tls if listener.tls != "off" else None,
             listener.tls == "implicit",
             connections,
-            Networks.parse(listener.proxy_protocol_from),
+            submission.proxyFrom,
         )
         endpoint = endpointOf(listener, reactor) if place is None else place.endpoints[at]
         ListenerService(listener, endpoint, factory).setServiceParent(service)
     return service
 
 
-def forListener(common: Submission, listener: ListenerSettings) -> Submission:
-    """What the sessions of one listener have in common."""
+def forListeners(settings: Settings, common: Submission) -> Submissions:
+    """The listeners of a configuration, each with the policies that are for it.
+
+    :param common: what :func:`submission` has made of the same configuration.
+    """
+    made = list(zip(settings.policy, common.policies, strict=True))
+    return [
+        (
+            each,
+            forListener(common, each, [policy for section, policy in made if section.isFor(each)]),
+        )
+        for each in settings.listener
+    ]
+
+
+def forListener(
+    common: Submission, listener: ListenerSettings, chosen: Sequence[Any] | None = None
+) -> Submission:
+    """What the sessions of one listener have in common.
+
+    :param chosen: its policies; ``None`` for all.
+    """
     return attrs.evolve(
         common,
+        policies=common.policies if chosen is None else chosen,
         startTLS=listener.tls == "starttls",
         requireTLS=listener.require_tls,
         lmtp=listener.lmtp,

@@ -42,6 +42,10 @@ class ListenerSettings:
             "most systems, IPv4 too."
         }
     )
+    name: str = attrs.field(
+        metadata={"help": "What policies that are for some listeners only call this one."},
+        default="",
+    )
     tls: Literal["starttls", "implicit", "off"] = attrs.field(
         metadata={
             "help": 'How TLS begins: "starttls" (RFC 3207, port 587), "implicit" (RFC 8314, port '
@@ -392,11 +396,18 @@ class Component:
     :param use: a name of the registry, or ``package.module:Name``.
     :param keys: what the configuration gives it, as TOML has it.
     :param directory: where relative paths begin.
+    :param listeners: the names of the listeners that a policy is for, as they are written; empty
+        for all.
     """
 
     use: Any
     keys: Mapping[str, Any] = attrs.field(factory=dict)
     directory: Path = Path()
+    listeners: Any = attrs.field(factory=list)
+
+    def isFor(self, listener: ListenerSettings) -> bool:
+        """Whether a policy is for this listener."""
+        return not self.listeners or listener.name in self.listeners
 
     @classmethod
     def fromTable(cls, table: Mapping[str, Any], directory: Path) -> Component:
@@ -415,12 +426,15 @@ class Component:
         :param path: the section, such as ``policy[0]``, for the findings.
         :return: the object and no findings, or ``None`` and all of them.
         """
+        _, wrong = structure(self.listeners, tuple[str, ...], self.directory, f"{path}.listeners")
         target, finding = self._find(registry, path)
         if finding is not None:
-            return None, [finding]
+            return None, [*wrong, finding]
         if attrs.has(target):
-            return structure(dict(self.keys), target, self.directory, path)
-        return _call(target, self.keys, path)
+            made, findings = structure(dict(self.keys), target, self.directory, path)
+        else:
+            made, findings = _call(target, self.keys, path)
+        return (None, wrong + findings) if wrong else (made, findings)
 
     def _find(self, registry: Mapping[str, str], path: str) -> tuple[Any, Finding | None]:
         if not isinstance(self.use, str):
@@ -440,6 +454,16 @@ class Component:
             # Whatever somebody's module does when it is imported is one mistake among the others.
             said = f'"{self.use}" cannot be imported: {type(error).__name__}: {error}'
             return None, Finding(f"{path}.use", said)
+
+
+class PolicySettings(Component):
+    """``[[policy]]``: a component with a key that is its section's and not its own."""
+
+    @classmethod
+    def fromTable(cls, table: Mapping[str, Any], directory: Path) -> PolicySettings:
+        """What a section says; as in :meth:`Component.fromTable`, it is looked at later."""
+        keys = {name: value for name, value in table.items() if name not in ("use", "listeners")}
+        return cls(table.get("use"), keys, directory, table.get("listeners", []))
 
 
 def spoolUnlessNamed(delivery: Component) -> Component:
@@ -490,7 +514,7 @@ class Settings:
     auth: AuthSettings = attrs.field(metadata={"help": "Logins."}, factory=AuthSettings)
     limits: LimitSettings = attrs.field(metadata={"help": "Limits."}, factory=LimitSettings)
     dns: DNSSettings = attrs.field(metadata={"help": "Names of clients."}, factory=DNSSettings)
-    policy: tuple[Component, ...] = attrs.field(
+    policy: tuple[PolicySettings, ...] = attrs.field(
         metadata={"help": "The policies, in the order they are asked."}, default=()
     )
     delivery: Component = attrs.field(

@@ -310,6 +310,24 @@ class ExamineTests(SynchronousTestCase):
             found = [each for each in self.said(policy=policies) if "must stand" in each]
             self.assertEqual(found, [f"{each}{mistake}" for each in expected])
 
+    def test_signingByListener(self) -> None:
+        """Only where one listener has both."""
+        key = {"domain": "example.com", "selector": "s1", "file": self.mktemp()}
+        listeners = tuple(
+            ListenerSettings(name=name, endpoint=f"tcp:{port}", tls="off", require_tls=False)
+            for name, port in (("a", 587), ("b", 588))
+        )
+        for one, other, isMistake in (
+            (["a"], ["b"], False),
+            (["a"], ["b", "a"], True),
+            ([], ["b"], True),
+            (["a"], [], True),
+        ):
+            dkim = Component("dkim", {"key": [key]}, listeners=one)
+            changes = Component(f"{__name__}:Changes", listeners=other)
+            said = " ".join(self.said(listener=listeners, policy=(dkim, changes)))
+            self.assertEqual("must stand behind policy[1]" in said, isMistake, (one, other))
+
     def test_delays(self) -> None:
         """A stage in which the longest delay of a login is not over would be 451 each time."""
         throttle = Component("login-throttle", {})

@@ -51,6 +51,11 @@ LISTENER = ListenerSettings(endpoint=FREE, tls="off", require_tls=False)
 PASSWORD = "correct horse"
 
 
+def listenersOf(made: MultiService) -> list[Any]:
+    """A service's listeners."""
+    return [each for each in made if isinstance(each, service.ListenerService)]
+
+
 def portsOf(made: MultiService) -> list[Any]:
     """The ports that a service's listeners have; ``None`` for one that is closed."""
     listeners = [each for each in made if isinstance(each, service.ListenerService)]
@@ -331,6 +336,29 @@ class GivenTests(SynchronousTestCase):
         self.make(trusting, loginRequired=True)
         self.make(loginRequired=True)
 
+    def test_policiesOf(self) -> None:
+        """A listener may have policies of its own, which are named and run with the others."""
+        calls: list[str] = []
+        every, part, fixups = Part(calls), Part(calls), MessageFixups()
+        made = self.make(
+            LISTENER,
+            attrs.evolve(LISTENER, name="inside"),
+            hostname="own.example.com",
+            policies=[every],
+            policiesOf={"inside": [fixups, part]},
+        )
+        lists = [each.factory.rules.submission.policies for each in listenersOf(made)]
+        self.assertEqual(lists, [(every,), (fixups, part)])
+        self.assertEqual(fixups.hostname, "own.example.com")
+        for each in listenersOf(made):
+            each.disownServiceParent()  # no port is opened
+        made.startService()
+        self.assertEqual(calls, ["start", "start"])
+        self.successResultOf(made.stopService())
+        said = self.wrong(attrs.evolve(LISTENER, name="inside"), policiesOf={"insid": []})
+        self.assertIn('policiesOf: there is no listener "insid"; did you mean "inside"?', said)
+        self.wrong(LISTENER, error=TypeError, policiesOf={"": [object()]})
+
     def test_byAddress(self) -> None:
         """Logins of networks need a Portal that takes them."""
         printers = attrs.evolve(LISTENER, login_by_address={"10.1.2.0/24": "printers"})
@@ -480,6 +508,32 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertTrue(submission.xclientLogin)
         self.assertEqual(submission.portal.listCredentialsInterfaces(), [ITrustedLogin])
         self.assertFalse(self.submission().xclientLogin)
+
+    def test_policies(self) -> None:
+        """Each listener has its own policies in their order, and those for several are one."""
+        names = ("a", "", "b")
+        policy = (
+            Component("sender-owner", listeners=["a", "b"]),
+            Component("require-tls"),
+            Component("login-throttle", listeners=["b"]),
+        )
+        settings = attrs.evolve(
+            self.settings,
+            listener=tuple(attrs.evolve(LISTENER, name=name) for name in names),
+            policy=policy,
+        )
+        made = service.makeService(settings, Clock())
+        lists = [each.factory.rules.submission.policies for each in listenersOf(made)]
+        self.assertEqual(
+            [[policy.name for policy in each] for each in lists],
+            [
+                ["sender-owner", "require-tls"],
+                ["require-tls"],
+                ["sender-owner", "require-tls", "login-throttle"],
+            ],
+        )
+        self.assertIs(lists[0][0], lists[2][0])
+        self.assertIs(lists[0][1], lists[1][0])
 
     def test_byAddress(self) -> None:
         """So is whose login comes from where; it needs no other checker either."""

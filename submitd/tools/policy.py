@@ -26,6 +26,7 @@ from submitd.errors import CannotStart
 from submitd.settings import Settings
 from submitd.tools.rehearsal import Client, Rehearsal, Step, Try, Verdict
 from submitd.tools.replay import Difference, Replay, Turn, readSession
+from submitd.typed import nearest
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 
@@ -90,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("--to", metavar="ADDRESS", dest="recipients", action="append", default=[])
     add("--message", metavar="FILE", help="the message, - for standard input; else a small one")
     add("--session", metavar="FILE", help="a recorded session in place of a message, or -")
-    add("--listener", metavar="N", type=int, default=0, help="which [[listener]], from 0")
+    add("--listener", metavar="NAME", default="0", help="which [[listener]], or its number from 0")
     add("--client-address", metavar="IP", default=Client().address, type=_address)
     add("--helo", metavar="NAME", default=Client().name, help="what the client calls itself")
     add("--no-tls", action="store_true", help="the client does not ask for STARTTLS")
@@ -128,7 +129,7 @@ def check(arguments: argparse.Namespace) -> None:
 def settingsOf(arguments: argparse.Namespace, err: TextIO) -> Settings:
     """The configuration; what is unwise in it is printed.
 
-    :raise Problem: with every mistake in it, or when it has no such listener.
+    :raise Problem: with every mistake in it.
     """
     file: Path = arguments.config
     try:
@@ -136,10 +137,22 @@ def settingsOf(arguments: argparse.Namespace, err: TextIO) -> Settings:
     except ConfigurationError as error:
         raise Problem("\n".join(lines(file, error.findings))) from None
     err.writelines(f"{line}\n" for line in lines(file, loaded.warnings))
-    count = len(loaded.settings.listener)
-    if not 0 <= arguments.listener < count:
-        raise Problem(f"{file}: there is no listener[{arguments.listener}]; it has {count}")
     return loaded.settings
+
+
+def listenerOf(settings: Settings, wanted: str) -> int:
+    """Which listener a name means, or a number where none has that name.
+
+    :raise Problem: when there is no such listener.
+    """
+    names = [listener.name for listener in settings.listener]
+    if wanted and wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    if wanted.isdecimal():
+        raise Problem(f"there is no listener[{wanted}]; there are {len(names)}")
+    raise Problem(f'there is no listener "{wanted}"; {nearest(wanted, filter(None, names))}')
 
 
 def read(name: str) -> bytes:
@@ -184,9 +197,10 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
     turns = turnsOf(arguments) if arguments.session is not None else []
     message = messageOf(arguments)
     settings = settingsOf(arguments, err)
+    at = listenerOf(settings, arguments.listener)
     client = Client(arguments.client_address, arguments.helo, arguments.login, not arguments.no_tls)
     try:
-        rehearsal = Rehearsal(settings, arguments.listener, client, reactor)
+        rehearsal = Rehearsal(settings, at, client, reactor)
     except CannotStart as error:
         raise Problem(f"{arguments.config}: {error}") from None
     async with rehearsal:

@@ -35,7 +35,7 @@ from submitd import deliveries, events, policies
 from submitd.deliveries.spool import Spool
 from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.policies.brake import Brake
-from submitd.settings import Component, spoolUnlessNamed
+from submitd.settings import Component, PolicySettings, spoolUnlessNamed
 from submitd.spool.records import Action, Damaged, Filter, State
 from submitd.tools.queuetext import asJson, asLine, asText, stamp
 from submitd.typed import WrongValue, parseSeconds
@@ -212,7 +212,7 @@ def brakesOf(arguments: argparse.Namespace) -> list[Brake]:
     found = []
     for at, table in enumerate(_documentOf(file).get("policy", [])):
         if table.get("use") == Brake.name:
-            component = Component.fromTable(table, file.absolute().parent)
+            component = PolicySettings.fromTable(table, file.absolute().parent)
             made, findings = component.make(policies.REGISTRY, f"policy[{at}]")
             if findings:
                 raise Problem("; ".join(f"{file}: {finding}" for finding in findings))

@@ -321,6 +321,8 @@ class Rehearsal:
     def __init__(self, settings: Settings, at: int, client: Client, reactor: Any) -> None:
         self.client = client
         self.listener = settings.listener[at]
+        several = len(settings.listener) > 1
+        self._where = f" to {self.listener.name or self.listener.endpoint}" if several else ""
         self.reactor = reactor
         self.wire = Wire(reactor)
         self.steps: list[Step] = []
@@ -336,9 +338,9 @@ class Rehearsal:
         # A refusal that nobody keeps has no id; a name that is looked up is none of the pipeline's.
         common = attrs.evolve(common, portal=portal, resolver=None, refusalIds=None)
         self.kept = Kept(common.delivery)
-        self.submission = service.forListener(
-            attrs.evolve(common, delivery=self.kept), self.listener
-        )
+        _, self.submission = service.forListeners(
+            settings, attrs.evolve(common, delivery=self.kept)
+        )[at]
         self._prepare()
         tls: Any = object()  # the handshake never comes to it
         factory = SubmissionFactory(
@@ -402,7 +404,7 @@ class Rehearsal:
             if self.wire.startedTLS and not self.wire.isClosed:
                 self.protocol.handshakeCompleted()
 
-        return await self._step(f"(connects from {self.client.address})", begin)
+        return await self._step(f"(connects from {self.client.address}{self._where})", begin)
 
     async def say(self, line: str, count: int = 1) -> Step:
         """Send a command.

@@ -305,7 +305,32 @@ class TryTests(Case):
         self.assertIn("530 5.7.0 Auth", (await self.found(*ALICE[2:]))["result"])
         status, _, err = await self.told(*ALICE, "--listener", "3")
         self.assertEqual(status, 2)
-        self.assertIn("there is no listener[3]; it has 3", err)
+        self.assertIn("there is no listener[3]; there are 3", err)
+
+    async def test_namedListeners(self) -> None:
+        """A listener has the policies that are for it; which one it is is said."""
+        named = CONFIGURATION.replace('"tcp:465"', '"tcp:465"\nname = "inside"')
+        self.configure(OWN % "Shut" + 'listeners = ["inside"]\n', named)
+        self.assertTrue((await self.found(*ALICE))["accepted"])
+        found = await self.found(*ALICE, "--listener", "inside")
+        self.assertEqual(found["result"], "refused: 554 5.7.1 Not from there")
+        self.assertEqual(found["steps"][0]["said"], "(connects from 192.0.2.1 to inside)")
+        found = await self.found(*ALICE, "--listener", "2")
+        self.assertEqual(found["steps"][0]["said"], "(connects from 192.0.2.1 to unix:lmtp)")
+        status, _, err = await self.told(*ALICE, "--listener", "insid")
+        self.assertEqual(status, 2)
+        self.assertIn('there is no listener "insid"; did you mean "inside"?', err)
+
+    async def test_byAddress(self) -> None:
+        """A client without a login has that of its network here, too."""
+        text = OPEN.replace("required = false", "").replace(
+            "[auth]", '[listener.login_by_address]\n"10.1.2.0/24" = "alice@example.com"\n'
+        )
+        self.configure(text=text + '\n[[policy]]\nuse = "sender-owner"\n')
+        inside = (*ALICE[2:], "--client-address", "10.1.2.3")
+        self.assertTrue((await self.found(*inside))["accepted"])
+        self.assertIn("553", (await self.found(*inside, "--from", "bob@example.net"))["result"])
+        self.assertIn("530", (await self.found(*ALICE[2:]))["result"])
 
     async def test_waiting(self) -> None:
         """Policies that take their time are waited for, and their time is told."""

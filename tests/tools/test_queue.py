@@ -126,7 +126,7 @@ class CommandTests(SpoolCase):
         file.write_text(
             f'[delivery]\nuse = "spool"\npath = "{self.path.absolute()}"\n'
             f'[[policy]]\nuse = "require-tls"\n'
-            f'[[policy]]\nuse = "brake"\npath = "{usual.absolute()}"\n'
+            f'[[policy]]\nuse = "brake"\nlisteners = ["inside"]\npath = "{usual.absolute()}"\n'
         )
         history = HistoryFile(usual)
         self.addCleanup(history.close)
