@@ -227,6 +227,7 @@ class Dialogue:
         # What one client did wrong is not the next one's fault.
         session.commands = session.unrecognized = session.loginFailures = self._refusals = 0
         self._forget()
+        self.begun = self.submission.clock.seconds()
         # Those are of the proxy; its client's are made anew.
         session.directNotes, session.notesAtGreeting = session.notesAtGreeting, {}
         session.notes = {}

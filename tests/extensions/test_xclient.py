@@ -154,6 +154,20 @@ class XclientTests(SynchronousTestCase):
             said = talk.say("NONSENSE", "XCLIENT ADDR=198.51.100.7").split("\n")
             self.assertEqual([each[:3] for each in said], ["500", "220"])
 
+    def test_timeAnew(self) -> None:
+        """Nor is the time that those before it took: each client has its own to log in."""
+        clock = Clock()
+        talk = talkTo(clock=clock, limits=Limits(login=60, idle=0))
+        clock.advance(59)
+        talk.say("XCLIENT ADDR=198.51.100.7")
+        talk.transport.clear()
+        clock.advance(59)
+        talk.protocol.sweep(clock.seconds())
+        self.assertEqual(talk.transport.taken(), b"")
+        clock.advance(2)
+        talk.protocol.sweep(clock.seconds())
+        self.assertEqual(talk.transport.taken()[:9], b"421 4.4.2")
+
     def test_logsOut(self) -> None:
         """A login of before is over: it was the proxy's, or another client's."""
         talk = talkTo()
