@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         NewMessage,
         Settlement,
         Shown,
+        Totals,
         Work,
     )
     from submitd.states import Verb
@@ -783,3 +784,6 @@ class ISpoolOperations(Interface):
 
     def counts() -> Deferred[list[Count]]:
         """How many recipients each domain has in each state.  Reads the whole queue."""
+
+    def totals() -> Deferred[Totals]:
+        """How long the queue is.  Reads the whole queue."""

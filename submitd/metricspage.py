@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -25,8 +24,6 @@ from submitd.settings import ListenerSettings
 
 class _Page(Resource):
     """What is at ``/metrics``."""
-
-    isLeaf = True
 
     def __init__(self, text: Callable[[], bytes]) -> None:
         super().__init__()
@@ -69,16 +66,22 @@ class MetricsService(MultiService):
 
     :param endpoint: where it listens.
     :param reactor: listens.
+    :param counts: what is shown; it belongs to somebody who has it count from before the start.
     :param gauges: what ``connections`` and ``workers`` are now.
-    :ivar counts: what is shown.
+    :ivar queue: the gauges of the queue.
     :raise CannotStart: for an endpoint that is none.
     """
 
     def __init__(
-        self, endpoint: str, reactor: Any, gauges: Callable[[], Mapping[str, float]]
+        self,
+        endpoint: str,
+        reactor: Any,
+        counts: Counts,
+        gauges: Callable[[], Mapping[str, float]],
     ) -> None:
         super().__init__()
-        self.counts = Counts()
+        self.queue: Mapping[str, float] = {}
+        self._counts = counts
         self._gauges = gauges
         self._began = time.time()
         root = Resource()
@@ -93,21 +96,10 @@ class MetricsService(MultiService):
         """Where it listens; ``None`` while it does not."""
         return self._listener.address
 
+    def show(self, queue: Mapping[str, float]) -> None:
+        """Show how long the queue is, from now on."""
+        self.queue = queue
+
     def _text(self) -> bytes:
-        gauges = {**self._gauges(), "start_time_seconds": self._began}
-        return exposition(self.counts.counted, gauges)
-
-    def startService(self) -> None:
-        """Listen and count.
-
-        :raise CannotStart: when it cannot listen.
-        """
-        self.counts.start()
-        super().startService()
-
-    def stopService(self) -> Deferred[None]:
-        """Close the port."""
-        if self.running:
-            self.counts.stop()
-        closing: Deferred[None] = super().stopService()
-        return closing
+        gauges = {**self._gauges(), **self.queue, "start_time_seconds": self._began}
+        return exposition(self._counts.counted, gauges)

@@ -50,10 +50,12 @@ from submitd.interfaces import (
     IRunning,
     IShared,
     ISpool,
+    ISpoolOperations,
     ITrustedLogin,
 )
 from submitd.jsonlog import JSONLog
 from submitd.listener import ListenerService, endpointOf
+from submitd.metrics import Counts, QueueLook
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.refusals import RefusalFile, RefusalIds
@@ -142,7 +144,7 @@ class SubmissionService(MultiService):
         hostname: str,
         connections: Connections,
         drainSeconds: float = 30.0,
-        logs: Sequence[JSONLog | RefusalFile] = (),
+        logs: Sequence[JSONLog | RefusalFile | Counts] = (),
         tls: ServerTLS | None = None,
         parts: tuple[Iterable[Any], Any] = ((), None),
     ) -> None:
@@ -252,6 +254,7 @@ class Place:
     :param counts: where all else is counted.
     :param isRelay: whether this is the one that delivers from the spool; it serves nobody.
     :param told: called with the time at which the relay has something to do.
+    :param looked: called with the gauges of the queue; ``None`` where another looks at it.
     :param log: the descriptor of the JSON log; ``None`` where there is no file.
     """
 
@@ -262,6 +265,7 @@ class Place:
     counts: Path
     isRelay: bool = False
     told: Callable[[float], None]
+    looked: Callable[[Mapping[str, float]], None] | None = None
     log: int | None = None
 
 
@@ -292,6 +296,8 @@ def makeWorker(settings: Settings, reactor: Any, place: Place) -> SubmissionServ
         place,
     )
     queue = getattr(common.delivery, "queue", None)
+    if place.looked is not None and ISpoolOperations.providedBy(queue):
+        QueueLook(queue.totals, place.looked, reactor).setServiceParent(service)
     relay = _relay(settings, common, reactor) if place.isRelay else None
     if relay is not None:
         relay.setServiceParent(service)
@@ -309,7 +315,9 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
     """
     common = submission(settings, reactor)
     tls = serverTLS(settings)
-    logs = _logs(settings, reactor)
+    logs, counts = _logs(settings, reactor), Counts()
+    if settings.metrics.endpoint:
+        logs.append(counts)
     listeners = forListeners(settings, common)
     service = _listening(common, listeners, tls, settings.limits, reactor, logs)
     service.hangUp = HangUp(reactor, service.reload)
@@ -322,16 +330,20 @@ def makeService(settings: Settings, reactor: Any) -> MultiService:
         metrics = MetricsService(
             settings.metrics.endpoint,
             reactor,
+            counts,
             lambda: {"connections": len(service.connections), "workers": 1},
         )
         metrics.setServiceParent(service)
+        queue = getattr(common.delivery, "queue", None)
+        if ISpoolOperations.providedBy(queue):
+            QueueLook(queue.totals, metrics.show, reactor).setServiceParent(service)
     return service
 
 
 def _logs(
     settings: Settings, reactor: Any, descriptor: int | None = None
-) -> list[JSONLog | RefusalFile]:
-    logs: list[JSONLog | RefusalFile] = []
+) -> list[JSONLog | RefusalFile | Counts]:
+    logs: list[JSONLog | RefusalFile | Counts] = []
     if settings.log.json:
         waits = reactor if settings.log.together else None
         logs.append(JSONLog(settings.log.json, waits, descriptor))
@@ -454,7 +466,7 @@ def _listening(
     tls: IOpenSSLContextFactory | None,
     bounds: LimitSettings,
     reactor: Any,
-    logs: Sequence[JSONLog | RefusalFile] = (),
+    logs: Sequence[JSONLog | RefusalFile | Counts] = (),
     place: Place | None = None,
 ) -> SubmissionService:
     most = (bounds.connections, bounds.connections_per_address)

@@ -27,6 +27,7 @@ from submitd.spool.records import (
     QueuedRecipient,
     Shown,
     State,
+    Totals,
 )
 from submitd.spool.rows import messageFrom, octets, recipientFrom
 from submitd.spool.schema import history, message, part, recipient
@@ -325,6 +326,43 @@ def counts(connection: sa.Connection) -> list[Count]:
         )
         for row in connection.execute(oldest.order_by(grouped.c.domain, grouped.c.state))
     ]
+
+
+_PLACE = sa.case(
+    (recipient.c.due.is_(None), "held"),
+    (recipient.c.due <= sa.bindparam("now"), "due"),
+    (recipient.c.token.is_not(None), "underway"),
+    else_="later",
+)
+_FINAL = [state.value for state in State if state.isFinal]
+_PLACES = (
+    sa.select(
+        _PLACE.label("place"),
+        sa.func.count().label("recipients"),
+        sa.func.min(recipient.c.message).label("first"),
+    )
+    .where(recipient.c.state.not_in(_FINAL))
+    .group_by("place")
+    .subquery()
+)
+_TOTALS = sa.select(_PLACES, message.c.arrived).outerjoin(message, message.c.id == _PLACES.c.first)
+# Each of the two is counted in an index; the rows themselves are large.
+_ALL = sa.select(sa.func.count()).select_from(message)
+_FINISHED = _ALL.where(message.c.finished.is_not(None))
+
+
+def totals(connection: sa.Connection, now: float) -> Totals:
+    """How long the queue is."""
+    rows = connection.execute(_TOTALS, {"now": now}).all()
+    return Totals(
+        messages=_number(connection, _ALL) - _number(connection, _FINISHED),
+        recipients={row.place: row.recipients for row in rows},
+        oldest={row.place: row.arrived for row in rows if row.arrived is not None},
+    )
+
+
+def _number(connection: sa.Connection, counting: sa.Select[tuple[int]]) -> int:
+    return connection.execute(counting).scalar() or 0
 
 
 def _stateOf(text: str) -> State:

@@ -41,6 +41,7 @@ from submitd.spool.records import (
     NewMessage,
     Settlement,
     Shown,
+    Totals,
     Work,
 )
 from submitd.spool.writer import GroupCommit, Statement, WorkThread
@@ -361,6 +362,10 @@ class Queue:
     def counts(self) -> Deferred[list[Count]]:
         """See :meth:`submitd.interfaces.ISpoolOperations.counts`."""
         return self._look(operations.counts)
+
+    def totals(self) -> Deferred[Totals]:
+        """See :meth:`submitd.interfaces.ISpoolOperations.totals`."""
+        return self._look(operations.totals, self.now())
 
     # Threads.
 

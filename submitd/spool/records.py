@@ -7,7 +7,7 @@ A recipient is known by its message's id and its position in the envelope.  Time
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -260,6 +260,21 @@ class Shown:
     history: tuple[Entry, ...]
     header: bytes = b""
     damage: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Totals:
+    """How long the queue is.  What is final is not in it.
+
+    :param messages: those that are not finished.
+    :param recipients: how many recipients are ``due``, to be tried ``later``, ``underway`` or
+        ``held``; what there is none of is left out.
+    :param oldest: of those, when the oldest message arrived.
+    """
+
+    messages: int
+    recipients: Mapping[str, int]
+    oldest: Mapping[str, float]
 
 
 @attrs.frozen(kw_only=True)

@@ -29,7 +29,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.application.service import MultiService
@@ -51,6 +51,9 @@ from submitd.workers.common import Common
 from submitd.workers.listeners import Listeners
 from submitd.workers.logs import relog, relogLines
 from submitd.workers.template import CHANNEL, PROGRAM
+
+if TYPE_CHECKING:
+    from submitd.metricspage import MetricsService
 
 RELAY = "relay"
 """The name of the worker that delivers from the spool; the others are called 1, 2, 3."""
@@ -170,13 +173,15 @@ class WorkersService(MultiService):
         self._common: Common | None = None
         self._retry = Backoff(reactor.seconds)
         self._later: IDelayedCall | None = None
-        self._counts: Counts | None = None
+        self._counts = Counts()
+        self._metrics: MetricsService | None = None
         if settings.metrics.endpoint:
             from submitd.metricspage import MetricsService
 
-            metrics = MetricsService(settings.metrics.endpoint, reactor, self._gauges)
-            metrics.setServiceParent(self)
-            self._counts = metrics.counts
+            self._metrics = MetricsService(
+                settings.metrics.endpoint, reactor, self._counts, self._gauges
+            )
+            self._metrics.setServiceParent(self)
         self._renewing = LoopingCall(self._renew)
         self._renewing.clock = reactor
         self._hangUp = HangUp(reactor, self.reload)
@@ -207,10 +212,13 @@ class WorkersService(MultiService):
     def _open(self, start: Callable[[], None]) -> None:
         if self._logTarget:
             self._log.open()
+        if self._metrics is not None:
+            self._counts.open()
         try:
             start()
         except CannotStart:
             self._log.close()
+            self._counts.close()
             raise
 
     def stopService(self) -> Deferred[None]:
@@ -245,6 +253,7 @@ class WorkersService(MultiService):
         self._hangUp.stopService()
         events.emit(events.SERVICE_STOPPED, hostname=self._settings.hostname)
         self._log.close()
+        self._counts.close()
 
     def _gauges(self) -> dict[str, float]:
         connections = self._common.connections if self._common is not None else 0
@@ -512,8 +521,10 @@ class WorkersService(MultiService):
         elif "lines" in message:
             relogLines(message["lines"], self._reactor.seconds())
         elif "counted" in message:
-            if self._counts is not None:
-                self._counts.add(message["counted"])
+            self._counts.add(message["counted"])
+        elif "queue" in message:
+            if self._metrics is not None:
+                self._metrics.show(message["queue"])
         elif "due" in message:
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:
@@ -622,6 +633,8 @@ class WorkersService(MultiService):
 
     def _died(self, worker: Worker, hadPost: bool) -> None:
         """A worker has ended by itself: fill its post again, unless somebody else is there."""
+        if self._metrics is not None:
+            self._metrics.show({})  # it may have been the one that looks at the queue
         post = worker.post
         wait = post.backoff.ended() if hadPost else 0.0
         events.emit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,7 +91,7 @@ class Worker:
         beginning, reactor = self._beginning, self._reactor
         self._beginLogging()
         if self._counts is not None:
-            self._counts.start()  # what is logged at the start is counted, too
+            self._counts.open()  # what is logged at the start is counted, too
         if beginning.tls is not None:
             beginning.tls.refresh()  # what the template has read may be old
         place = self._place()
@@ -123,8 +123,18 @@ class Worker:
             counts=Path(order["counts"]),
             isRelay=order["isRelay"],
             told=self._tell,
+            looked=self._tellQueue if self._looks() else None,
             log=log,
         )
+
+    def _looks(self) -> bool:
+        """One for all looks how long the queue is: the relay, or the first where there is none."""
+        order = self._beginning.order
+        isTheOne = order["isRelay"] or not service.hasRelay(self._beginning.settings)
+        return self._counts is not None and isTheOne and order["name"] in ("relay", "1")
+
+    def _tellQueue(self, gauges: Mapping[str, float]) -> None:
+        self.channel.send({"queue": dict(gauges)})
 
     def _beginLogging(self) -> None:
         logs = self._beginning.order["logs"]

@@ -682,6 +682,29 @@ class QueueTests:
         self.assertEqual(self.found(recipient="\u00c4pfel@ONE.example"), [])
         self.assertEqual(self.found(recipient="\u00c4pfel@one.example"), ["A-1"])
 
+    def test_totals(self: Any) -> None:
+        """How long the queue is, and since when the oldest of each kind waits."""
+        self.fill()
+        self.change(Action.HOLD, ids=("B-1",))
+        [one, *_] = self.lease()
+        self.settle(one, State.DELAYED)
+        self.time.now += 10
+        self.send("D-1", "d@one.example")
+        [gone] = [each for each in self.lease() if each.message.id == "D-1"]
+        self.settle(gone, State.DELIVERED)
+        self.send("E-1", "e@one.example", "f@one.example")
+        totals = self.successResultOf(self.queue.totals())
+        self.assertEqual(totals.messages, 4)
+        self.assertEqual(dict(totals.recipients), {"later": 1, "underway": 2, "held": 1, "due": 2})
+        began = self.time.now - 110
+        later = {"underway": began + 100, "held": began + 100, "due": began + 110}
+        self.assertEqual(dict(totals.oldest), {"later": began, **later})
+
+    def test_totalsOfNothing(self: Any) -> None:
+        """An empty queue is no queue."""
+        totals = self.successResultOf(self.queue.totals())
+        self.assertEqual((totals.messages, totals.recipients, totals.oldest), (0, {}, {}))
+
     def test_pages(self: Any) -> None:
         """A list goes on behind the last id of the page before, by either way of looking."""
         self.fill()
