@@ -120,6 +120,10 @@ def _typed(document: dict[str, Any], directory: Path) -> tuple[Settings, set[str
             values[name] = made
     settings = Settings(**values)
     anchored = attrs.evolve(
-        settings, auth=settings.auth.anchored(directory), log=settings.log.anchored(directory)
+        settings,
+        listener=tuple(each.anchored(directory) for each in settings.listener),
+        auth=settings.auth.anchored(directory),
+        log=settings.log.anchored(directory),
+        metrics=settings.metrics.anchored(directory),
     )
     return anchored, broken, findings

@@ -9,9 +9,15 @@ without a reactor.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, clientFromString
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    clientFromString,
+    quoteStringArgument,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
@@ -29,6 +35,17 @@ def clientEndpoint(reactor: Any, text: str) -> IStreamClientEndpoint:
         reactor, f"tcp:{rest}" if kind == "inet" and colon else text
     )
     return made
+
+
+def anchored(text: str, directory: Path) -> str:
+    """A server endpoint with a unix socket's path that is relative to no directory of the process.
+
+    :param directory: where one begins that is relative.
+    """
+    kind, _, path = text.partition(":")
+    if kind != "unix" or not path or path.startswith(("/", "address=")):
+        return text
+    return f"unix:{quoteStringArgument(str(directory))}/{path}"
 
 
 def mistake(text: str) -> str:
@@ -72,6 +89,8 @@ class _Asked:
         self.address = path
         if not path:
             self.mistake = "there is no path"
+        elif not os.path.isabs(path):
+            self.mistake = "a unix socket's path begins with /"
         elif len(os.fsencode(path)) > MAX_PATH:
             self.mistake = f"a unix socket's path has {MAX_PATH} octets at most"
 

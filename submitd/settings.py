@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import attrs
 
+from submitd import endpoint as endpoints
 from submitd.checkers.factory import takesFile
 from submitd.relay.settings import RelaySettings, RouteSettings
 from submitd.tls import TLSSettings
@@ -100,6 +101,10 @@ class ListenerSettings:
         },
         default=(),
     )
+
+    def anchored(self, directory: Path) -> ListenerSettings:
+        """The same with a socket's path that is relative to no directory of the process."""
+        return attrs.evolve(self, endpoint=endpoints.anchored(self.endpoint, directory))
 
 
 @attrs.frozen(kw_only=True)
@@ -348,6 +353,10 @@ class MetricsSettings:
         },
         default="",
     )
+
+    def anchored(self, directory: Path) -> MetricsSettings:
+        """The same with a socket's path that is relative to no directory of the process."""
+        return attrs.evolve(self, endpoint=endpoints.anchored(self.endpoint, directory))
 
 
 @attrs.frozen(kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.endpoint import clientEndpoint, mistake
+from submitd.endpoint import anchored, clientEndpoint, mistake
 
 
 class EndpointTests(SynchronousTestCase):
@@ -25,6 +27,17 @@ class EndpointTests(SynchronousTestCase):
             self.assertEqual(mistake(text), "")
         self.assertIsInstance(clientEndpoint(None, "inet:127.0.0.1:1"), TCP4ClientEndpoint)
 
+    def test_anchored(self) -> None:
+        """A path of a server's that is relative begins at a directory; all else is left alone."""
+        for text, expected in (
+            ("unix:x.sock:mode=600", r"unix:/a\:b/x.sock:mode=600"),
+            ("unix:/x.sock", "unix:/x.sock"),
+            ("unix:", "unix:"),
+            ("tcp:587", "tcp:587"),
+            ("", ""),
+        ):
+            self.assertEqual(anchored(text, Path("/a:b")), expected)
+
     def test_bad(self) -> None:
         """Also what Twisted would only find when it connects."""
         for text, why in (
@@ -36,6 +49,7 @@ class EndpointTests(SynchronousTestCase):
             ("tcp::8891", "there is no host"),
             ("tcp:host=::1:port=1", "there is no host"),
             ("unix:", "there is no path"),
+            ("unix:run/x.sock", "a unix socket's path begins with /"),
             ("unix:/" + "x" * 107, "a unix socket's path has 107 octets at most"),
         ):
             self.assertEqual(

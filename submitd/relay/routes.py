@@ -248,6 +248,8 @@ def _mistakes(name: str, settings: TargetSettings) -> Iterator[Finding]:
         return
     if settings.maildir and not settings.maildir.startswith("/"):
         yield Finding(f"{name}.maildir", "must be an absolute path")
+    if kinds == ["lmtp"] and not targets[0].port and not targets[0].host.startswith("/"):
+        yield Finding(f"{name}.lmtp", "a unix socket's path must be an absolute one")
     for placeholder in re.findall(r"\{.*?\}", settings.maildir):
         if placeholder not in PLACEHOLDERS:
             known = " and ".join(PLACEHOLDERS)
