@@ -7,6 +7,7 @@ perhaps others listen: that is logged.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.errors import CannotStart
+from submitd.interfaces import IMechanism
 from submitd.ports import PortReactor
 from submitd.settings import ListenerSettings
 
@@ -89,6 +91,32 @@ class ListenerService(Service):
         port, self._port = self._port, None
         closing: Deferred[None] | None = port.stopListening() if port is not None else None
         return closing
+
+
+def keepingAllOut(
+    listener: ListenerSettings,
+    mechanisms: Sequence[IMechanism],
+    loginRequired: bool,
+    insecure: bool,
+) -> Iterator[tuple[str, str]]:
+    """Why nobody could ever send there: keys, each with what is wrong with it.
+
+    :param mechanisms: by which somebody could log in.
+    :param insecure: whether passwords may travel in the clear.
+    """
+    if listener.tls != "off" or listener.endpoint.startswith(("ssl:", "tls:")):
+        return
+    if listener.require_tls:
+        yield (
+            "require_tls",
+            'must be false where tls is "off", or no message could ever be sent',
+        )
+        return
+    needTLS = mechanisms and all(each.needsTLS for each in mechanisms)
+    isTrusting = listener.xclient_login or listener.login_by_address
+    if needTLS and loginRequired and not insecure and not isTrusting:
+        names = " or ".join(each.name for each in mechanisms)
+        yield "tls", f'is "off", where nobody can log in by {names}, and a login is required'
 
 
 def _reason(failure: Failure) -> str:

@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
+from OpenSSL.crypto import Error as SSLError
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.strcred import InvalidAuthType, findCheckerFactories, makeChecker
 from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
@@ -50,9 +53,11 @@ from submitd.interfaces import (
     IMayHold,
     IMessagePolicy,
     IReverseResolver,
+    IScramProof,
     ISigning,
     IWarns,
 )
+from submitd.listener import keepingAllOut
 from submitd.relay import routes
 from submitd.relay.settings import RelaySettings
 from submitd.reverselookup import parseServer
@@ -111,6 +116,12 @@ class _Ears:
         """Note where TCP would be listened to."""
         self.address = Address(interface, port)
 
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> None:
+        """Note where TLS would be listened to."""
+        self.address = Address(interface, port)
+
     def listenUNIX(
         self,
         address: str,
@@ -137,8 +148,12 @@ def addressOf(endpoint: str) -> Address | None:
     except Exception as error:
         # Parsers raise what int(), a function call or a look-up happens to raise.
         reason = PORT_RANGE if "int()" in str(error) else str(error)
+        if isinstance(error, SSLError):
+            reason = "its certKey or its privateKey is no such PEM file"
         raise ValueError(_notEndpoint(endpoint, reason)) from None
-    if isinstance(parsed, TCP4ServerEndpoint | TCP6ServerEndpoint | UNIXServerEndpoint):
+    if isinstance(
+        parsed, TCP4ServerEndpoint | TCP6ServerEndpoint | SSL4ServerEndpoint | UNIXServerEndpoint
+    ):
         parsed.listen(Factory())
     address: Address | None = ears.address
     if address and address.port is not None and not 0 <= address.port <= 65535:
@@ -224,18 +239,25 @@ def _listeners(settings: Settings) -> Iterator[Finding]:
     for at, listener in enumerate(settings.listener):
         path = f"listener[{at}]"
         yield from _endpoint(listener, f"{path}.endpoint", seen)
-        if listener.tls == "off" and listener.require_tls:
-            yield Finding(
-                f"{path}.require_tls",
-                'must be false where tls is "off", or no message could ever be sent',
-            )
-
         yield from _proxies(listener, path)
     names = [listener.name for listener in settings.listener]
     for at, name in enumerate(names):
         if name and name in names[:at]:
             said = f'"{name}" is the name of listener[{names.index(name)}] already'
             yield Finding(f"listener[{at}].name", said)
+
+
+def _closed(settings: Settings) -> Iterator[Finding]:
+    """Listeners that nobody could ever send by."""
+    auth = settings.auth
+    mechanisms = []
+    for name in auth.mechanisms:
+        with contextlib.suppress(LookupError):  # said of the mechanism
+            mechanisms.append(sasl.mechanism(name))
+    for at, listener in enumerate(settings.listener):
+        for key, said in keepingAllOut(listener, mechanisms, auth.required, auth.insecure):
+            more = " (auth.required, auth.insecure)" if key == "tls" else ""
+            yield Finding(f"listener[{at}].{key}", f"{said}{more}")
 
 
 def _descriptors(settings: Settings) -> Iterator[Finding]:
@@ -423,10 +445,20 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         else:
             yield from _asked(mechanisms[at], f"auth.mechanisms[{at}]")
     verified: dict[Any, list[str]] = {}
+    takes: dict[str, tuple[Any, ...]] = {}
     for at, description in enumerate(auth.checkers):
         checker, findings = _checker(description, f"auth.checkers[{at}]")
         yield from findings
         yield from _taken(checker, f"auth.checkers[{at}]", verified)
+        takes[f"auth.checkers[{at}]"] = tuple(getattr(checker, "credentialInterfaces", ()))
+    asksCertificates = settings.tls is not None and settings.tls.client_certificate != "no"
+    if not asksCertificates:
+        yield from _withoutCertificates(mechanisms)
+        mechanisms = {
+            at: each
+            for at, each in mechanisms.items()
+            if each.credentialsInterface is not ICertificateLogin
+        }
     listeners = settings.listener
     isTrusting = bool(listeners) and all(
         listener.xclient_login or listener.login_by_address for listener in listeners
@@ -439,7 +471,7 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         )
     elif verified:
         yield from _unverified(mechanisms, verified)
-    yield from _withoutCertificates(settings, mechanisms)
+        yield from _someUnable(mechanisms, takes)
     if auth.insecure:
         yield Finding("auth.insecure", "passwords may travel without TLS", isWarning=True)
 
@@ -468,9 +500,28 @@ def _unverified(mechanisms: dict[int, Any], verified: dict[Any, list[str]]) -> I
             yield Finding(f"auth.mechanisms[{at}]", f"{said}; {told}", isWarning=True)
 
 
-def _withoutCertificates(settings: Settings, mechanisms: dict[int, Any]) -> Iterator[Finding]:
-    if settings.tls is not None and settings.tls.client_certificate != "no":
-        return
+# What a password's hash is not enough for.
+NEED_SECRETS = (IUsernameHashedPassword, IScramProof)
+
+
+def _someUnable(mechanisms: dict[int, Any], takes: dict[str, tuple[Any, ...]]) -> Iterator[Finding]:
+    """Many programs take the mechanism they like best, and no other when that fails."""
+    for at, mechanism in mechanisms.items():
+        wanted = mechanism.credentialsInterface
+        able = [name for name, found in takes.items() if any(i.isOrExtends(wanted) for i in found)]
+        unable = [
+            name for name, found in takes.items() if name not in able and IUsernamePassword in found
+        ]
+        if wanted in NEED_SECRETS and able and unable:
+            said = f"the users of {' and '.join(unable)} cannot log in by {mechanism.name}"
+            yield Finding(
+                f"auth.mechanisms[{at}]",
+                f"{said}, and programs that see it offered may try nothing else",
+                isWarning=True,
+            )
+
+
+def _withoutCertificates(mechanisms: dict[int, Any]) -> Iterator[Finding]:
     for at, mechanism in mechanisms.items():
         if mechanism.credentialsInterface is ICertificateLogin:
             yield Finding(
@@ -696,6 +747,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"smtp"}), _smtp),
     (frozenset({"limits"}), _descriptors),
     (frozenset({"listener"}), _listeners),
+    (frozenset({"listener", "auth"}), _closed),
     (frozenset({"listener", "tls"}), _noCertificate),
     (frozenset({"tls"}), _certificate),
     (frozenset({"auth"}), _auth),

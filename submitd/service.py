@@ -54,7 +54,7 @@ from submitd.interfaces import (
     ITrustedLogin,
 )
 from submitd.jsonlog import JSONLog
-from submitd.listener import ListenerService, endpointOf
+from submitd.listener import ListenerService, endpointOf, keepingAllOut
 from submitd.metrics import Counts, QueueLook
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
@@ -421,17 +421,19 @@ def _asWritten(settings: object, field: object, value: Any) -> Any:
 
 def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]) -> Iterator[str]:
     """What would have everybody refused, of what preflight.py finds in a configuration."""
+    mechanisms = list(Rules(submission).mechanisms.values())
     for at, listener in enumerate(listeners):
-        hasOwnTLS = listener.endpoint.startswith(("ssl:", "tls:"))
-        if listener.tls == "off" and listener.require_tls and not hasOwnTLS:
-            yield f'listeners[{at}].require_tls: must be false where tls is "off"'
+        for key, said in keepingAllOut(
+            listener, mechanisms, submission.loginRequired, submission.insecureLogin
+        ):
+            yield f"listeners[{at}].{key}: {said}"
         if listener.login_by_address and not _takesTrusted(submission.portal):
             yield (
                 f"listeners[{at}].login_by_address: the portal has no checker for ITrustedLogin,"
                 " such as submitd.checkers.trusted.TrustedProxy"
             )
     isTrusting = any(each.xclient_login or each.login_by_address for each in listeners)
-    mayLogIn = isTrusting or Rules(submission).mechanisms
+    mayLogIn = isTrusting or mechanisms
     if listeners and submission.loginRequired and not mayLogIn:
         yield (
             "loginRequired: nobody can log in: there is no portal, or it has no checker for"

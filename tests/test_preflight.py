@@ -39,6 +39,7 @@ from submitd.tls import CertificateSettings, TLSSettings, selfSigned
 from submitd.typed import Count, Seconds
 
 DATA = Path(__file__).with_name("data")
+OWN_TLS = f"certKey={DATA}/certificate.pem:privateKey={DATA}/private_key.pem"
 
 
 @implementer(IChecked, IDelivery, IHelloPolicy)
@@ -185,7 +186,9 @@ class ExamineTests(SynchronousTestCase):
 
     def said(self, **changes: Any) -> list[str]:
         """What is found in settings that are good but for some changes."""
-        return [str(each) for each in preflight.examine(attrs.evolve(GOOD, **changes))]
+        found = map(str, preflight.examine(attrs.evolve(GOOD, **changes)))
+        # How the tests' own files are readable, depends on who has unpacked them.
+        return [each for each in found if f"{DATA}/passwd can be read by others" not in each]
 
     def test_good(self) -> None:
         """Nothing is said of what works: no TLS and no login, where both are asked for so."""
@@ -202,6 +205,72 @@ class ExamineTests(SynchronousTestCase):
         ):
             [finding] = preflight.examine(attrs.evolve(GOOD, **changes))
             self.assertEqual((finding.key, finding.isWarning), (key, True))
+
+    def test_nobodyCanLogIn(self) -> None:
+        """Without TLS, and without insecure logins, a login that is required keeps all out."""
+        passwords = AuthSettings(checkers=(f"htpasswd:{DATA}/passwd",))
+        said = 'listener[0].tls: is "off", where nobody can log in by PLAIN or LOGIN'
+        [found] = self.said(auth=passwords)
+        self.assertTrue(found.startswith(said), found)
+        plain = GOOD.listener[0]
+        for listener, auth in (
+            (plain, attrs.evolve(passwords, insecure=True)),
+            (plain, attrs.evolve(passwords, required=False)),
+            (attrs.evolve(plain, xclient_login=True, xclient_from=("127.0.0.1",)), passwords),
+            (attrs.evolve(plain, endpoint=f"ssl:587:{OWN_TLS}"), passwords),
+        ):
+            found = [each for each in self.said(listener=(listener,), auth=auth) if said in each]
+            self.assertEqual(found, [])
+        own = attrs.evolve(plain, endpoint=f"ssl:587:{OWN_TLS}", require_tls=True)
+        self.assertEqual(self.said(listener=(own,)), [])
+
+    def test_ownTLS(self) -> None:
+        """Endpoints that bring their own TLS are looked at as the others are."""
+        plain = GOOD.listener[0]
+        own = attrs.evolve(plain, endpoint=f"ssl:587:{OWN_TLS}")
+        [taken] = self.said(listener=(plain, own))
+        self.assertIn("is taken by listener[0].endpoint already", taken)
+        [range_] = self.said(listener=(attrs.evolve(plain, endpoint=f"ssl:99999:{OWN_TLS}"),))
+        self.assertIn(preflight.PORT_RANGE, range_)
+        noKey = OWN_TLS.replace("private_key.pem", "passwd")
+        [key] = self.said(listener=(attrs.evolve(plain, endpoint=f"ssl:587:{noKey}"),))
+        self.assertIn("(its certKey or its privateKey is no such PEM file)", key)
+
+    def test_hashesAlone(self) -> None:
+        """A mechanism that some users cannot log in by, and programs try first, is a warning."""
+        hashes, secrets = f"htpasswd:{DATA}/passwd", f"secrets:{self.secrets()}"
+        mechanisms = ("PLAIN", "CRAM-MD5", "SCRAM-SHA-256")
+
+        def found(*checkers: str, **keys: Any) -> list[str]:
+            auth = AuthSettings(
+                required=False, checkers=checkers, mechanisms=keys.get("mechanisms", mechanisms)
+            )
+            return self.said(auth=auth)
+
+        said = "warning: auth.mechanisms[{}]: the users of auth.checkers[{}] cannot log in by {}, "
+        both = found(secrets, hashes)
+        self.assertEqual(
+            [each.partition("and programs")[0] for each in both],
+            [said.format(1, 1, "CRAM-MD5"), said.format(2, 1, "SCRAM-SHA-256")],
+        )
+        self.assertEqual(found(secrets), [])
+        self.assertEqual(found(secrets, hashes, mechanisms=("PLAIN", "LOGIN")), [])
+        self.assertTrue(all("no checker can verify" in each for each in found(hashes)))
+
+    def secrets(self) -> Path:
+        """A file of secrets."""
+        file = Path(self.mktemp()).absolute()
+        file.write_text("alice:secret\n")
+        file.chmod(0o600)
+        return file
+
+    def test_externalOnce(self) -> None:
+        """A mechanism that nobody is asked a certificate for is warned of once."""
+        auth = AuthSettings(
+            required=False, checkers=(f"htpasswd:{DATA}/passwd",), mechanisms=("PLAIN", "EXTERNAL")
+        )
+        [found] = self.said(auth=auth)
+        self.assertIn("EXTERNAL is not offered: no client is asked", found)
 
     def test_ownName(self) -> None:
         """A name without a domain is a warning where other servers will hear it, and only there."""
@@ -250,7 +319,7 @@ class ExamineTests(SynchronousTestCase):
         found = preflight.examine(
             attrs.evolve(
                 GOOD,
-                auth=AuthSettings(checkers=(f"htpasswd:{people}",)),
+                auth=AuthSettings(required=False, checkers=(f"htpasswd:{people}",)),
                 policy=(Component("sender-owner", {"map": str(owners)}),),
             )
         )
@@ -451,7 +520,8 @@ class ExamineTests(SynchronousTestCase):
         file.write_text("alice:wonderland\n")
         for mode, warnings in ((0o640, 0), (0o644, 1)):
             file.chmod(mode)
-            found = self.said(auth=AuthSettings(checkers=(f"file:{file}", "memory:a:b")))
+            checkers = (f"file:{file}", "memory:a:b")
+            found = self.said(auth=AuthSettings(checkers=checkers, required=False))
             self.assertEqual(len(found), warnings, found)
             self.assertTrue(all("auth.checkers[0]" in each for each in found))
 

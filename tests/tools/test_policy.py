@@ -61,6 +61,8 @@ endpoint = "unix:lmtp"
 tls = "off"
 require_tls = false
 lmtp = true
+xclient_from = ["unix"]
+xclient_login = true
 
 [tls]
 certificate = "{DATA}/certificate.pem"
