@@ -304,11 +304,18 @@ class Dialogue:
 
     def timedOut(self, cause: str) -> Answer:
         """The client has taken too long: the last reply."""
+        self._forgetVerb()
         return self.refuse(Refused(TIMED_OUT, cause))
 
     def shutDown(self) -> Answer:
         """The service ends: the last reply."""
+        self._forgetVerb()
         return self.refuse(Refused(SHUTTING_DOWN, "service stops"))
+
+    def _forgetVerb(self) -> None:
+        """What is refused now is not the last command, unless that is still going on."""
+        if self._waiting is None and self.state not in (AUTH, DATA, BDAT):
+            self._verb = b""
 
     def lineTooLong(self, beginning: bytes) -> Answer:
         """A line passed the limit and has been thrown away up to its end.

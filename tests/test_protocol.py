@@ -607,6 +607,22 @@ class TimeTests(SynchronousTestCase):
         self.advance(LINGER + 2 * SWEEP)
         self.assertTrue(talk.transport.aborted)
 
+    def test_idleCommand(self) -> None:
+        """The log names no command that was over long ago, and the one that is not."""
+        logged: list[Any] = []
+        self.patch(events, "emit", lambda event, **of: logged.append(of.get("command")))
+        for lines, command in (((), b""), (("MAIL FROM:<a@b.example>",), b"")):
+            talk = self.connect()
+            talk.say("EHLO c", *lines)
+            logged.clear()
+            self.advance(310)
+            self.assertEqual(logged, [command])
+        talk = self.connect()
+        talk.say("EHLO c", "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "x")
+        logged.clear()
+        self.advance(310)
+        self.assertEqual(logged, [b"DATA"])
+
     def test_turnedAway(self) -> None:
         """Who is refused in place of the greeting keeps no place, whatever else it says."""
         for octets in (b"", b"N", b"BDAT 0\r\n", b"BDAT 99999999\r\n"):

@@ -25,6 +25,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from submitd import events
+from submitd.counters.names import asTime
 from submitd.interfaces import ISpool
 from submitd.relay.attempts import Attempts, unexpected
 from submitd.relay.destinations import Destinations
@@ -383,7 +384,7 @@ def _logVerdict(message: QueuedMessage, verdict: Verdict) -> None:
     if verdict.state is State.DELAYED and not verdict.attempted:
         return
     event = events.RECIPIENT_EXPIRED if verdict.isExpired else _LOGGED[verdict.state]
-    fields: dict[str, Any] = {"due": verdict.due} if verdict.state is State.DELAYED else {}
+    fields = {"due": asTime(verdict.due)} if verdict.due is not None else {}
     events.emit(
         event,
         id=message.id,

@@ -133,6 +133,7 @@ class TargetTests(SynchronousTestCase):
             ({"smarthost": "a,,b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", or several'),
             ({"smarthost": "a:99999"}, 'relay.smarthost: must be "HOST" or "HOST:PORT"'),
             ({"maildir": "x"}, "relay.maildir: must be an absolute path"),
+            ({"lmtp": "unix:x"}, "relay.lmtp: a unix socket's path must be an absolute one"),
             (
                 {"maildir": "/var/mail/{domain}/{local}/{user}"},
                 "relay.maildir: has {user}; known are {local} and {domain}",

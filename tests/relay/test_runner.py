@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from submitd.counters.names import asTime
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
 from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
@@ -204,6 +205,17 @@ class DeliveryTests(RunnerCase):
         self.send("M1")
         self.run_()
         self.assertEqual(len(self.hop.seen), 1)
+
+    def test_delayIsLogged(self) -> None:
+        """The log says when it is tried again, as people read it."""
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1", "bob@example.net")
+        self.run_()
+        [due] = [each["due"] for each in logged if each.get("event") == "recipient-delayed"]
+        self.assertEqual(due, asTime(NOW + 300))
 
     def test_oneTransaction(self) -> None:
         """Recipients of several domains at one next hop go in one transaction."""
