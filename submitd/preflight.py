@@ -662,6 +662,26 @@ def _signing(settings: Settings) -> Iterator[Finding]:
             )
 
 
+# What changes the header; a filter in front of it would sign another one.
+CHANGE_HEADER = ("message-fixups",)
+
+
+def _filters(settings: Settings) -> Iterator[Finding]:
+    """A filter sees the header as it is left by the policies in front of it."""
+    uses = [component.use for component in settings.policy]
+    changing = [at for at, use in enumerate(uses) if use in CHANGE_HEADER]
+    for at, use in enumerate(uses):
+        if use == "milter" and changing and at < changing[-1]:
+            said = (
+                f'stands before policy[{changing[-1]}], "{uses[changing[-1]]}", which changes the'
+            )
+            yield Finding(
+                f"policy[{at}].use",
+                f'"milter" {said} header: a signature of the filter\'s would not fit',
+                isWarning=True,
+            )
+
+
 def _delays(settings: Settings) -> Iterator[Finding]:
     """A delay that a stage has no time for would make every delayed command a 451."""
     stage = settings.limits.stage
@@ -755,6 +775,7 @@ CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ..
     (frozenset({"policy"}), _policies),
     (frozenset({"policy", "listener"}), _listenersOfPolicies),
     (frozenset({"policy"}), _signing),
+    (frozenset({"policy"}), _filters),
     (frozenset({"policy", "limits"}), _delays),
     (frozenset({"delivery"}), _delivery),
     (frozenset({"policy", "delivery"}), _needs),

@@ -264,6 +264,15 @@ class ExamineTests(SynchronousTestCase):
         file.chmod(0o600)
         return file
 
+    def test_filters(self) -> None:
+        """A filter may sign: what changes the header behind it is a warning."""
+        keys = {"endpoint": "unix:/run/filter.sock", "quarantine": False}
+        milter = Component("milter", keys)
+        fixups = Component("message-fixups")
+        [found] = self.said(policy=(milter, fixups))
+        self.assertTrue(found.startswith("warning: policy[0].use: "), found)
+        self.assertEqual(self.said(policy=(fixups, milter)), [])
+
     def test_externalOnce(self) -> None:
         """A mechanism that nobody is asked a certificate for is warned of once."""
         auth = AuthSettings(
