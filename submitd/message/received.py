@@ -2,7 +2,8 @@
 
 It follows the grammar of RFC 5321 4.4 exactly, with the protocol words of RFC 3848 and RFC 6531
 4.3, whatever a client called itself: what is no domain goes into a comment, escaped.  It says what
-the TLS handshake agreed on, and it never names the login: a message is read by strangers, and the
+the TLS handshake agreed on, by the clause ``tls`` (RFC 8314 4.3), and the priority that the client
+asked for (RFC 6710); and it never names the login: a message is read by strangers, and the
 log has both the login and this field's id.  Of a private transaction (``envelope.private``) it does
 not name the client either: ``from localhost``, as for a unix socket.  ``for`` is there for a single
 recipient only, so that no recipient reads about another.
@@ -32,6 +33,8 @@ _DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 # RFC 5322 3.2.2: ctext has no parentheses and no backslash.
 _NOT_CTEXT = re.compile(r"([()\\])")
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+_REGISTERED = re.compile("TLS_[A-Z0-9_]+")
+_OPENSSL = re.compile(r"(ECDHE|DHE)-(RSA|ECDSA)-(?:AES(128|256)-GCM-(SHA\d+)|CHACHA20-POLY1305)")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -48,7 +51,8 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
     if envelope.private:
         client = NOBODY
     tls = session.tls
-    handshake = f"{tls.version} {tls.cipher}" if tls is not None else ""
+    suite = suiteOf(tls.cipher) if tls is not None else ""
+    handshake = "" if tls is None else tls.version if suite else f"{tls.version} {tls.cipher}"
     folded, line = _beginning(*client, hostname, session.transmissionType, handshake)
     parts = [f"id {envelope.id}"]
     if len(envelope.recipients) == 1:
@@ -56,6 +60,12 @@ def receivedField(session: Session, envelope: Envelope, hostname: str, now: floa
         mailbox = envelope.recipients[0].mailbox
         if envelope.smtpUtf8 or mailbox.isAscii:
             parts.append(f"for <{mailbox}>")
+    # Clauses that were registered later stand behind all others.
+    priority = envelope.extensions.get("MT-PRIORITY")
+    if priority is not None:
+        parts.append(f"priority {priority}")
+    if suite:
+        parts.append(f"tls {suite}")
     parts[-1] += ";"
     parts.append(dateTime(int(now)))
     more, line = _folded(line, parts)
@@ -75,6 +85,22 @@ def _folded(line: str, parts: list[str]) -> tuple[str, str]:
             full += f"{line}\r\n"
             line = f" {part}"
     return full, line
+
+
+@lru_cache(maxsize=64)
+def suiteOf(cipher: str) -> str:
+    """The registered name of a cipher suite, where it follows from OpenSSL's; else nothing.
+
+    It does for TLS 1.3, and for what ``[tls] ciphers`` has by default.
+    """
+    if _REGISTERED.fullmatch(cipher):
+        return cipher
+    known = _OPENSSL.fullmatch(cipher)
+    if known is None:
+        return ""
+    exchange, signature, bits, digest = known.groups()
+    encryption = f"AES_{bits}_GCM_{digest}" if bits else "CHACHA20_POLY1305_SHA256"
+    return f"TLS_{exchange}_{signature}_WITH_{encryption}"
 
 
 @lru_cache(maxsize=1024)

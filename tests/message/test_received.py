@@ -78,14 +78,43 @@ class ReceivedTests(SynchronousTestCase):
         )
 
     def test_secure(self) -> None:
-        """TLS and login are told by the protocol word, what TLS agreed on by a comment."""
+        """TLS and login are told by the protocol word, what TLS agreed on by a clause."""
         session = makeSession(
             secure=True,
             tls=TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
             user=Submitter("alice@example.com"),
         )
         text = field(session, makeEnvelope())
-        self.assertIn(" with ESMTPSA (TLSv1.3 TLS_AES_256_GCM_SHA384) id ID;", text)
+        self.assertIn(" with ESMTPSA (TLSv1.3) id ID tls TLS_AES_256_GCM_SHA384;", text)
+
+    def test_suites(self) -> None:
+        """The clause has a registered name; where there is none, OpenSSL's is in the comment."""
+        for cipher, comment, clause in [
+            (
+                "ECDHE-RSA-AES128-GCM-SHA256",
+                "(TLSv1.2)",
+                " tls TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            ),
+            (
+                "ECDHE-ECDSA-CHACHA20-POLY1305",
+                "(TLSv1.2)",
+                " tls TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+            ),
+            ("AES128-SHA", "(TLSv1.2 AES128-SHA)", ""),
+            ("TLS_X y", "(TLSv1.2 TLS_X y)", ""),
+        ]:
+            session = makeSession(secure=True, tls=TLSInfo("TLSv1.2", cipher))
+            text = field(session, makeEnvelope())
+            self.assertIn(f" with ESMTPS {comment} id ID{clause};", text)
+
+    def test_priority(self) -> None:
+        """The priority that was asked for stands behind ``for``, and in front of ``tls``."""
+        envelope = makeEnvelope(Mailbox("bob", "example.org"), extensions={"MT-PRIORITY": -4})
+        session = makeSession(secure=True, tls=TLSInfo("TLSv1.3", "TLS_AES_256_GCM_SHA384"))
+        text = field(session, envelope)
+        self.assertIn(" for <bob@example.org> priority -4 tls TLS_AES_256_GCM_SHA384;", text)
+        urgent = makeEnvelope(extensions={"MT-PRIORITY": 0})
+        self.assertIn(" id ID priority 0;", field(makeSession(), urgent))
 
     def test_noLogin(self) -> None:
         """The name that somebody logs in with is not told to those who read the message."""
