@@ -361,8 +361,9 @@ def totals(connection: sa.Connection, now: float) -> Totals:
     )
 
 
-def _number(connection: sa.Connection, counting: sa.Select[tuple[int]]) -> int:
-    return connection.execute(counting).scalar() or 0
+def _number(connection: sa.Connection, counting: sa.Select[Any]) -> int:
+    number: int = connection.execute(counting).scalar_one()
+    return number
 
 
 def _stateOf(text: str) -> State:
