@@ -429,7 +429,7 @@ def help(dialogue: Dialogue, argument: bytes) -> Outcome:
     offered = {
         name: row
         for name, (row, _) in rules.verbs.items()
-        if name not in rules.disabled and not row.forProxies
+        if name not in rules.disabled and not row.forProxies and _isThere(dialogue, name)
     }
     if argument:
         row = offered.get(argument.upper())
@@ -438,6 +438,13 @@ def help(dialogue: Dialogue, argument: bytes) -> Outcome:
         return Reply(214, "2.0.0", row.syntax)
     names = b" ".join(offered).decode("ascii")
     return Reply(214, "2.0.0", ["Commands:", names, "HELP <verb> tells the syntax of one"])
+
+
+def _isThere(dialogue: Dialogue, verb: bytes) -> bool:
+    """Whether a verb could do anything on this listener; what it needs first may still come."""
+    if verb == b"STARTTLS":
+        return dialogue.submission.startTLS
+    return verb != b"AUTH" or bool(dialogue.rules.mechanisms)
 
 
 def quit(dialogue: Dialogue, argument: bytes) -> Outcome:

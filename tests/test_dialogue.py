@@ -491,6 +491,24 @@ class CipherMechanism(TicketMechanism):
         return Ticket(self.tls.cipher.encode("ascii"))
 
 
+class HelpTests(SynchronousTestCase):
+    """HELP."""
+
+    def test_whatIsThere(self) -> None:
+        """Of STARTTLS and AUTH nothing is said where nobody could use them."""
+        for changes, there in (
+            ({}, {"STARTTLS", "AUTH"}),
+            ({"startTLS": False}, {"AUTH"}),
+            ({"portal": None}, {"STARTTLS"}),
+        ):
+            talk = Conversation(openly(**changes))
+            talk.say("EHLO c")
+            verbs = set(talk.say("HELP").split())
+            self.assertEqual(verbs & {"STARTTLS", "AUTH"}, there)
+            for verb in {"STARTTLS", "AUTH"} - there:
+                self.assertEqual(talk.say(f"HELP {verb}")[:3], "504")
+
+
 class LoginTests(SynchronousTestCase):
     """AUTH with the Portal behind it."""
 
