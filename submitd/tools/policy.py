@@ -24,7 +24,7 @@ import submitd
 from submitd.config import ConfigurationError, lines, load
 from submitd.errors import CannotStart
 from submitd.settings import Settings
-from submitd.tools.rehearsal import Client, Rehearsal, Step, Try, Verdict
+from submitd.tools.rehearsal import Client, KeptMessage, Rehearsal, Step, Try, Verdict
 from submitd.tools.replay import Difference, Replay, Turn, readSession
 from submitd.typed import nearest
 from submitd.wire.address import Mailbox
@@ -224,6 +224,16 @@ def headerChanges(before: bytes, after: bytes) -> list[str]:
     ]
 
 
+def envelopeChanges(trial: Try, kept: KeptMessage) -> list[str]:
+    """The sender and the recipients that policies have put in the place of others, alike."""
+    changes = []
+    if kept.sender.lower() != f"<{trial.sender}>".lower():
+        changes += [f"-MAIL FROM:<{trial.sender}>", f"+MAIL FROM:{kept.sender}"]
+    changes += [f"-RCPT TO:{each}" for each in kept.known if each not in kept.recipients]
+    changes += [f"+RCPT TO:{each}" for each in kept.recipients if each not in kept.known]
+    return changes
+
+
 def _header(message: bytes) -> list[str]:
     lines = _shown(b"\r\n" + message).partition("\r\n\r\n")[0].split("\r\n")
     return [line for line in lines if line]
@@ -255,12 +265,14 @@ def _result(trial: Try, isTaken: bool) -> str:
 def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
     kept, result = trial.kept, _result(trial, isTaken)
     changes = headerChanges(trial.message, kept.octets) if kept is not None else []
+    envelope = envelopeChanges(trial, kept) if kept is not None else []
     isChanged = kept is not None and _body(kept.octets) != _body(trial.message)
     if asJson:
         found = {
             "accepted": isTaken,
             "result": result,
             "steps": [_stepAsJson(step) for step in trial.rehearsal.steps],
+            "envelope": envelope,
             "header": changes,
             "bodyChanged": isChanged,
             "blind": _blind(trial),
@@ -269,9 +281,10 @@ def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
         return 0 if isTaken else 1
     for step in trial.rehearsal.steps:
         out.writelines(f"{line}\n" for line in _stepAsText(step))
-    if changes:
-        out.write("header\n")
-        out.writelines(f"  {line}\n" for line in changes)
+    for what, lines in (("envelope", envelope), ("header", changes)):
+        if lines:
+            out.write(f"{what}\n")
+            out.writelines(f"  {line}\n" for line in lines)
     if isChanged:
         out.write("the body is changed\n")
     out.writelines(f"a blind copy goes to {address}\n" for address in _blind(trial))

@@ -193,11 +193,17 @@ class KeptMessage:
     """One message.
 
     :ivar octets: as it would go on.
+    :ivar sender: from whom it would go on, in angle brackets.
+    :ivar recipients: to whom.
+    :ivar known: to whom as far as the client knows.
     """
 
     delivery: Kept
     envelope: Envelope
     octets: bytes = b""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
     def dataReceived(self, chunk: bytes) -> None:
         """See :meth:`submitd.interfaces.IMessage.dataReceived`."""
@@ -209,6 +215,11 @@ class KeptMessage:
 
     def eomReceived(self) -> None:
         """See :meth:`submitd.interfaces.IMessage.eomReceived`."""
+        envelope = self.envelope  # which is for the client again behind this
+        asked = envelope.recipients if envelope.asked is None else envelope.asked
+        self.sender = str(envelope.reversePath)
+        self.recipients = tuple(f"<{each.mailbox}>" for each in envelope.recipients)
+        self.known = tuple(f"<{each.mailbox}>" for each in asked)
         self.delivery.messages.append(self)
 
     def connectionLost(self) -> None:

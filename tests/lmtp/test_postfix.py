@@ -137,5 +137,5 @@ class PostfixTests(LMTPTestCase):
         port = self.service.ports["secure"]
         postfix = self.deliver(f"inet:localhost:{port}", messages.small(), "secure")
         self.assertIn("Verified TLS connection established", postfix.log)
-        self.assertIn("with LMTPSA (TLSv1.3 ", self.kept("ada")[0].decode("utf-8", "replace"))
+        self.assertIn("with LMTPSA (TLSv1.3) ", self.kept("ada")[0].decode("utf-8", "replace"))
         self.assertIn(f"user={ADA.name} mechanism=PLAIN", self.logged)

@@ -27,6 +27,7 @@ from submitd.counters.counters import Counters
 from submitd.counters.history import HistoryFile, Usual, packed
 from submitd.counters.names import shortened
 from submitd.counters.windows import Room, Taken, Want, Window
+from submitd.envelope import Recipient
 from submitd.interfaces import (
     IConnectionPolicy,
     IHeaderPolicy,
@@ -39,6 +40,7 @@ from submitd.interfaces import (
 from submitd.tools import policy as tool
 from submitd.tools.rehearsal import Client, Rehearsal, Wire
 from submitd.tools.replay import _isAlike, readSession
+from submitd.wire.address import NULL_PATH, Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 from tests import running
@@ -172,6 +174,19 @@ class Late:
         return _later(Refused(NO, "on second thoughts"))
 
 
+@implementer(IMessagePolicy)
+class Elsewhere:
+    """Has the message go from somebody else, and to somebody else, as a filter may."""
+
+    def messageReceived(self, session: Any, envelope: Any, message: Any) -> None:
+        envelope.reversePath = NULL_PATH
+        envelope.asked = envelope.recipients
+        envelope.recipients = [
+            *envelope.recipients[1:],
+            Recipient(Mailbox("carol", "example.org")),
+        ]
+
+
 @implementer(IHeaderPolicy, IRehearsed)
 class Stamp:
     """Notes in which directory it may write."""
@@ -263,6 +278,20 @@ class TryTests(Case):
         self.assertIn("+Received: from client.example ([192.0.2.1])", changes)
         self.assertNotIn("From:", changes)
         self.assertFalse(found["bodyChanged"])
+
+    async def test_envelope(self) -> None:
+        """Another sender and other recipients are shown, and those that stay are not."""
+        self.configure("\n[[policy]]\nuse = 'tests.tools.test_policy:Elsewhere'\n")
+        expected = [
+            "-MAIL FROM:<alice@example.com>",
+            "+MAIL FROM:<>",
+            "-RCPT TO:<bob@example.net>",
+            "+RCPT TO:<carol@example.org>",
+        ]
+        more = ("--to", "dave@example.net")
+        self.assertEqual((await self.found(*ALICE, *more))["envelope"], expected)
+        _, out, _ = await self.told(*ALICE, *more)
+        self.assertIn("envelope\n" + "".join(f"  {line}\n" for line in expected), out)
 
     async def test_refused(self) -> None:
         """A refusal is shown with the policy, its private cause and the reply; status 1."""
