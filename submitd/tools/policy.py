@@ -281,10 +281,10 @@ def _printTry(trial: Try, isTaken: bool, asJson: bool, out: TextIO) -> int:
         return 0 if isTaken else 1
     for step in trial.rehearsal.steps:
         out.writelines(f"{line}\n" for line in _stepAsText(step))
-    for what, lines in (("envelope", envelope), ("header", changes)):
-        if lines:
+    for what, changed in (("envelope", envelope), ("header", changes)):
+        if changed:
             out.write(f"{what}\n")
-            out.writelines(f"  {line}\n" for line in lines)
+            out.writelines(f"  {line}\n" for line in changed)
     if isChanged:
         out.write("the body is changed\n")
     out.writelines(f"a blind copy goes to {address}\n" for address in _blind(trial))
