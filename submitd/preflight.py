@@ -21,6 +21,7 @@ import os
 import re
 import resource
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -196,10 +197,10 @@ def _ownName(settings: Settings) -> Iterator[Finding]:
     if not any(hop is not None and (hop.smarthost or hop.mx) for hop in hops):
         return
     name = settings.hostname or socket.getfqdn()
-    if "." not in name and not name.startswith("["):
-        whose = "" if settings.hostname else "is empty, and the system's own name, "
+    if "." not in name and _HOSTNAME.fullmatch(name) and not name.startswith("["):
+        whose = f'"{name}"' if settings.hostname else f'is empty, and the system\'s "{name}"'
         said = "has no domain: next hops may refuse it in EHLO, and reports that come from it"
-        yield Finding("hostname", f'{whose}"{name}", {said}', isWarning=True)
+        yield Finding("hostname", f"{whose} {said}", isWarning=True)
 
 
 def _refusals(settings: Settings) -> Iterator[Finding]:
@@ -425,7 +426,7 @@ def _othersCanRead(path: str, file: Path) -> Iterator[Finding]:
         mode = file.stat().st_mode
     except OSError:
         return  # said by whoever reads it
-    if mode & 0o004:
+    if stat.S_ISREG(mode) and mode & 0o004:
         yield Finding(path, f"{file} can be read by others (chmod o= {file})", isWarning=True)
 
 
@@ -863,6 +864,10 @@ def whyNotBound(error: OSError) -> str:
     """Why an address cannot be listened on, for an operator."""
     if error.errno == errno.EADDRINUSE:
         return "the port is in use by another program"
+    if isinstance(error, socket.gaierror):
+        return "what an interface is called here is its address, such as 192.0.2.1"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
     if error.errno == errno.EACCES:
         return "ports below 1024 are for root; see the options --uid and --gid of twistd"
     return str(error.strerror or error)

@@ -182,13 +182,34 @@ def readTable(file: Path) -> dict[str, Any]:
     :raise ValueError: when there is none; the text says why, without the file's name.
     """
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
+        octets = file.read_bytes()
     except OSError as error:
-        said = f"cannot be read: {error.strerror}"
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    return parseTable(octets)
+
+
+# What tomllib says of the mistakes that are made most, and what they are.
+_HINTS = {
+    "Invalid value": 'a text stands in straight quotes, "like this"',
+    "Cannot overwrite a value": "the key stands there already",
+    "Cannot declare": "the section, or a key of its name, stands there already",
+}
+
+
+def parseTable(octets: bytes) -> dict[str, Any]:
+    """The table that the octets of a TOML file are.
+
+    :raise ValueError: when there is none; the text says why.
+    """
+    try:
+        # Editors on Windows put a byte order mark in front.
+        return tomllib.loads(octets.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        said = f"is not UTF-8 (octet {error.start})"
+        line = octets.count(b"\n", 0, error.start) + 1
+        said = f"is not UTF-8 (line {line})"
     except tomllib.TOMLDecodeError as error:
-        said = f"is not TOML: {error}"
+        hints = [f"; {hint}" for words, hint in _HINTS.items() if str(error).startswith(words)]
+        said = f"is not TOML: {error}{''.join(hints)}"
     raise ValueError(said)
 
 

@@ -208,6 +208,11 @@ class LoadTests(SynchronousTestCase):
             ],
         )
 
+    def test_mark(self) -> None:
+        """A byte order mark in front, as editors on Windows put it, is no mistake."""
+        self.file.write_text("\ufeff" + GOOD)
+        self.assertEqual(self.warnings(), [])
+
     def test_notOffered(self) -> None:
         """A mechanism that no checker can verify is a warning: it would silently be missing."""
         self.file.write_text(

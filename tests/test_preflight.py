@@ -584,6 +584,11 @@ class PortsInUseTests(SynchronousTestCase):
         held.listen()
         return held.getsockname()
 
+    def test_notHere(self) -> None:
+        """An interface goes by its address."""
+        [name] = self.said("tcp:0:interface=no interface")
+        self.assertIn("what an interface is called here is its address", name)
+
     def test_used(self) -> None:
         """A port that another program listens on is named, each with its key."""
         _, port = self.listening(socket.AF_INET, ("127.0.0.1", 0))
@@ -630,7 +635,7 @@ class PortsInUseTests(SynchronousTestCase):
     def test_notOurAddress(self) -> None:
         """An address that this machine does not have is said in the system's words."""
         [line] = self.said("tcp:0:interface=192.0.2.1", "tcp:4587:interface=192.0.2.1")[:1]
-        self.assertIn("Cannot assign requested address", line)
+        self.assertIn("this machine has no such address", line)
 
     def test_rights(self) -> None:
         """A low port without the right to it names the way out."""

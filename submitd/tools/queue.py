@@ -17,7 +17,6 @@ import os
 import sys
 import syslog
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from submitd.policies.brake import Brake
 from submitd.settings import Component, PolicySettings, spoolUnlessNamed
 from submitd.spool.records import Action, Damaged, Filter, State
 from submitd.tools.queuetext import asJson, asLine, asText, stamp
-from submitd.typed import WrongValue, parseSeconds
+from submitd.typed import WrongValue, parseSeconds, parseTable
 from submitd.wire.errors import Refused
 
 DESCRIPTION = """\
@@ -194,11 +193,11 @@ def openSpool(arguments: argparse.Namespace) -> Spool:
 
 def _documentOf(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return parseTable(file.read_bytes())
     except OSError as error:
         raise Problem(f"{file}: {error.strerror}; name it with --config, or --spool") from None
     except ValueError as error:
-        raise Problem(f"{file}: is not TOML: {error}") from None
+        raise Problem(f"{file}: {error}") from None
 
 
 def brakesOf(arguments: argparse.Namespace) -> list[Brake]:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +20,7 @@ import submitd
 from submitd.demo import stateDirectory
 from submitd.refusals import Record, find, previous
 from submitd.settings import Component, LogSettings, RefusalSettings, spoolUnlessNamed
-from submitd.typed import structure
+from submitd.typed import parseTable, structure
 
 DESCRIPTION = """\
 Explain why submitd refused something. Each reply that refuses ends with an id,
@@ -104,11 +103,11 @@ def files(arguments: argparse.Namespace) -> list[Path]:
 def _configured(config: Path) -> list[Path]:
     # Not by config.load: it wants all to be well, and looks into files of passwords.
     try:
-        document = tomllib.loads(config.read_text("utf-8"))
+        document = parseTable(config.read_bytes())
     except OSError as error:
         raise Problem(f"{config}: {error.strerror}; name a file with --log") from None
     except ValueError as error:
-        raise Problem(f"{config}: is not TOML: {error}") from None
+        raise Problem(f"{config}: {error}") from None
     directory = config.absolute().parent
     refusals: RefusalSettings = _section(document, "refusals", RefusalSettings, config)
     log: LogSettings = _section(document, "log", LogSettings, config).anchored(directory)

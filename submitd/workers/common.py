@@ -23,7 +23,8 @@ class Common:
             self.file = makeFile()
             self._counts = shared.Place()
         except OSError as error:
-            raise CannotStart(f"cannot count for all workers together: {error}") from None
+            said = "cannot count for all workers together, in a directory for temporary files"
+            raise CannotStart(f"{said}: {error}; TMPDIR may name another one") from None
         self._tally = Tally(self.file)
         self._key = os.urandom(32)
 

@@ -806,7 +806,9 @@ class ParentTests(SynchronousTestCase):
         """A parent whose workers could not count together does not start."""
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.patch(shared, "prepare", Mock(side_effect=full))
-        self.assertIn("No space left", str(self.assertRaises(CannotStart, Common)))
+        said = str(self.assertRaises(CannotStart, Common))
+        self.assertIn("No space left", said)
+        self.assertIn("TMPDIR may name another one", said)
 
     def test_notShared(self) -> None:
         """A port that has no descriptor cannot be handed to workers."""
