@@ -35,6 +35,7 @@ from submitd.deliveries.spool import Spool
 from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.policies.brake import Brake
 from submitd.settings import Component, PolicySettings, spoolUnlessNamed
+from submitd.spool.database import FILE
 from submitd.spool.records import Action, Damaged, Filter, State
 from submitd.tools.queuetext import asJson, asLine, asText, stamp
 from submitd.typed import WrongValue, parseSeconds, parseTable
@@ -389,8 +390,9 @@ async def work(reactor: Any, arguments: argparse.Namespace, out: TextIO, err: Te
     spool = openSpool(arguments)
     # On a full disk, most of all, one must be able to look and to delete.
     mistakes = spool.queue.database.check(needsRoom=False)
-    if not mistakes and spool.path is not None and not spool.path.is_dir():
-        # A new, empty queue in a mistyped place would look like good news.
+    if not mistakes and spool.path is not None and not (spool.path / FILE).exists():
+        # A new, empty queue in a mistyped place would look like good news; and one that root has
+        # made the service could not open.
         mistakes = [f"{spool.path}: there is no queue"]
     if mistakes:
         raise Problem("; ".join(mistakes))

@@ -374,6 +374,13 @@ class CommandLineTests(SynchronousTestCase):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir(mode=0o700)
         done = self.run_("--spool", str(directory), "list")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("there is no queue", done.stderr)
+        self.assertEqual(list(directory.iterdir()), [])  # root's would keep the service out
+        spool = Spool(directory)
+        self.successResultOf(spool.queue.runIn(maybeDeferred, maybeDeferred))
+        self.successResultOf(spool.stop())
+        done = self.run_("--spool", str(directory), "list")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
         done = self.run_("--spool", str(directory), "delete", "--all", "--yes")
         self.assertEqual(
