@@ -606,11 +606,15 @@ class Dialogue:
         return Replies((self.refuse(refused), self.refuse(Refused(OUT_OF_STEP))))
 
     def refuse(self, refused: Refused) -> Reply:
-        """Log a refusal, count it, and give its reply; 421 closes."""
+        """Log a refusal, count it, and give its reply; 421 closes.
+
+        Of who was turned away already, the log has heard enough.
+        """
         reply = self._counted(refused)
+        isAway = self.turnedAway is not None
         if self.state is CONNECTED:
             reply = self._sendAway(reply)
-        told = self.told(refused, reply)
+        told = reply if isAway else self.told(refused, reply)
         if reply.code == 421:
             self.reset()
             self.state = CLOSED

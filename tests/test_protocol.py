@@ -623,6 +623,19 @@ class TimeTests(SynchronousTestCase):
         self.advance(310)
         self.assertEqual(logged, [b"DATA"])
 
+    def test_turnedAwayInLog(self) -> None:
+        """Who is refused in place of the greeting has one line there, whatever else it says."""
+        logged: list[str] = []
+        self.patch(events, "emit", lambda event, **of: logged.append(event.name))
+        for last in (lambda talk: talk.say("QUIT"), lambda talk: self.advance(LINGER + 2 * SWEEP)):
+            logged.clear()
+            talk = Conversation(openly(clock=self.clock, policies=[Policy(connection=refuse)]))
+            self.assertEqual(talk.transport.taken()[:4], b"554 ")
+            for line in ("EHLO bot", "AUTH LOGIN", "RSET", "HELO bot"):
+                self.assertEqual(talk.say(line), "503 5.5.1 Bad sequence of commands")
+            last(talk)
+            self.assertEqual(logged, ["refused"])
+
     def test_turnedAway(self) -> None:
         """Who is refused in place of the greeting keeps no place, whatever else it says."""
         for octets in (b"", b"N", b"BDAT 0\r\n", b"BDAT 99999999\r\n"):
