@@ -5,7 +5,8 @@ for the recipients, and Return-Path, which is for the final delivery alone (RFC 
 ``private_received`` neither our own Received field nor those that the message came with tell an
 address, a name or a login: each of them is left, as a hop at a time.
 
-With ``replace_malformed`` a Date or Message-ID that is malformed counts as missing.
+With ``replace_malformed`` a Date or Message-ID that is malformed counts as missing, and of a field
+that may stand there once, and stands twice with the same value, one is left.
 
 Refused with 550 5.6.0, the field named: a line that is no field, a field that may stand there once
 and stands twice, a malformed From, Sender, Reply-To, To, Cc, Date or Message-ID, no From at all;
@@ -129,7 +130,8 @@ class MessageFixups:
         default=False,
         metadata={
             "help": "Put another Date or Message-ID in the place of one that is malformed, where "
-            "they are added when they are missing (RFC 6409 8.2, 8.3)."
+            "they are added when they are missing (RFC 6409 8.2, 8.3); and take out a field that "
+            "stands there a second time with the same value."
         },
     )
     refuse_non_ascii: bool = attrs.field(
@@ -194,6 +196,12 @@ class MessageFixups:
         self._add(header, envelope)
 
     def _removeMalformed(self, header: Header) -> None:
+        for name in SINGULAR:
+            first, *others = [each.raw for each in header.named(name)] or [b""]
+            # All readers make the same of them; what differs is for the one who sent it.
+            if others and {each.lower() for each in others} == {first.lower()}:
+                header.remove(name)
+                header.append(first)
         for name, isAdded in ((b"date", self.add_date), (b"message-id", self.add_message_id)):
             found = header.named(name)
             if isAdded and len(found) == 1 and not _isWell(found[0]):

@@ -123,6 +123,19 @@ class CompleteTests(FixupsTestCase):
         self.assertNotIn(b"Date", self.fixed("From: a@b.c\r\n", add_date=False))
         self.assertNotIn(b"Message-ID", self.fixed("From: a@b.c\r\n", add_message_id=False))
 
+    def test_repeated(self) -> None:
+        """A field that stands there again, with the same value, goes where that is asked for."""
+        octets = (
+            b"From: a@b.example\r\nDate: Sun, 09 Sep 2001 01:46:40 +0000\r\nMessage-ID: <a@b>\r\n"
+            b"Content-Transfer-Encoding: 7bit\r\nSubject: x\r\ncontent-transfer-encoding: 7BIT\r\n"
+        )
+        made = self.fixed(octets, replace_malformed=True)
+        self.assertEqual(made.lower().count(b"content-transfer-encoding: 7bit\r\n"), 1)
+        self.assertEqual(made.count(b"\r\n"), octets.count(b"\r\n") - 1)
+        self.assertIn("only once", self.refusal(octets))
+        other = octets.replace(b"7BIT", b"base64")
+        self.assertIn("only once", self.refusal(other, replace_malformed=True))
+
     def test_replaced(self) -> None:
         """A Date or Message-ID that nobody can read is replaced where that is asked for."""
         octets = b"From: a@example.com\r\nDate: 2024-01-01 \xff\r\nMessage-ID:\r\nX: y\r\n"
