@@ -78,6 +78,8 @@ class Connections:
         self._from[address] -= 1
         if not self._from[address]:
             del self._from[address]
+        if not self._live:
+            self._sweepNoMore()
         if not self._live and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
@@ -101,13 +103,16 @@ class Connections:
     def start(self) -> None:
         """A listener opens: sweep from now on."""
         self._listeners += 1
-        if self._listeners == 1:
+        if not self._sweeping.running:
             self._sweeping.start(SWEEP)
 
     def stop(self) -> None:
-        """A listener has closed: with the last one, the sweeping ends."""
+        """A listener has closed: with the last one, and the last connection, the sweeping ends."""
         self._listeners -= 1
-        if self._listeners == 0:
+        self._sweepNoMore()
+
+    def _sweepNoMore(self) -> None:
+        if self._listeners == 0 and not self._live and self._sweeping.running:
             self._sweeping.stop()
 
     def drain(self, seconds: float) -> Deferred[None]:

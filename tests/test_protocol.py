@@ -910,6 +910,19 @@ class TimeTests(SynchronousTestCase):
         talk.lose()
         self.successResultOf(drained)
 
+    def test_drainSilent(self) -> None:
+        """A client that does not close its side does not hold up the end, with all ports closed."""
+        connections = Connections(self.clock)
+        connections.start()
+        talk = Conversation(openly(clock=self.clock), connections=connections)
+        connections.stop()
+        connections.drain(3600)
+        self.assertTrue(talk.transport.disconnecting)
+        self.clock.pump([SWEEP] * (int(LINGER / SWEEP) + 2))
+        self.assertTrue(talk.transport.aborted)
+        talk.lose()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_drainTransaction(self) -> None:
         """A transaction under way is finished and answered, and 421 comes behind its reply."""
         talk = self.connect()
