@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
@@ -144,6 +144,27 @@ def outOfTime(certificates: Sequence[x509.Certificate], now: datetime.datetime) 
         if end - now < min((end - begin) / 10, NOTICE):
             return f"{which}expires on {end:{_MOMENT}}"
     return ""
+
+
+def lacksChain(certificates: Sequence[x509.Certificate]) -> str:
+    """Whether the chain has been left out, as with the wrong one of two files (certbot's cert.pem).
+
+    Public authorities sign by an intermediate certificate, and say where that is; browsers look for
+    it there, mail programs do not.  A private one may sign itself, and clients know it.
+
+    :param certificates: the server's own, then the chain.
+    :return: a predicate for the file; empty when all is well.
+    """
+    if len(certificates) != 1:
+        return ""
+    [alone] = certificates
+    try:
+        where = alone.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    if not any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in where):
+        return ""
+    return "has one certificate and no chain behind it, without which most clients refuse it"
 
 
 def _refused(error: Exception) -> str:

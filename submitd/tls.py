@@ -38,6 +38,7 @@ from submitd.certificates import (
     Identity,
     Kept,
     TLSMistake,
+    lacksChain,
     outOfTime,
     readAuthorities,
     readCertificates,
@@ -334,17 +335,20 @@ class ServerTLS:
 
 
 def warnings(settings: TLSSettings) -> list[TLSMistake]:
-    """Which certificates have expired, or soon will; what cannot be read is left to others."""
+    """Which certificates have expired, or soon will, or lack their chain.
+
+    What cannot be read is left to others.
+    """
     now, found = datetime.datetime.now(datetime.UTC), []
     files = {"": settings.certificate}
     files |= {_section(name): each.certificate for name, each in settings.sni.items()}
     for section, file in files.items():
         try:
-            problem = outOfTime(readCertificates(file), now)
+            certificates = readCertificates(file)
         except UNREADABLE:
             continue
-        if problem:
-            found.append(TLSMistake(f"{section}certificate", f"{file} {problem}"))
+        problems = filter(None, (outOfTime(certificates, now), lacksChain(certificates)))
+        found += [TLSMistake(f"{section}certificate", f"{file} {each}") for each in problems]
     return found
 
 

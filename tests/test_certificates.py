@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import certificates
-from submitd.certificates import Identity, Kept, TLSMistake, outOfTime, selfSigned
+from submitd.certificates import (
+    Identity,
+    Kept,
+    TLSMistake,
+    lacksChain,
+    outOfTime,
+    selfSigned,
+)
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -113,6 +120,30 @@ class IdentityTests(SynchronousTestCase):
         identity = Identity.read(self.certificate, self.key)
         [certificate] = identity.certificates
         self.assertEqual(identity.expires, certificate.not_valid_after_utc)
+
+    def test_lacksChain(self) -> None:
+        """A public authority's certificate without the intermediate one is found out."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "x")])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(NOW)
+            .not_valid_after(NOW + datetime.timedelta(days=90))
+        )
+        private = builder.sign(key, hashes.SHA256())
+        where = x509.AccessDescription(
+            x509.oid.AuthorityInformationAccessOID.CA_ISSUERS,
+            x509.UniformResourceIdentifier("http://ca.example/i.der"),
+        )
+        access = x509.AuthorityInformationAccess([where])
+        public = builder.add_extension(access, critical=False).sign(key, hashes.SHA256())
+        self.assertIn("no chain behind it", lacksChain([public]))
+        for good in ([private], [public, private], []):
+            self.assertEqual(lacksChain(good), "")
 
     def test_outOfTime(self) -> None:
         """The last tenth of the time is said, thirty days of it at most, and what is over."""
