@@ -850,13 +850,13 @@ def _whyTaken(address: Address) -> str | None:
     if address.port is None:
         return _whySocketTaken(address.host)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As the service itself will do it: connections of an earlier run that linger are no reason.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the service does it: connections of an earlier run that linger are no reason.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address.host, address.port))
-        except OSError as error:
-            return whyNotBound(error)
+    except OSError as error:
+        return whyNotBound(error)
     return None
 
 
@@ -866,6 +866,8 @@ def whyNotBound(error: OSError) -> str:
         return "the port is in use by another program"
     if isinstance(error, socket.gaierror):
         return "what an interface is called here is its address, such as 192.0.2.1"
+    if error.errno == errno.EAFNOSUPPORT:
+        return "this machine has no IPv6"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address"
     if error.errno == errno.EACCES:

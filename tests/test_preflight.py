@@ -584,6 +584,15 @@ class PortsInUseTests(SynchronousTestCase):
         held.listen()
         return held.getsockname()
 
+    def test_noIPv6(self) -> None:
+        """Where the kernel has no IPv6, there is not even a socket to try."""
+
+        def refuse(*arguments: object) -> Any:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+        self.patch(preflight.socket, "socket", refuse)
+        self.assertIn("this machine has no IPv6", self.said("tcp6:587")[0])
+
     def test_notHere(self) -> None:
         """An interface goes by its address."""
         [name] = self.said("tcp:0:interface=no interface")
