@@ -134,6 +134,8 @@ def endpointOf(listener: ListenerSettings, reactor: Any) -> IStreamServerEndpoin
     try:
         endpoint: IStreamServerEndpoint = serverFromString(PortReactor(reactor), listener.endpoint)
     except Exception as error:
-        # A systemd: endpoint looks for its socket here, and finds none when systemd gave none.
-        raise CannotStart(f"cannot listen on {listener.endpoint}: {error!r}") from None
+        said = repr(error)
+        if isinstance(error, LookupError) and listener.endpoint.startswith("systemd:"):
+            said = "systemd has handed over no such socket (ListenStream, FileDescriptorName)"
+        raise CannotStart(f"cannot listen on {listener.endpoint}: {said}") from None
     return endpoint

@@ -41,6 +41,7 @@ from twisted.internet.protocol import Factory
 
 from submitd import deliveries, extensions, policies, sasl, tls
 from submitd.checkers.factory import takesFile
+from submitd.endpoint import MAX_PATH
 from submitd.interfaces import (
     IBlindCopyDelivery,
     IBringsDelivery,
@@ -393,8 +394,19 @@ def _endpoint(listener: ListenerSettings, path: str, seen: dict[Address, str]) -
         said = "LMTP must not be spoken on port 25 (RFC 2033 5), where others expect SMTP"
         yield Finding(path, f"{said}; take another, such as 24, or lmtp = false")
     seen[address] = path
-    if address.port is None and not Path(address.host).parent.is_dir():
-        yield Finding(path, f"there is no directory {Path(address.host).parent}")
+    if address.port is None and (problem := _socketProblem(Path(address.host))):
+        yield Finding(path, problem)
+
+
+def _socketProblem(path: Path) -> str:
+    """Why there can be no unix socket of that name."""
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    if len(os.fsencode(path)) > MAX_PATH:
+        return f"a unix socket's path has {MAX_PATH} octets at most, and this one more: {path}"
+    if path.exists() and not path.is_socket():
+        return f"{path} is there, and no socket"
+    return ""
 
 
 def _certificate(settings: Settings) -> Iterator[Finding]:

@@ -198,12 +198,17 @@ def _source(options: Options, log: LogSettings | None) -> Source:
 
 
 def textLog() -> logwriter.LogWriter:
-    """The text log that twistd would have, at a fraction of its price."""
+    """The text log that twistd would have, at a fraction of its price.
+
+    :raise SystemExit: when its file cannot be written; that has been printed.
+    """
     assert Options.log is not None
     reactor = _reactor()
-    return logwriter.textLog(
-        Options.log, TextLines(), reactor, reactor if Options.together else None
-    )
+    waits = reactor if Options.together else None
+    try:
+        return logwriter.textLog(Options.log, TextLines(), reactor, waits)
+    except OSError as error:
+        _stop([f"submitd: cannot write {Options.log}: {error.strerror} (--logfile)"])
 
 
 def _reactor() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,24 @@ class ExamineTests(SynchronousTestCase):
         file.write_text("alice:secret\n")
         file.chmod(0o600)
         return file
+
+    def test_socketPath(self) -> None:
+        """A unix socket's path that there can be no socket at is found before the start."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "file").touch()
+        for name, why in (
+            ("file", "is there, and no socket"),
+            ("x" * 108, "107 octets at most"),
+            ("no/such", "there is no directory"),
+        ):
+            listener = attrs.evolve(GOOD.listener[0], endpoint=f"unix:{directory / name}")
+            [found] = self.said(listener=(listener,))
+            self.assertIn(why, found)
+        with socket.socket(socket.AF_UNIX) as before:
+            before.bind(os.path.relpath(directory / "left"))
+        listener = attrs.evolve(GOOD.listener[0], endpoint=f"unix:{directory / 'left'}")
+        self.assertEqual(self.said(listener=(listener,)), [])
 
     def test_filters(self) -> None:
         """A filter may sign: what changes the header behind it is a warning."""

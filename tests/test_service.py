@@ -586,7 +586,7 @@ class MakeServiceTests(SynchronousTestCase):
             ),
             (
                 {"listener": (attrs.evolve(LISTENER, endpoint="systemd:domain=INET:index=3"),)},
-                "cannot listen on systemd:domain=INET:index=3",
+                "cannot listen on systemd:domain=INET:index=3: systemd has handed over no such",
             ),
             (
                 {"tls": TLSSettings(certificate=DATA / "none", private_key=DATA / "none")},

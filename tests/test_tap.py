@@ -89,6 +89,20 @@ class ProcessTests(Files):
             ),
         )
 
+    def test_noLogFile(self) -> None:
+        """A log that cannot be written is one line, and no traceback."""
+        done = subprocess.run(
+            running.twistd("--logfile=/nonexistent/x.log", "submitd", "-c", str(self.file)),
+            env=running.environment(),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        said = "submitd: cannot write /nonexistent/x.log: No such file or directory (--logfile)\n"
+        self.assertEqual((done.returncode, done.stderr), (1, said))
+
     def test_lastMoment(self) -> None:
         """What fails when the ports are opened is one line of twistd's log; no pid file stays."""
         self.file.write_text(
