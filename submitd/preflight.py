@@ -611,12 +611,12 @@ def _listenersOfPolicies(settings: Settings) -> Iterator[Finding]:
 
 
 def _meet(one: Component, other: Component) -> bool:
-    """Whether two policies, both without mistakes, are for the same listener."""
-    return (
-        not one.listeners
-        or not other.listeners
-        or not set(one.listeners).isdisjoint(other.listeners)
-    )
+    """Whether two policies are for the same listener."""
+    try:
+        mine, others = set(one.listeners), set(other.listeners)
+    except TypeError:
+        return False  # no list of names, which is a finding by itself
+    return not mine or not others or not mine.isdisjoint(others)
 
 
 def _ownDelivery(policy: Any, path: str) -> Iterator[Finding]:
@@ -676,17 +676,21 @@ def _signing(settings: Settings) -> Iterator[Finding]:
 
 
 # What changes the header; a filter in front of it would sign another one.
-CHANGE_HEADER = ("message-fixups",)
+CHANGE_HEADER = ("message-fixups", "rewrite")
 
 
 def _filters(settings: Settings) -> Iterator[Finding]:
     """A filter sees the header as it is left by the policies in front of it."""
-    uses = [component.use for component in settings.policy]
-    changing = [at for at, use in enumerate(uses) if use in CHANGE_HEADER]
-    for at, use in enumerate(uses):
-        if use == "milter" and changing and at < changing[-1]:
+    policy = settings.policy
+    for at, component in enumerate(policy):
+        later = [
+            behind
+            for behind in range(at + 1, len(policy))
+            if policy[behind].use in CHANGE_HEADER and _meet(component, policy[behind])
+        ]
+        if component.use == "milter" and later:
             said = (
-                f'stands before policy[{changing[-1]}], "{uses[changing[-1]]}", which changes the'
+                f'stands before policy[{later[-1]}], "{policy[later[-1]].use}", which changes the'
             )
             yield Finding(
                 f"policy[{at}].use",

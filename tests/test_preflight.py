@@ -291,6 +291,23 @@ class ExamineTests(SynchronousTestCase):
         [found] = self.said(policy=(milter, fixups))
         self.assertTrue(found.startswith("warning: policy[0].use: "), found)
         self.assertEqual(self.said(policy=(fixups, milter)), [])
+        rewrite = Component("rewrite", {"senders": f"{DATA}/../../etc/senders.example"})
+        [found] = self.said(policy=(milter, rewrite))
+        self.assertIn('policy[1], "rewrite", which changes the header', found)
+
+    def test_filtersElsewhere(self) -> None:
+        """It is none where no listener has both."""
+        keys = {"endpoint": "unix:/run/filter.sock", "quarantine": False}
+        named = tuple(attrs.evolve(GOOD.listener[0], name=name) for name in ("in", "out"))
+        listeners = (attrs.evolve(named[0], endpoint="tcp:1"), named[1])
+        milter = Component("milter", keys, listeners=["in"])
+        for wanted, count in ((["out"], 0), (["in", "out"], 1), ([], 1)):
+            policy = (milter, Component("message-fixups", listeners=wanted))
+            self.assertEqual(len(self.said(listener=listeners, policy=policy)), count, wanted)
+        for wrong in (3, [[]], None):
+            policy = (milter, Component("message-fixups", listeners=wrong))
+            said = self.said(listener=listeners, policy=policy)
+            self.assertTrue(said and all("policy[1].listeners" in each for each in said), said)
 
     def test_externalOnce(self) -> None:
         """A mechanism that nobody is asked a certificate for is warned of once."""
