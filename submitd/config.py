@@ -1,7 +1,7 @@
 """The configuration: a TOML file becomes :class:`submitd.settings.Settings`.
 
 :func:`load` reads the file, then the types of all values (typed.py), then what the values mean
-(preflight.py).  It opens no port and writes nothing.  All mistakes come together in one
+(preflight/).  It opens no port and writes nothing.  All mistakes come together in one
 :class:`ConfigurationError`, as lines ``FILE: key.path[0].name: what is wrong``; a section whose
 types are wrong does not keep the others from being examined.  What works but is unwise is a
 warning, and comes back beside the settings.

@@ -420,7 +420,7 @@ def _asWritten(settings: object, field: object, value: Any) -> Any:
 
 
 def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]) -> Iterator[str]:
-    """What would have everybody refused, of what preflight.py finds in a configuration."""
+    """What would have everybody refused, of what preflight/ finds in a configuration."""
     mechanisms = list(Rules(submission).mechanisms.values())
     for at, listener in enumerate(listeners):
         for key, said in keepingAllOut(

@@ -2,7 +2,7 @@
 
 These classes are the reference of the configuration: the page of the documentation is made from
 them.  Each field is a key of its section.  They hold values and decide nothing; what the values
-must be is in preflight.py, what is made of them in service.py.
+must be is in preflight/, what is made of them in service.py.
 
 Policies and deliveries bring keys of their own, kept as they were written in a :class:`Component`
 until :meth:`Component.make` makes the object.

@@ -43,7 +43,7 @@ from submitd.submission import Limits
 from submitd.tls import TLSSettings
 from submitd.typed import Seconds
 from tests.fixtures import makePortal
-from tests.test_preflight import Names
+from tests.preflight.support import Names
 
 DATA = Path(__file__).parent / "data"
 FREE = "tcp:0:interface=127.0.0.1"
@@ -557,7 +557,7 @@ class MakeServiceTests(SynchronousTestCase):
         submission = self.submission(dns=dns)
         self.assertIsInstance(submission.resolver, DNS)
         self.assertEqual(submission.lookupLimit, 1.0)
-        dns = DNSSettings(reverse_lookup=True, resolver="tests.test_preflight:Names")
+        dns = DNSSettings(reverse_lookup=True, resolver="tests.preflight.support:Names")
         self.assertIsInstance(self.submission(dns=dns).resolver, Names)
 
     def test_ownName(self) -> None:

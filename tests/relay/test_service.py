@@ -12,7 +12,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd import preflight, service
+from submitd import service
+from submitd.preflight import deliveries
 from submitd.relay.settings import RelaySettings
 from submitd.settings import Component, Settings
 from tests.clients.running import RunningService
@@ -151,10 +152,10 @@ class WiringTests(SynchronousTestCase):
     def test_warning(self) -> None:
         """A spool that nobody delivers from is said to be one."""
         spool = Component("spool", {"path": "/x/y"})
-        said = [str(each) for each in preflight._relay(Settings(delivery=spool))]
+        said = [str(each) for each in deliveries.relay(Settings(delivery=spool))]
         self.assertIn("messages stay in the spool", said[0])
         relay = Settings(delivery=Component("discard"), relay=RelaySettings(smarthost="a"))
-        self.assertIn("relay: needs [delivery]", str(next(iter(preflight._relay(relay)))))
+        self.assertIn("relay: needs [delivery]", str(next(iter(deliveries.relay(relay)))))
 
     def test_changedSince(self) -> None:
         """What was good at the examination and is no longer is one sentence."""

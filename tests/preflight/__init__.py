@@ -1,0 +1,1 @@
+"""Tests of :mod:`submitd.preflight`; a file for each of its parts."""
