@@ -347,7 +347,8 @@ class TryTests(Case):
         self.assertEqual(found["result"], "refused: 554 5.7.1 Not from there")
         self.assertEqual(found["steps"][0]["said"], "(connects from 192.0.2.1 to inside)")
         found = await self.found(*ALICE, "--listener", "2")
-        self.assertEqual(found["steps"][0]["said"], "(connects from 192.0.2.1 to unix:lmtp)")
+        endpoint = f"unix:{self.directory / 'lmtp'}"
+        self.assertEqual(found["steps"][0]["said"], f"(connects from 192.0.2.1 to {endpoint})")
         status, _, err = await self.told(*ALICE, "--listener", "insid")
         self.assertEqual(status, 2)
         self.assertIn('there is no listener "insid"; did you mean "inside"?', err)
