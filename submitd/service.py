@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import attrs
 from twisted.application.reactors import installReactor
@@ -32,13 +32,12 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 
-from submitd import __version__, deliveries, events, policies, sasl
+from submitd import __version__, deliveries, events, given, policies, sasl
 from submitd.checkers.cache import CachedChecker
 from submitd.checkers.chain import CheckerChain
 from submitd.checkers.trusted import TrustedProxy
 from submitd.connections import Connections
 from submitd.counters.shared import SharedCounts
-from submitd.dialogue import Rules
 from submitd.errors import CannotStart
 from submitd.extensions import extensions
 from submitd.interfaces import (
@@ -51,10 +50,9 @@ from submitd.interfaces import (
     IShared,
     ISpool,
     ISpoolOperations,
-    ITrustedLogin,
 )
 from submitd.jsonlog import JSONLog
-from submitd.listener import ListenerService, endpointOf, keepingAllOut
+from submitd.listener import ListenerService, endpointOf
 from submitd.metrics import Counts, QueueLook
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
@@ -81,7 +79,6 @@ from submitd.steady import steady
 from submitd.submission import Limits, Submission
 from submitd.tally import SharedConnections, Tally
 from submitd.tls import ServerTLS, TLSMistake
-from submitd.typed import nearest, structure
 from submitd.wire.network import NetworkLogins, Networks
 
 __all__ = [
@@ -104,24 +101,8 @@ __all__ = [
 # Seconds for one question about a next hop; nobody waits for the answer as a client does.
 MX_LOOKUP = 15.0
 
-# The parameters of a Submission that follow from the settings of each listener.
-_LISTENERS_OWN = frozenset(
-    {
-        "startTLS",
-        "requireTLS",
-        "lmtp",
-        "xclientFrom",
-        "xclientLogin",
-        "xforwardFrom",
-        "loginByAddress",
-        "proxyFrom",
-    }
-)
-
 Submissions = Sequence[tuple[ListenerSettings, Submission]]
 """The listeners, each with what its sessions have in common."""
-
-S = TypeVar("S")
 
 
 class SubmissionService(MultiService):
@@ -377,13 +358,9 @@ def submissionService(
     :raise TypeError: for a policy, a delivery or a context factory that is none.
     :raise ValueError: for what no configuration could say, and where nobody could ever send.
     """
-    if not common.keys().isdisjoint(_LISTENERS_OWN):
-        misplaced = ", ".join(sorted(_LISTENERS_OWN & common.keys()))
-        raise TypeError(f"{misplaced}: each listener says that for itself, see ListenerSettings")
-    if tls is not None and not hasattr(tls, "getContext"):
-        raise TypeError(f"tls, {tls!r}, has no getContext(); a ServerTLS has")
-    bounds = _typed(bounds or LimitSettings(), "bounds")
-    listeners = [_typed(each, f"listeners[{at}]") for at, each in enumerate(listeners)]
+    given.checkKinds(common, tls)
+    bounds = given.typed(bounds or LimitSettings(), "bounds")
+    listeners = [given.typed(each, f"listeners[{at}]") for at, each in enumerate(listeners)]
     usual = {
         "hostname": socket.getfqdn(),
         "clock": reactor,
@@ -393,65 +370,12 @@ def submissionService(
         "refusalIds": RefusalIds(),
     }
     submission = _named(Submission(**{**usual, **common}))
-    wrong = [*_keepingAllOut(submission, listeners), *_misnamed(policiesOf or {}, listeners)]
-    if wrong:
-        raise ValueError("; ".join(wrong))
     chosen = policiesOf or {}
+    given.checkWhole(submission, listeners, chosen)
     own = [
         (each, _named(forListener(submission, each, chosen.get(each.name)))) for each in listeners
     ]
     return _listening(submission, own, tls, bounds, reactor)
-
-
-def _typed(settings: S, key: str) -> S:
-    """A program's settings, held to what a configuration may say; ``"25 MiB"`` is a size here too.
-
-    :raise ValueError: with all that is wrong.
-    """
-    written = attrs.asdict(cast(Any, settings), value_serializer=_asWritten)
-    made, findings = structure(written, type(settings), Path(), key)
-    if findings:
-        raise ValueError("; ".join(map(str, findings)))
-    return cast(S, made)
-
-
-def _asWritten(settings: object, field: object, value: Any) -> Any:
-    return list(value) if isinstance(value, (tuple, set, frozenset)) else value  # TOML has lists
-
-
-def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]) -> Iterator[str]:
-    """What would have everybody refused, of what preflight/ finds in a configuration."""
-    mechanisms = list(Rules(submission).mechanisms.values())
-    for at, listener in enumerate(listeners):
-        for key, said in keepingAllOut(
-            listener, mechanisms, submission.loginRequired, submission.insecureLogin
-        ):
-            yield f"listeners[{at}].{key}: {said}"
-        if listener.login_by_address and not _takesTrusted(submission.portal):
-            yield (
-                f"listeners[{at}].login_by_address: the portal has no checker for ITrustedLogin,"
-                " such as submitd.checkers.trusted.TrustedProxy"
-            )
-    isTrusting = any(each.xclient_login or each.login_by_address for each in listeners)
-    mayLogIn = isTrusting or mechanisms
-    if listeners and submission.loginRequired and not mayLogIn:
-        yield (
-            "loginRequired: nobody can log in: there is no portal, or it has no checker for"
-            " what the mechanisms ask for"
-        )
-
-
-def _takesTrusted(portal: Portal | None) -> bool:
-    return portal is not None and ITrustedLogin in portal.listCredentialsInterfaces()
-
-
-def _misnamed(
-    policiesOf: Mapping[str, Sequence[Any]], listeners: Sequence[ListenerSettings]
-) -> Iterator[str]:
-    names = [listener.name for listener in listeners]
-    for name in policiesOf:
-        if name not in names:
-            yield f'policiesOf: there is no listener "{name}"; {nearest(name, filter(None, names))}'
 
 
 def _named(submission: Submission) -> Submission:

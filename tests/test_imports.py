@@ -86,7 +86,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"listener", "preflight"}),
     frozenset({"metricspage"}),
-    frozenset({"config", "demo"}),
+    frozenset({"config", "demo", "given"}),
     frozenset({"service"}),
     frozenset({"workers"}),
     frozenset({"tap", "tools"}),
