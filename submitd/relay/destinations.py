@@ -6,7 +6,8 @@ behind the others for a time.  Its connections are kept for the next message for
 nobody can connect to is left alone for a time, so that a thousand messages for it cost one attempt.
 One that refuses a connection while it has others gets one less for that time, and no other message
 is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
-MX records, which anybody can forge, only hosts below the recipient's own domain are good enough.
+MX records, which anybody can forge, only hosts below the recipient's own domain are good enough for
+it; and a host that does not offer it is passed over.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ Read = Callable[[], IBody]
 Key = tuple[str, str, bool]
 """What tells a next hop from others: route, domain for mx, and whether TLS has to be verified."""
 
+_USELESS = (TLS_NOT_OFFERED, REQUIRETLS_UNSUPPORTED)
 _BEFORE_THE_END = frozenset({State.ENVELOPE, State.OPENING, State.BODY})
 
 # Destinations that are kept when nothing is on its way to them.
@@ -187,9 +189,6 @@ class Destination:
         except NoHosts as failed:
             return _all(message, failed.reply)
         except HopFailed as failed:
-            if self._requireTLS and failed.reply is TLS_NOT_OFFERED:
-                # RFC 8689 4.2.1: what cannot be had is not waited for.
-                return _all(message, REQUIRETLS_UNSUPPORTED)
             if self._hasOthers(mine, failed):
                 self._haveLess()
             else:
@@ -212,20 +211,27 @@ class Destination:
                     host, self._means.reactor, self._means.settings.timeouts, self._opening
                 )
             except HopFailed as error:
-                # One that never offers TLS says nothing of another that may be back later.
-                if failed is None or error.reply is not TLS_NOT_OFFERED:
+                if not self._cannot(error.reply):
                     failed = error
                 self._lastUntil[host.where] = self._afterBackoff()
                 continue
             self._lastUntil.pop(host.where, None)
-            outcomes = await self._send(connection, message, read)
+            sent = await self._send(connection, message, read)
+            if self._cannot(sent[0].reply):
+                self._leave(connection)
+                continue
+            outcomes = sent
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
                 break
-        if outcomes is None:
-            assert failed is not None, "there is one host at least"
+        if outcomes is None and failed is not None:
             raise failed
-        return outcomes
+        # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
+        return outcomes or _all(message, REQUIRETLS_UNSUPPORTED)
+
+    def _cannot(self, reply: Reply) -> bool:
+        """Whether a host has nothing of what REQUIRETLS needs; another one may have it."""
+        return self._requireTLS and any(reply is each for each in _USELESS)
 
     def _inOrder(self, hosts: list[Host]) -> list[Host]:
         """Those that could not be had a short time ago stand behind the others.

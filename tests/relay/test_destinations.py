@@ -614,6 +614,39 @@ class TLSTests(HopCase):
         self.assertEqual(result(outcomes), ("failed", 550, "5.7.30"))
         self.assertEqual(self.server.connections, [])
 
+    async def test_requireTLSSpare(self) -> None:
+        """A host that has nothing of it is passed over; without any it fails, unless one is away.
+
+        RFC 8689 4.2.1.
+        """
+        servers: dict[str, Server] = {}
+        for name, certificate in (("a", False), ("b", True), ("c", True)):
+            await self.listen(server := Server(), f"127.0.0.{ord(name) - 94}", self.server.port)
+            server.context = self.context() if certificate else None
+            server.extensions = ("REQUIRETLS",) if name == "c" else ()
+            servers[name] = server
+        message = outgoing(requireTLS=True)
+        for names, expected in (
+            ("abc", ("delivered", 250, "2.0.0")),
+            ("ab", ("failed", 550, "5.7.30")),
+            ("ba", ("failed", 550, "5.7.30")),
+            ("xab", ("delayed", 451, "4.4.1")),
+            ("abx", ("delayed", 451, "4.4.1")),
+        ):
+            hosts: Any = Exchangers(
+                [Exchanger("localhost", (f"127.0.0.{ord(name) - 94}",)) for name in names]
+            )
+            hop = self.destination(
+                kind="mx",
+                tls="opportunistic",
+                requireTLS=True,
+                exchangers=hosts,
+                mx_port=Count(self.server.port),
+                domain="localhost",
+            )
+            self.assertEqual(result(await send(hop, message)), expected, names)
+        self.assertEqual([each.messages for each in servers.values()], [0, 0, 1])
+
     async def test_login(self) -> None:
         """The password goes out under TLS alone, in what it was changed to last."""
         file = self.directory / "password"
