@@ -171,6 +171,14 @@ DELIVERY_ATTEMPTED = Event(
     ("id", "recipient", "host", "result", "reply", "seconds"),
     LogLevel.debug,
 )
+# ``seconds`` is for how long; ``route`` the section of the configuration that names the next hop.
+NEXT_HOP_AWAY = Event(
+    "next-hop-away", "next hop away", ("route", "host", "reply", "seconds"), LogLevel.warn
+)
+NEXT_HOP_BACK = Event("next-hop-back", "next hop back", ("route", "host", "seconds"))
+# Hosts that DNS names: nothing that the operator could mend, and there is often another one.
+HOST_AWAY = Event("host-away", "host away", ("domain", "host", "reply", "seconds"))
+HOST_BACK = Event("host-back", "host back", ("domain", "host", "seconds"))
 REPORTED = Event("reported", "reported", ("id", "report", "sender", "recipient", "action"))
 RELAY_PROBLEM = Event("relay-problem", "relay problem", ("id", "problem"), LogLevel.warn)
 QUEUE_CHANGED = Event("queue-changed", "queue changed", ("id", "action", "who", "recipients"))

@@ -8,12 +8,15 @@ One that refuses a connection while it has others gets one less for that time, a
 is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
 MX records, which anybody can forge, only hosts below the recipient's own domain are good enough for
 it; and a host that does not offer it is passed over.
+
+The log is told of hosts that do not take us (:mod:`submitd.relay.standing`), but for those that
+refuse a connection while they have others.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Container, Iterable, MutableMapping
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -37,6 +40,7 @@ from submitd.relay.mx import MailExchangers, NoHosts
 from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
 from submitd.relay.routes import Route, Target
 from submitd.relay.settings import RelaySettings, TLSWord
+from submitd.relay.standing import Standing
 from submitd.relay.states import State
 from submitd.relay.tls import ClientTLS
 from submitd.turns import Turns
@@ -127,7 +131,8 @@ class Destinations:
 
     def _forget(self) -> None:
         for key, hop in list(self._kept.items()):
-            if isinstance(hop, Destination) and hop.isIdle:
+            # Those of domains; of others there are as many as there are routes.
+            if key[1] and isinstance(hop, Destination) and hop.isIdle:
                 del self._kept[key]
 
     async def close(self) -> None:
@@ -153,13 +158,16 @@ class Destination:
         self.turns = Turns(max(1, means.settings.connections))
         self._free: list[Connection] = []
         self._underWay: dict[object, None] = {}
+        self._trying: list[Host] = []
         self._opening: set[Connection] = set()
-        self._sending = 0
+        self._sending: list[Connection] = []
         self._refused: deque[IDelayedCall] = deque()
         self._lastUntil: dict[str, float] = {}
         self._deadUntil = 0.0
         self._deadReply = LOCAL_ERROR
         self._closing = False
+        self._isNamed = route.kind != "mx"
+        self._standing = Standing(route.name, "" if self._isNamed else domain, means.reactor)
 
     @property
     def isIdle(self) -> bool:
@@ -205,17 +213,21 @@ class Destination:
         """
         outcomes: tuple[Outcome, ...] | None = None
         failed: HopFailed | None = None
+        failures: dict[str, Reply] = {}
         for host in hosts:
+            before = [*self._trying]
             try:
-                connection = await connect(
-                    host, self._means.reactor, self._means.settings.timeouts, self._opening
-                )
+                connection = await self._connected(host)
             except HopFailed as error:
                 if not self._cannot(error.reply):
                     failed = error
+                    if not self._isThere(host, before):
+                        failures[self._called(host)] = error.reply
                 self._lastUntil[host.where] = self._afterBackoff()
                 continue
             self._lastUntil.pop(host.where, None)
+            failures.pop(self._called(host), None)  # it was another address of it
+            self._tell(failures)
             sent = await self._send(connection, message, read)
             if self._cannot(sent[0].reply):
                 self._leave(connection)
@@ -223,7 +235,11 @@ class Destination:
             outcomes = sent
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
+                self._standing.well(self._called(host))
                 break
+            if not self._isThere(host, before):
+                failures[self._called(host)] = outcomes[0].reply
+        self._tell(failures)
         if outcomes is None and failed is not None:
             raise failed
         # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
@@ -232,6 +248,33 @@ class Destination:
     def _cannot(self, reply: Reply) -> bool:
         """Whether a host has nothing of what REQUIRETLS needs; another one may have it."""
         return self._requireTLS and any(reply is each for each in _USELESS)
+
+    async def _connected(self, host: Host) -> Connection:
+        means = self._means
+        self._trying.append(host)
+        try:
+            return await connect(host, means.reactor, means.settings.timeouts, self._opening)
+        finally:
+            self._trying.remove(host)
+
+    def _called(self, host: Host) -> str:
+        """What the log calls a host: as the configuration does, or DNS, whatever its addresses."""
+        return host.where if self._isNamed else host.name
+
+    def _isThere(self, host: Host, before: Container[Host]) -> bool:
+        """Whether a host that has not taken one more connection has others, or may take one yet.
+
+        :param before: what was tried by then.  Whoever still tries for longer tells of it, if any.
+        """
+        greeted = [each for each in self._opening if each.isGreeted]
+        there = [each.host for each in (*self._others(), *greeted)]
+        there += [each for each in self._trying if each in before]
+        return self._called(host) in map(self._called, there)
+
+    def _tell(self, failures: dict[str, Reply]) -> None:
+        for called, reply in failures.items():
+            self._standing.failed(called, reply)
+        failures.clear()
 
     def _inOrder(self, hosts: list[Host]) -> list[Host]:
         """Those that could not be had a short time ago stand behind the others.
@@ -249,11 +292,11 @@ class Destination:
     async def _send(
         self, connection: Connection, message: Outgoing, read: Read
     ) -> tuple[Outcome, ...]:
-        self._sending += 1
+        self._sending.append(connection)
         try:
             return await connection.deliver(message, read())
         finally:
-            self._sending -= 1
+            self._sending.remove(connection)
 
     def _hasOthers(self, mine: object, failed: HopFailed) -> bool:
         """Whether there are other connections, or one who has tried for longer may get one.
@@ -264,8 +307,10 @@ class Destination:
         """
         isFirst = next(iter(self._underWay)) is mine
         isFull = failed.state is State.GREETING and any(each.isGreeted for each in self._opening)
-        isUsed = self._sending > 0 or any(each.isReady for each in self._free)
-        return not isFirst or isFull or isUsed
+        return not isFirst or isFull or bool(self._others())
+
+    def _others(self) -> list[Connection]:
+        return [*self._sending, *(each for each in self._free if each.isReady)]
 
     def _haveLess(self) -> None:
         self.turns.take()
@@ -316,7 +361,7 @@ class Destination:
         route = self._route
         if route.kind != "mx":
             return [
-                self._host(self._endpoint(each), f"{each.host}:{each.port}", each.host, each.tls)
+                self._host(self._endpoint(each), each.text, each.host, each.tls)
                 for each in route.targets
             ]
         exchangers = await self._means.exchangers.hosts(self._domain)

@@ -42,6 +42,11 @@ class Target:
     port: int = 0
     tls: TLSWord = "off"
 
+    @property
+    def text(self) -> str:
+        """What it is called in the log."""
+        return f"{self.host}:{self.port}" if self.port else self.host
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Route:

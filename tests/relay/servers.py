@@ -17,6 +17,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -168,6 +169,14 @@ class HopCase(TestCase):
     async def _close(self) -> None:
         for each in self.destinations:
             await each.close()
+
+    async def until(self, happened: Callable[[], bool]) -> None:
+        """Wait for something, for a long time at most."""
+        for _ in range(600):
+            if happened():
+                return
+            await deferLater(clock, 0.05, lambda: None)
+        raise AssertionError("it did not happen")
 
     def listen(self, server: Server, interface: str = "127.0.0.1", port: int = 0) -> Deferred[Any]:
         """Have a server listen, on a port of its own unless one is given."""

@@ -12,9 +12,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, mayb
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from submitd import events
 from submitd.password import Password
 from submitd.relay import destinations as relayDestinations
 from submitd.relay.destinations import Destinations
@@ -299,14 +300,6 @@ class DeliveryTests(HopCase):
         await sending
         await self.until(lambda: self.server.connections[0].lost)
 
-    async def until(self, happened: Callable[[], bool]) -> None:
-        """Wait for something, for a long time at most."""
-        for _ in range(600):
-            if happened():
-                return
-            await deferLater(clock, 0.05, lambda: None)
-        raise AssertionError("it did not happen")
-
     async def test_cancelledAtTheEnd(self) -> None:
         """The same while the reply to the end of the message is waited for; it is no error."""
         ended: list[str] = []
@@ -366,10 +359,12 @@ class DeliveryTests(HopCase):
         self.patch(relayDestinations, "MAX_IDLE", 2)
         destinations = Destinations(self.destination()._means)
         route = Route(name="relay", kind="mx")
+        destinations.find(Route(name="route[0]", kind="smarthost", host="a"), "a.example", False)
         had = destinations.find(route, "a.example", False)
         for domain in ("b.example", "c.example", "d.example", "e.example"):
             destinations.find(route, domain, False)
-            self.assertLessEqual(len(destinations._hops), 3)
+            self.assertLessEqual(len(destinations._hops), 4)
+        self.assertIn(("route[0]", "", False), destinations._kept)
         self.assertIs(destinations.find(route, "a.example", False)[1], had[1])
 
     async def test_closedTogether(self) -> None:
@@ -859,6 +854,146 @@ class MisbehavingTests(HopCase):
         hop = self.destination(port=server.port, tls="starttls", trusted=False)
         self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.7.5"))
         self.assertEqual(server.contents, [])
+
+
+class StandingTests(HopCase):
+    """What the log is told of next hops that do not take us."""
+
+    def setUp(self) -> Any:
+        seen: list[dict[str, Any]] = []
+        self.seen = seen
+        self.patch(events, "log", Logger(namespace="submitd", observer=seen.append))
+        return super().setUp()
+
+    def told(self) -> list[tuple[str, str]]:
+        """Which events there were since the last look, and of which hosts."""
+        told = [(event["event"], event["host"]) for event in self.seen]
+        self.seen.clear()
+        return told
+
+    def named(self, port: int = 0) -> str:
+        """What the configuration calls our server."""
+        return f"localhost:{port or self.server.port}"
+
+    async def test_login(self) -> None:
+        """A login that is refused is told of once for all messages, and when it is taken again."""
+        file = self.directory / "password"
+        file.write_text("secret\n")
+        self.server.context, self.server.extensions = self.context(), ("AUTH PLAIN",)
+        self.server.answer = lambda protocol, line: (
+            ["535 5.7.8 bad login"] if line.startswith("AUTH") else None
+        )
+        hop = self.destination(
+            tls="starttls", user="u", password=Password(file), mechanisms=("PLAIN",)
+        )
+        for _ in range(3):
+            await send(hop, outgoing())
+        self.assertIn("535 5.7.8 bad login", self.seen[0]["log_text"])
+        self.assertEqual(self.told(), [("next-hop-away", self.named())])
+        self.server.answer = None
+        await send(hop, outgoing())
+        await send(hop, outgoing())
+        self.assertEqual(self.told(), [("next-hop-back", self.named())])
+
+    async def test_causes(self) -> None:
+        """So are no common mechanism, a bad certificate, and nobody who listens."""
+        file = self.directory / "password"
+        file.write_text("secret\n")
+        self.server.context = self.context()
+        account = {"user": "u", "password": Password(file), "mechanisms": ("PLAIN",)}
+        for said, changes in (
+            ("4.7.0", account),
+            ("4.7.5", {"trusted": False}),
+            ("4.4.1", {"port": 1}),
+        ):
+            given: dict[str, Any] = {"tls": "starttls", **changes}
+            await send(self.destination(**given), outgoing())
+            self.assertIn(said, self.seen[0]["reply"])
+            self.assertEqual(self.told(), [("next-hop-away", self.named(given.get("port", 0)))])
+
+    async def test_fewer(self) -> None:
+        """A next hop that refuses one connection while it has others is not away."""
+        hop = self.destination(connections=Count(2))
+        self.server.answer = lambda protocol, line: () if line == "(end)" else None
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await self.until(lambda: b"\r\n.\r\n" in self.server.text)
+        self.server.greeting = "421 4.7.0 too many connections"
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delayed")
+        self.server.connections[0].send("250 2.0.0 taken")
+        await sending
+        self.assertEqual(self.told(), [])
+
+    async def test_configuredSpare(self) -> None:
+        """A host of the configuration is told of although a spare takes the mail, at once."""
+        port = self.server.port
+        hop = self.destination(
+            host="127.0.0.2",
+            spares=(Target("127.0.0.3", port, "off"), Target("127.0.0.1", port, "off")),
+            messages_per_connection=Count(1),
+        )
+        self.server.answer = lambda protocol, line: () if line == "(end)" else None
+        sending = Deferred.fromCoroutine(send(hop, outgoing()))
+        await self.until(lambda: b"\r\n.\r\n" in self.server.text)
+        away = [("next-hop-away", f"127.0.0.{n}:{port}") for n in (2, 3)]
+        self.assertEqual(self.told(), away)
+        self.server.connections[0].send("250 2.0.0 taken")
+        await sending
+        self.server.answer = None
+        await send(hop, outgoing())
+        await self.listen(Server(), "127.0.0.2", port)
+        await send(hop, outgoing())
+        self.assertEqual(self.told(), [("next-hop-back", f"127.0.0.2:{port}")])
+
+    async def test_stillOpening(self) -> None:
+        """One that refuses a connection while another one waits for its greeting may not be away.
+
+        Who has tried for the longest tells of it, or nobody would where it says nothing at all.
+        """
+        port = self.server.port
+        await self.listen(first := Server(), "127.0.0.2", port)
+        greet = Scripted.greet
+        self.patch(Scripted, "greet", lambda each: each.server is first or greet(each))
+        hop = self.destination(host="127.0.0.2", spares=(Target("127.0.0.1", port, "off"),))
+        sending = []
+        for n in (1, 2, 3):
+            sending.append(Deferred.fromCoroutine(send(hop, outgoing())))
+            await self.until(lambda n=n: len(first.connections) == n)
+        for at in (1, 2):
+            first.connections[at].send("421 4.7.0 too many connections")
+        await sending[1]
+        await sending[2]
+        self.assertEqual(self.told(), [])
+        first.connections[0].transport.abortConnection()
+        await sending[0]
+        self.assertEqual(self.told(), [("next-hop-away", f"127.0.0.2:{port}")])
+
+    async def test_spare(self) -> None:
+        """A host by MX that is away is told of although a spare takes the mail; no address is."""
+        exchangers: Any = Exchangers(
+            [
+                Exchanger("a.example", ("127.0.0.2",)),
+                Exchanger("b.example", ("127.0.0.3", "127.0.0.1")),
+            ]
+        )
+        given: dict[str, Any] = {
+            "kind": "mx",
+            "tls": "opportunistic",
+            "exchangers": exchangers,
+            "mx_port": Count(self.server.port),
+            "messages_per_connection": Count(1),
+        }
+        hop = self.destination(**given)
+        for _ in range(3):
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(self.told(), [("host-away", "a.example")])
+        await self.listen(first := Server(), "127.0.0.2", self.server.port)
+        await send(hop, outgoing())
+        self.assertEqual(self.told(), [("host-back", "a.example")])
+        self.assertEqual((first.messages, self.server.messages), (1, 3))
+        first.answer = lambda protocol, line: ["421 4.3.2 bye"] if line.startswith("MAIL") else None
+        for _ in range(2):
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(self.told(), [("host-away", "a.example")])
 
 
 class RouteTests(TestCase):
