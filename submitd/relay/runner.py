@@ -36,7 +36,7 @@ from submitd.relay.reports import Reporter
 from submitd.relay.routes import Routes
 from submitd.relay.schedule import Schedule
 from submitd.relay.settings import RelaySettings
-from submitd.relay.settlements import Settlements
+from submitd.relay.settlements import Settlements, logReport
 from submitd.relay.verdicts import Judge, Verdict
 from submitd.spool.records import LeaseLost, QueuedMessage, State
 from submitd.turns import Turns
@@ -340,11 +340,12 @@ class Runner:
     async def _settle(self, part: Part) -> None:
         part.isSettling = True
         settlements, reports = await self._settlements.of(part.message, part.verdicts)
+        written = [each.message for each in reports]
         isTold = False
         while True:
             try:
                 # As it is by now: it is extended meanwhile.
-                await self._spool.settle(part.lease.work, settlements, reports)
+                await self._spool.settle(part.lease.work, settlements, written)
                 break
             except LeaseLost as lost:
                 ours = [
@@ -371,6 +372,8 @@ class Runner:
                 part.isSettling = True
         for verdict in part.verdicts:
             _logVerdict(part.message, verdict)
+        for report in reports:
+            logReport(part.message, report)
 
 
 _LOGGED = {

@@ -35,6 +35,17 @@ MAX_HEADER = 64 * 1024
 """Octets of a header section that a report gives back."""
 
 
+@attrs.frozen
+class Report:
+    """A report, and who it is about.
+
+    :param message: to be queued.
+    """
+
+    message: NewMessage
+    told: Sequence[Told]
+
+
 @attrs.frozen(kw_only=True)
 class Settlements:
     """Makes settlements and reports of verdicts.
@@ -54,7 +65,7 @@ class Settlements:
 
     async def of(
         self, message: QueuedMessage, verdicts: Sequence[Verdict]
-    ) -> tuple[list[Settlement], list[NewMessage]]:
+    ) -> tuple[list[Settlement], list[Report]]:
         """What the queue is to know of the verdicts on a message, and the reports about them."""
         now = self.now()
         told: dict[Action, list[Told]] = {}
@@ -107,7 +118,7 @@ class Settlements:
 
     async def _reportOrLog(
         self, message: QueuedMessage, told: Sequence[Told], now: float
-    ) -> NewMessage | None:
+    ) -> Report | None:
         try:
             return await self._report(message, told, now)
         except CancelledError:
@@ -118,7 +129,7 @@ class Settlements:
             events.emit(events.SERVICE_PROBLEM, problem=problem, failure=Failure())
             return None
 
-    async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> NewMessage:
+    async def _report(self, message: QueuedMessage, told: Sequence[Told], now: float) -> Report:
         whole = told[0].action is Action.FAILED and returnsWhole(
             message.envelope, message.size, self.reportSize
         )
@@ -127,16 +138,7 @@ class Settlements:
             envelope=message.envelope, arrived=message.arrived, content=content, isWhole=whole
         )
         envelope, octets = self.reporter.report(newId(), original, told, now)
-        for each in told:
-            events.emit(
-                events.REPORTED,
-                id=message.id,
-                report=envelope.id,
-                sender=message.envelope.reversePath,
-                recipient=each.recipient.mailbox,
-                action=each.action.value,
-            )
-        return NewMessage(envelope=envelope, content=octets)
+        return Report(NewMessage(envelope=envelope, content=octets), told)
 
     async def _content(self, messageId: str, whole: bool) -> bytes:
         """The header section, or all of a message."""
@@ -154,6 +156,22 @@ class Settlements:
             return content
         head = content.partition(b"\r\n\r\n")[0][:MAX_HEADER]
         return head.rpartition(b"\r\n")[0] + b"\r\n" if len(head) == MAX_HEADER else head + b"\r\n"
+
+
+def logReport(message: QueuedMessage, report: Report) -> None:
+    """Tell the log of a report that has been queued.
+
+    :param message: what it is about.
+    """
+    for each in report.told:
+        events.emit(
+            events.REPORTED,
+            id=message.id,
+            report=report.message.envelope.id,
+            sender=message.envelope.reversePath,
+            recipient=each.recipient.mailbox,
+            action=each.action.value,
+        )
 
 
 def _isLate(message: QueuedMessage, recipient: QueuedRecipient, now: float) -> bool:

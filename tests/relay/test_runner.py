@@ -10,9 +10,10 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
+from submitd import events
 from submitd.counters.names import asTime
 from submitd.extensions.deliverby import DeliverBy
 from submitd.interfaces import IBody
@@ -887,7 +888,12 @@ class QueueTests(RunnerCase):
         self.assertEqual(work.message.id, "M1")
 
     def test_lostInPart(self) -> None:
-        """Of a lease that is lost in part, the rest is settled, with reports of the rest alone."""
+        """Of a lease that is lost in part, the rest is settled, with reports of the rest alone.
+
+        So has the log it: a report that was not queued is no line in it.
+        """
+        seen: list[dict[str, Any]] = []
+        self.patch(events, "log", Logger(namespace="submitd", observer=seen.append))
         self.make(lease=30.0)
         self.hop.holding = True
         self.hop.said = dict.fromkeys(("no@b.example", "held@b.example"), NO)
@@ -906,6 +912,8 @@ class QueueTests(RunnerCase):
         [(_, report)] = self.reports
         self.assertIn("no@b.example", report.as_string())
         self.assertNotIn("held@b.example", report.as_string())
+        told = [event["recipient"] for event in seen if event["event"] == "reported"]
+        self.assertEqual(told, ["no@b.example"])
 
     def test_lostInPartUnanswered(self) -> None:
         """The same when the data base did not answer first: what was lost is not called ours."""
