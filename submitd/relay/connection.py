@@ -74,6 +74,11 @@ class Host:
     verified: bool = False
     problem: Reply | None = None
 
+    @property
+    def called(self) -> str:
+        """What it is called in replies of ours, which senders are told: no path of this machine."""
+        return "the socket of the next hop" if "/" in self.name else self.name
+
 
 async def connect(
     host: Host, clock: IReactorTime, timeouts: TimeoutSettings, opening: set[Connection]
@@ -110,7 +115,7 @@ async def _connect(
         raise
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
-        said = f"Cannot connect to {host.name}: {_refused(error)}"
+        said = f"Cannot connect to {host.called}: {_refused(error)}"
         raise HopFailed(Reply(451, "4.4.1", said)) from None
     opening.add(connection)
     try:
@@ -252,7 +257,7 @@ class Connection(Protocol):
             each.callback(None)
 
     def _lostReply(self, reason: Failure) -> Reply:
-        name, client = self.host.name, self._client
+        name, client = self.host.called, self._client
         why = _why(reason)
         if reason.check(SSL.Error, VerificationError) or client.state is State.HANDSHAKE:
             return Reply(451, "4.7.5", f"TLS with {name} failed: {why}")
@@ -308,7 +313,7 @@ class Connection(Protocol):
         self.endedIn = event.state
         self._stopProducing()
         if not self.opened.called:
-            reply = event.reply or Reply(451, "4.4.2", f"Connection to {self.host.name} closed")
+            reply = event.reply or Reply(451, "4.4.2", f"Connection to {self.host.called} closed")
             self.opened.errback(HopFailed(reply, event.state))
         transport: Any = self.transport
         if not self._lost and transport is not None:
@@ -406,7 +411,7 @@ class Connection(Protocol):
             client.quit()
             transport.abortConnection()
         else:
-            said = f"{self.host.name} timed out: waited too long for {client.waitingFor}"
+            said = f"{self.host.called} timed out: waited too long for {client.waitingFor}"
             client.connectionLost(Reply(451, "4.4.2", said))
         self._go()
 

@@ -249,6 +249,26 @@ class DeliveryTests(HopCase):
         self.assertEqual([each.reply.code for each in outcomes], [250, 452])
         self.assertTrue(self.server.heard[0].startswith("LHLO"))
 
+    async def test_unixPath(self) -> None:
+        """What goes wrong at a unix socket is told to senders, and its path is not."""
+        path = f"/tmp/_submitd_{self.server.port}_path.sock"
+        hop = self.destination(kind="lmtp", host=path, port=0)
+        [outcome] = await send(hop, outgoing())
+        said = "Cannot connect to the socket of the next hop: No such file or directory"
+        self.assertEqual(outcome.reply.lines, (said,))
+        port = await UNIXServerEndpoint(clock, path).listen(self.server)
+        self.addCleanup(port.stopListening)
+
+        def drop(protocol: Scripted, line: str) -> Any:
+            return protocol.transport.abortConnection() or ()
+
+        for answer in (drop, lambda protocol, line: ()):
+            self.server.answer = answer
+            hop = self.destination(kind="lmtp", host=path, port=0, timeouts={"hello": Seconds(0.1)})
+            [outcome] = await send(hop, outgoing())
+            self.assertIn("the socket of the next hop", outcome.reply.lines[0])
+            self.assertNotIn(path, outcome.reply.lines[0])
+
     async def test_unixFull(self) -> None:
         """A unix socket whose queue is full for a moment is not one that nobody listens at."""
         path = f"/tmp/_submitd_{self.server.port}_full.sock"
