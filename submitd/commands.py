@@ -50,6 +50,9 @@ from submitd.wire.reply import (
 if TYPE_CHECKING:
     from submitd.dialogue import Answer, Command, Dialogue, Outcome
 
+# Parameters of MAIL that say when a message is to go out: RFC 6710, RFC 4865, RFC 2852.
+_WHEN = ("MT-PRIORITY", "HOLDFOR", "HOLDUNTIL", "BY")
+
 
 def ehlo(dialogue: Dialogue, argument: bytes) -> Outcome:
     """EHLO (RFC 5321 4.1.1.1): introduce, and be told the extensions."""
@@ -379,6 +382,7 @@ def _logAccepted(
     if incoming.discarded:
         _logDiscarded(dialogue, envelope, incoming)
         return
+    asked = _asked(envelope) if envelope.extensions else ""
     events.emit(
         events.MESSAGE_ACCEPTED,
         session=session.id,
@@ -389,7 +393,13 @@ def _logAccepted(
         recipients=len(envelope.recipients),
         size=incoming.byteLength,
         protocol=session.transmissionType,
+        **({"asked": asked} if asked else {}),
     )
+
+
+def _asked(envelope: Envelope) -> str:
+    given = envelope.parameters
+    return " ".join(f"{key}={given[key]}" for key in _WHEN if key in given)
 
 
 def _logDiscarded(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import Logger
+
+from submitd import events
 from tests.extensions.base import ExtensionTestCase, PlainDelivery
 
 
@@ -44,3 +47,16 @@ class PriorityTests(ExtensionTestCase):
         self.talk(delivery=PlainDelivery())
         self.assertNotIn("MT-PRIORITY", self.ehlo())
         self.assertTrue(self.mail("MT-PRIORITY=1").startswith("555 5.5.4"))
+
+    def test_logged(self) -> None:
+        """What says when a message goes out is in the log with it, where somebody asked for it."""
+        seen: list[dict[str, Any]] = []
+        self.patch(events, "log", Logger(namespace="submitd", observer=seen.append))
+        self.talk()
+        for asked in ("HOLDFOR=60 BY=3600;N SIZE=100 MT-PRIORITY=-3", "SIZE=100"):
+            self.mail(asked)
+            self.conversation.say("RCPT TO:<b@example.org>", "DATA", "", ".")
+        self.assertEqual(
+            [event.get("asked") for event in seen if event["event"] == "message-accepted"],
+            ["MT-PRIORITY=-3 HOLDFOR=60 BY=3600;N", None],
+        )
