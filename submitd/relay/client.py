@@ -388,9 +388,11 @@ class Client:
     def _challenged(self, login: Login, reply: Reply) -> None:
         if reply.code // 100 == 2:
             self._beReady()
-        elif reply.code // 100 == 3:
+        elif reply.code // 100 == 3 and not login.isCancelled:
             line = login.response("".join(reply.lines))
             self._command(line, "AUTH", partial(self._challenged, login))
+        elif reply.code // 100 == 3:
+            self._nonsense("the end of AUTH", reply)
         else:
             self._fail(reply, isRemote=True)
 

@@ -383,11 +383,10 @@ class Connection(Protocol):
 
     def _watch(self) -> None:
         """Begin the time limit anew when something has come of the last one."""
-        seen = (self._client.progress, self._client.state)
-        if self._client.state is State.CLOSED:
-            if not self._lost:
-                self._limit("quit")
-        elif seen != self._seen:
+        state = self._client.state
+        # Nothing comes of what is said when all is over.
+        seen = (0 if state is State.CLOSED else self._client.progress, state)
+        if seen != self._seen and not self._lost:
             self._seen = seen
             self._limit(self._client.limit)
 

@@ -71,11 +71,13 @@ class Login:
 
     :param mechanism: one of ``MECHANISMS``.
     :ivar command: the first line.
+    :ivar isCancelled: whether we have given up, so that no further challenge is answered.
     """
 
     def __init__(self, mechanism: str, account: Account) -> None:
         self._exchange = MECHANISMS[mechanism](account)
         self._initial = next(self._exchange)
+        self.isCancelled = False
         self.command = f"AUTH {mechanism}".encode("ascii")
         if self._initial is not None:
             line = b"%b %b" % (self.command, base64.b64encode(self._initial) or b"=")
@@ -95,6 +97,7 @@ class Login:
             response = self._exchange.send(decoded)
         except (binascii.Error, StopIteration):
             # RFC 4954 4: the client gives up; the server answers with 501.
+            self.isCancelled = True
             return b"*"
         return base64.b64encode(response or b"")
 

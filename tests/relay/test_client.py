@@ -570,6 +570,14 @@ class LoginTests(SynchronousTestCase):
         hop.say("501 cancelled")
         self.assertEqual(hop.client.state, State.CLOSED)
 
+    def test_endlessChallenges(self) -> None:
+        """One that goes on to ask when the login has been cancelled is not answered for ever."""
+        hop = self.hop("PLAIN")
+        self.assertEqual(hop.say("334 "), "*\r\n")
+        self.assertEqual(hop.say("334 "), "")
+        assert hop.ended is not None and hop.ended.reply is not None
+        self.assertEqual(hop.ended.reply.status, "4.5.0")
+
     def test_noMechanism(self) -> None:
         """Nothing in common: nothing is sent, for the next hop may want to know who we are."""
         hop = self.hop("GSSAPI")

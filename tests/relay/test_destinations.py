@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
@@ -485,6 +485,29 @@ class TroubleTests(HopCase):
         await send(hop, outgoing())
         self.server.answer = lambda protocol, line: () if line == "QUIT" else None
         await hop.close()
+
+    async def test_talksOn(self) -> None:
+        """Nor does one that goes on to talk, and neither reads nor closes."""
+        self.server.context = self.context()
+        hop = self.destination(tls="starttls", timeouts={"quit": Seconds(0.3)})
+        await send(hop, outgoing())
+        [protocol] = self.server.connections
+        talking = LoopingCall(protocol.send, "250 more")
+        talking.clock = clock
+
+        def talk(protocol: Scripted, line: str) -> Any:
+            if line != "QUIT":
+                return None
+            # TLS ends when both sides have said so.
+            protocol.transport.pauseProducing()
+            talking.start(0.05)
+            return ["221 bye"]
+
+        self.server.answer = talk
+        try:
+            await hop.close()
+        finally:
+            talking.stop()
 
     async def test_nonsense(self) -> None:
         """What is no reply delays, with what was said on record."""
