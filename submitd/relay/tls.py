@@ -22,19 +22,29 @@ class UnverifiedTLS:
     """TLS with whoever answers: better than none against those who only listen (RFC 7435).
 
     :param context: without verification.
-    :param host: asked for by SNI, unless it is an address.
+    :param host: asked for by SNI, where it is a name that can be: an address is none, nor is all
+        that DNS may give.
     """
 
     def __init__(self, context: SSL.Context, host: str) -> None:
         self._context = context
-        self._host = host
+        self._name = b"" if _isAddress(host) else _encoded(host)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """See ``IOpenSSLClientConnectionCreator``."""
         connection = SSL.Connection(self._context, None)
-        if self._host and not _isAddress(self._host):
-            connection.set_tlsext_host_name(self._host.encode("idna"))
+        if self._name:
+            connection.set_tlsext_host_name(self._name)
         return connection
+
+
+def _encoded(host: str) -> bytes:
+    """A name as TLS has it (RFC 6066 3); empty where it cannot be had there."""
+    try:
+        name = host.encode("idna")
+    except UnicodeError:
+        return b""
+    return b"" if b"\0" in name else name
 
 
 def _isAddress(host: str) -> bool:

@@ -705,6 +705,17 @@ class TLSTests(HopCase):
         hop = self.destination(host="x" * 70 + ".example", tls="starttls")
         self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.7.5"))
 
+    async def test_nameFromDNS(self) -> None:
+        """Where nothing is verified it does not matter, whatever DNS gives as a name."""
+        self.server.context = self.context()
+        for name in ("\ufffd.example", "a..example", "a\0b.example", "x" * 70, "a_b.example"):
+            hosts: Any = Exchangers([Exchanger(name, ("127.0.0.1",))])
+            hop = self.destination(
+                kind="mx", tls="opportunistic", exchangers=hosts, mx_port=Count(self.server.port)
+            )
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered", name)
+        self.assertEqual(self.server.handshakes, 5)
+
     def test_authorities(self) -> None:
         """A file without certificates is no authority."""
         self.assertRaises(ValueError, ClientTLS, self.key)
