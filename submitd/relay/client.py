@@ -445,9 +445,8 @@ class Client:
         if transaction.outcomes[at] is None:
             if reply.code < 400:
                 transaction.accepted.append(at)
-            elif reply.code == 552 and reply.status in ("", "5.5.3") and transaction.accepted:
-                # RFC 5321 4.5.3.1.10: no more recipients in this transaction, said as of old.
-                self._settle(at, Result.DELAYED, reply, isRemote=True)
+            elif transaction.accepted and _isExcess(reply):
+                self._settle(at, Result.DELAYED, reply, isRemote=True, isExcess=True)
             else:
                 self._settle(at, judge(reply), reply, isRemote=True)
         if transaction.awaited == 0:
@@ -543,7 +542,9 @@ class Client:
             return []
         return [at for at, each in enumerate(self._transaction.outcomes) if each is None]
 
-    def _settle(self, at: int, result: Result, reply: Reply, isRemote: bool) -> None:
+    def _settle(
+        self, at: int, result: Result, reply: Reply, isRemote: bool, isExcess: bool = False
+    ) -> None:
         delivered = result is Result.DELIVERED
         self._ongoing.outcomes[at] = Outcome(
             result,
@@ -553,6 +554,7 @@ class Client:
             deliverBy=delivered and self.capabilities.offers("DELIVERBY"),
             host=self.profile.host,
             isFinal=delivered and self.profile.lmtp,
+            isExcess=isExcess,
         )
 
     def _settleRest(self, result: Result, reply: Reply, isRemote: bool) -> None:
@@ -624,3 +626,11 @@ class Client:
             line, awaited = self._commands.popleft()
             self._output.append(line + b"\r\n")
             self._waiting.append(awaited)
+
+
+def _isExcess(reply: Reply) -> bool:
+    """Whether there may be no more recipients in this transaction (RFC 5321 4.5.3.1.10).
+
+    552 is how it was said of old.
+    """
+    return reply.code in (452, 552) and reply.status[1:] in ("", ".5.3")

@@ -62,6 +62,7 @@ class Outcome:
     :param deliverBy: whether the next hop now keeps the deadline (RFC 2852), if there is one.
     :param isFinal: whether the recipient's mailbox has it, so that nobody relays it any further.
     :param saidLast: what the next hop said, where ``reply`` is not that, for its time is over.
+    :param isExcess: whether it was only one recipient too many for the transaction.
     """
 
     result: Result
@@ -72,6 +73,7 @@ class Outcome:
     isFinal: bool = False
     deliverBy: bool = False
     saidLast: Reply | None = None
+    isExcess: bool = False
 
 
 def judge(reply: Reply) -> Result:

@@ -30,7 +30,7 @@ from submitd.interfaces import ISpool
 from submitd.relay.attempts import Attempts, unexpected
 from submitd.relay.destinations import Destinations
 from submitd.relay.lines import PATIENCE, Lines
-from submitd.relay.outgoing import inOneLine
+from submitd.relay.outgoing import Result, inOneLine
 from submitd.relay.parts import Lease, Part, Parting
 from submitd.relay.reports import Reporter
 from submitd.relay.routes import Routes
@@ -328,8 +328,9 @@ class Runner:
             self._judgeBeforehand(part)
             if part.recipients:
                 outcomes = await self._attempts.make(part, part.hop)
+                isMoving = any(each.result is Result.DELIVERED for each in outcomes)
                 part.verdicts += [
-                    self._judge.judge(part.message, each, outcome, self._now())
+                    self._judge.judge(part.message, each, outcome, self._now(), isMoving)
                     for each, outcome in zip(part.recipients, outcomes, strict=False)
                 ]
         finally:

@@ -70,9 +70,18 @@ class Judge:
         return Verdict(recipient, NOT_TRIED, State.DELAYED, due=due, attempted=False)
 
     def judge(
-        self, message: QueuedMessage, recipient: QueuedRecipient, outcome: Outcome, now: float
+        self,
+        message: QueuedMessage,
+        recipient: QueuedRecipient,
+        outcome: Outcome,
+        now: float,
+        isMoving: bool = False,
     ) -> Verdict:
-        """The verdict on a recipient that has been tried."""
+        """The verdict on a recipient that has been tried.
+
+        :param isMoving: whether the same transaction has delivered to others.  Then who was too
+            many in it is tried again at once: there are fewer each time.
+        """
         if outcome.result is Result.DELIVERED:
             return Verdict(recipient, outcome, State.DELIVERED)
         if outcome.result is Result.FAILED:
@@ -81,7 +90,8 @@ class Judge:
         if now >= expiry:
             given = _expired(inOneLine(outcome.reply), outcome)
             return Verdict(recipient, given, State.FAILED, isExpired=True)
-        due = self.schedule.next(now, recipient.attempts + 1, expiry)
+        isNext = isMoving and outcome.isExcess
+        due = now if isNext else self.schedule.next(now, recipient.attempts + 1, expiry)
         deadline = noticeBy(message)
         if deadline is not None and now < deadline < due:
             due = deadline

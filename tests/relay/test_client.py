@@ -172,6 +172,18 @@ class DeliveryTests(SynchronousTestCase):
             hop.say("250 ok", "250 ok", said, "354 go")
             hop.say("250 kept")
             self.assertEqual(hop.results, [("delivered", 250), (verdict, 552)])
+            self.assertIs(hop.outcomes[1].isExcess, verdict == "delayed")
+        for said, isExcess in (
+            ("452 4.5.3 too many", True),
+            ("452 too many", True),
+            ("452 4.2.2 full", False),
+            ("450 4.5.3 later", False),
+        ):
+            hop = Hop().greet("PIPELINING")
+            hop.offer(outgoing("a@b.example", "c@d.example"))
+            hop.say("250 ok", "250 ok", said, "354 go")
+            hop.say("250 kept")
+            self.assertIs(hop.outcomes[1].isExcess, isExcess, said)
         hop = Hop().greet("PIPELINING")
         hop.offer(outgoing())
         hop.say("250 ok", "552 too many", "554 no recipients")

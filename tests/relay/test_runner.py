@@ -232,6 +232,30 @@ class DeliveryTests(RunnerCase):
         self.assertEqual([len(each) for each in self.hop.addresses], [2, 2, 1])
         self.assertEqual(self.states("M1"), [])
 
+    def test_tooManyRecipients(self) -> None:
+        """Who is too many for a transaction goes in the next one, and that is at once.
+
+        Unless the transaction has come to nothing.
+        """
+        excess = Outcome(Result.DELAYED, Reply(452, "4.5.3", "too many"), isExcess=True)
+        first = Outcome(Result.DELIVERED, OK)
+
+        async def deliver(message: Outgoing, read: Any) -> tuple[Outcome, ...]:
+            outcomes = (first, *[excess] * len(message.recipients))[: len(message.recipients)]
+            self.hop.seen.append((message, b""))
+            return outcomes
+
+        self.patch(self.hop, "deliver", deliver)
+        self.send("M1", "a@b.example", "c@d.example", "e@f.example")
+        self.run_()
+        self.assertEqual([len(each) for each in self.hop.addresses], [3, 2, 1])
+        self.assertEqual(self.states("M1"), [])
+        first = Outcome(Result.DELAYED, LATER)
+        self.send("M2", "a@b.example", "c@d.example")
+        self.run_()
+        self.assertEqual(len(self.hop.seen), 4)
+        self.assertEqual(self.due("M2"), 300.0)
+
     def test_mixed(self) -> None:
         """Each recipient has its own fate; the failed one alone is reported."""
         self.hop.said = {"no@b.example": NO, "later@b.example": LATER}
