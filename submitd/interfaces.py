@@ -719,6 +719,13 @@ class ISpool(Interface):
             changed, and the others may be settled without them.
         """
 
+    def hasten(latest: float) -> Deferred[None]:
+        """Somebody has set the time of day back: have nothing wait for the time it was before.
+
+        What has been tried is due at that time at the latest, and what has only come, now.  What
+        is on hold, or was to wait by its sender's own wish, is left alone.
+        """
+
     def nextDue() -> Deferred[float | None]:
         """When something is due next (also leases that end); ``None`` when nothing waits."""
 

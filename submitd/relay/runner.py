@@ -57,6 +57,9 @@ MOMENT = 0.1
 STEP = 1.0
 """By how many seconds the clock must have been set; what is less does no lease any harm."""
 
+BACK = 60.0
+"""By how many seconds it must have been set back for what waits to be due earlier."""
+
 
 class Runner:
     """Runs the queue.
@@ -92,6 +95,7 @@ class Runner:
         self._attempts = Attempts(spool=spool, hops=settings.hops, clock=clock, now=now)
         self._settings = settings
         self._judge = Judge(schedule)
+        self._longest = schedule.longest
         self._settlements = Settlements(
             spool=spool,
             reporter=Reporter(hostname=hostname),
@@ -115,6 +119,7 @@ class Runner:
         self._listening = False
         self._isMore = False
         self._ahead = 0.0  # the time of day, before a clock that nobody can set
+        self._isSetBack = True  # or may have been while we did not look
 
     # From the start to the end.
 
@@ -219,14 +224,19 @@ class Runner:
         return self._now() + PATIENCE
 
     async def _lookAtClock(self) -> None:
-        """Where somebody has set the time of day forward, what is on its way is leased by the old.
+        """Where somebody has set the time of day, what is in the queue has its times by the old.
 
-        Its lease would be over, and we would take, and deliver, the same once more.
+        Forward, the lease of what is on its way would be over, and we would take, and deliver, the
+        same once more; back, it and all that is delayed would last for as much longer.
         """
         ahead = self._now() - self._clock.seconds()
-        isSet, self._ahead = ahead - self._ahead > STEP, ahead
-        if isSet:
+        step, self._ahead = ahead - self._ahead, ahead
+        if abs(step) > STEP:
             await self._extend()
+        self._isSetBack = self._isSetBack or step < -BACK
+        if self._isSetBack:
+            await self._spool.hasten(self._now() + self._longest)
+            self._isSetBack = False
 
     def _isRunning(self) -> bool:
         # Asked by a call where it may have changed meanwhile, which the type checker cannot see.

@@ -34,6 +34,11 @@ class Schedule:
         base = self.intervals[min(max(attempts, 1), len(self.intervals)) - 1]
         return base * (1 + self.jitter * (2 * self.random() - 1))
 
+    @property
+    def longest(self) -> float:
+        """How long it waits at most."""
+        return max(self.intervals) * (1 + self.jitter)
+
     def expiry(self, arrived: float, expires: float | None) -> float:
         """When a recipient is given up.
 

@@ -119,6 +119,27 @@ _RECLAIM = Prepared(
     )
     .values(due=sa.bindparam("now"))
 )
+_HASTEN = (
+    sa.update(recipient)
+    .where(
+        recipient.c.priority == sa.bindparam("rank"),
+        recipient.c.due > sa.bindparam("latest"),
+        recipient.c.state == State.DELAYED.value,
+    )
+    .values(due=sa.bindparam("latest"))
+)
+# Who is to be sent later, by his own wish, has another time than that.
+_ARRIVED = sa.select(message.c.arrived).where(message.c.id == recipient.c.message)
+_HASTEN_NEW = (
+    sa.update(recipient)
+    .where(
+        recipient.c.priority == sa.bindparam("rank"),
+        recipient.c.due > sa.bindparam("now"),
+        recipient.c.state == State.QUEUED.value,
+        recipient.c.due == _ARRIVED.scalar_subquery(),
+    )
+    .values(due=sa.bindparam("now"))
+)
 _POSITIONS = Prepared(
     sa.select(recipient.c.position)
     .where(recipient.c.message == sa.bindparam("id"), recipient.c.token == sa.bindparam("held"))
@@ -308,6 +329,18 @@ def reclaim(connection: sa.Connection, gone: list[tuple[str, float]]) -> list[No
     for owner, now in gone:
         _RECLAIM.run(connection, {"owner": owner, "now": now})
     return [None] * len(gone)
+
+
+def hasten(connection: sa.Connection, times: list[tuple[float, float]]) -> list[None]:
+    """Bring forward what was to be due by a time of day that somebody has set back.
+
+    :param times: now, and when what has been tried is to be due at the latest.
+    """
+    for priority in list(priorities(connection)):
+        for now, latest in times:
+            connection.execute(_HASTEN, {"rank": priority, "latest": latest})
+            connection.execute(_HASTEN_NEW, {"rank": priority, "now": now})
+    return [None] * len(times)
 
 
 def _bound(work: Work) -> list[Row]:

@@ -234,6 +234,10 @@ class Queue:
         settled = self._write(settle, settling)
         return settled.addCallback(lambda _: self._tell(times))
 
+    def hasten(self, latest: float) -> Deferred[None]:
+        """See :meth:`submitd.interfaces.ISpool.hasten`."""
+        return self._write(leases.hasten, (self.now(), latest))
+
     def nextDue(self) -> Deferred[float | None]:
         """See :meth:`submitd.interfaces.ISpool.nextDue`."""
         return self._look(leases.nextDue)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
@@ -996,6 +996,38 @@ class QueueTests(RunnerCase):
         self.run_()
         self.assertEqual(len(self.hop.seen), 2)
         self.assertEqual(self.states("M2"), [])
+
+    def test_clockBackDelayed(self) -> None:
+        """What waits by a clock that is set back waits no longer than the longest interval."""
+        self.make(retry=(300.0, 1000.0))
+        self.hop.said = {"bob@example.net": LATER}
+        self.ahead = 86400.0
+        self.send("M1")
+        self.run_()
+        self.assertEqual(self.due("M1"), 86700.0)
+        self.ahead = 0.0
+        self.run_(31.0)
+        self.assertEqual(self.due("M1"), 1031.0)
+        self.run_(1010.0)
+        self.assertEqual(len(self.hop.seen), 2)
+
+    def test_clockBackMeanwhile(self) -> None:
+        """So it is when the clock was set back while nobody ran, and although it fails first."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.ahead = 86400.0
+        self.send("M1")
+        self.run_()
+        self.stop()
+        self.ahead = 0.0
+        self.make(retry=(300.0, 1000.0))
+        hasten, failing = self.queue.hasten, [fail(Refused(LOCAL_ERROR, "gone"))]
+        self.patch(
+            self.queue, "hasten", lambda latest: failing.pop() if failing else hasten(latest)
+        )
+        self.run_()
+        self.assertEqual(self.due("M1"), 86700.0)
+        self.run_(6.0)
+        self.assertEqual(self.due("M1"), 1006.0)
 
     def test_lostWhileExtending(self) -> None:
         """The same, seen when the lease is to be extended."""

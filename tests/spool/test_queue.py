@@ -349,6 +349,31 @@ class QueueTests:
         self.lease(seconds=7)
         self.assertEqual(self.successResultOf(self.queue.nextDue()), self.time.now + 7)
 
+    def test_hasten(self: Any) -> None:
+        """Behind a clock that was set back, all is due soon but what its sender wants to wait."""
+        self.time.now += 86400
+        for id, extensions in (
+            ("A-tried", {}),
+            ("B-new", {"MT-PRIORITY": 1}),
+            ("C-later", {"FUTURERELEASE": self.time.now + 50}),
+        ):
+            self.send(id, **extensions)
+        works = {work.message.id: work for work in self.lease()}
+        self.settle(works["A-tried"], State.DELAYED)
+        self.successResultOf(self.queue.giveBack(works["B-new"]))
+        later = self.time.now + 50
+        self.time.now -= 86400
+        self.successResultOf(self.queue.hasten(self.time.now + 20))
+        due = {
+            id: self.successResultOf(self.queue.show(id)).recipients[0].due
+            for id in ("A-tried", "B-new", "C-later")
+        }
+        expected = {"A-tried": self.time.now + 20, "B-new": self.time.now, "C-later": later}
+        self.assertEqual(due, expected)
+        self.successResultOf(self.queue.hasten(self.time.now + 30))
+        shown = self.successResultOf(self.queue.show("A-tried"))
+        self.assertEqual(shown.recipients[0].due, self.time.now + 20)
+
     def test_whenDue(self: Any) -> None:
         """Whoever delivers is told of what has come, and need not ask all the time."""
         told: list[float] = []
