@@ -54,6 +54,9 @@ Key = tuple[str, str, bool]
 _USELESS = (TLS_NOT_OFFERED, REQUIRETLS_UNSUPPORTED)
 _BEFORE_THE_END = frozenset({State.ENVELOPE, State.OPENING, State.BODY})
 
+# Addresses that are tried in one attempt: it has a connection, and a place among all deliveries.
+MAX_PLACES = 20
+
 # Destinations that are kept when nothing is on its way to them.
 MAX_IDLE = 1000
 
@@ -373,7 +376,7 @@ class Destination:
             self._host(self._addressed(address), address, each.name, route.tls)
             for each in exchangers
             for address in each.addresses
-        ]
+        ][:MAX_PLACES]
 
     def _endpoint(self, target: Target) -> IStreamClientEndpoint:
         reactor, limit = self._means.reactor, self._means.settings.timeouts.connect

@@ -24,6 +24,10 @@ from submitd.wire.reply import Reply
 # More hosts than this are not tried in one attempt.
 MAX_HOSTS = 10
 
+# Nor are more addresses of one host than this, of each kind: an attempt is to end some time,
+# whatever somebody writes into the DNS (RFC 5321 5.1 allows for a limit).
+MAX_ADDRESSES = 2
+
 NULL_MX = Reply(556, "5.1.10", "Domain takes no mail (null MX)")
 NO_SUCH_DOMAIN = Reply(550, "5.1.2", "Domain does not exist")
 NO_ADDRESS = Reply(550, "5.4.4", "Domain has no host that takes mail")
@@ -110,7 +114,7 @@ class MailExchangers:
         return [name for _, name in sorted(exchangers, key=lambda each: each[0])]
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host, IPv6 first.
+        """The first addresses of a host, IPv6 before IPv4.
 
         :raise NoHosts: when DNS does not answer.
         """
@@ -122,8 +126,8 @@ class MailExchangers:
             (resolver.lookupAddress, dns.A),
         ):
             try:
-                for each in await self._records(lookup, host, record):
-                    found.append(_address(each))
+                records = await self._records(lookup, host, record)
+                found += [_address(each) for each in records[:MAX_ADDRESSES]]
             except NoHosts as error:
                 troubled = error
         if not found and troubled is not None:

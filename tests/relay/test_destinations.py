@@ -847,6 +847,13 @@ class MXTests(HopCase):
             hop = self.destination(host=first, tls="starttls", spares=spares, requireTLS=True)
             self.assertEqual(result(await send(hop, message))[0], expected, (first, second))
 
+    async def test_many(self) -> None:
+        """However many addresses a domain names, an attempt ends some time."""
+        self.server.greeting = "421 4.3.2 not now"
+        hosts = [Exchanger(f"{n}.example", ("127.0.0.1",) * 4) for n in range(10)]
+        self.assertEqual(result(await send(self.hop(hosts), outgoing())), ("delayed", 421, "4.3.2"))
+        self.assertEqual(len(self.server.connections), relayDestinations.MAX_PLACES)
+
     async def test_none(self) -> None:
         """A domain without hosts is failed or delayed as DNS said."""
         for code, status, verdict in ((556, "5.1.10", "failed"), (451, "4.4.3", "delayed")):

@@ -41,6 +41,10 @@ RECORDS: dict[bytes, list[Any]] = {
     b"plain.example.net": [dns.Record_A("192.0.2.4")],
     b"null.example.net": [dns.Record_MX(0, "")],
     b"halfnull.example.net": [dns.Record_MX(0, ""), dns.Record_MX(10, "b.example.net")],
+    b"many.example.net": [
+        *(dns.Record_A(f"192.0.2.{n}") for n in range(1, 30)),
+        *(dns.Record_AAAA(f"2001:db8::{n}") for n in range(1, 9)),
+    ],
     b"empty.example.net": [dns.Record_MX(10, "nowhere.example.net")],
     b"loop.example.net": [
         dns.Record_MX(10, "Relay.example.net"),
@@ -100,6 +104,11 @@ class MXTests(TestCase):
         self.assertEqual(
             await self.hosts("plain.example.net"), [("plain.example.net", ("192.0.2.4",))]
         )
+
+    async def test_manyAddresses(self) -> None:
+        """A host has only some of its addresses tried, of each kind."""
+        [(_, addresses)] = await self.hosts("many.example.net")
+        self.assertEqual([":" in each for each in addresses], [True, True, False, False])
 
     async def test_nullMX(self) -> None:
         """A null MX takes no mail (RFC 7505); beside others it is a mistake."""
