@@ -83,7 +83,11 @@ def readKeywords(reply: Reply) -> dict[str, str]:
     for line in reply.lines[1:]:
         # "AUTH=LOGIN" is what some servers said before RFC 2554, and still say.
         keyword, _, value = line.strip().replace("AUTH=", "AUTH ", 1).partition(" ")
-        keywords.setdefault(keyword.upper(), value.strip())
+        name, value = keyword.upper(), value.strip()
+        if name == "AUTH" and name in keywords:
+            # Some have a line of each kind, or one for each mechanism.
+            keywords[name] += f" {value}"
+        keywords.setdefault(name, value)
     return keywords
 
 

@@ -596,6 +596,12 @@ class LoginTests(SynchronousTestCase):
         assert hop.ended is not None and hop.ended.reply is not None
         self.assertEqual(hop.ended.reply.status, "4.7.0")
 
+    def test_severalLines(self) -> None:
+        """Mechanisms may stand in several lines, of the new form and of the old one."""
+        hop = Hop(account=Account("u", b"p", ("LOGIN",)), insecureLogin=True)
+        hop.say("220 hi")
+        self.assertEqual(hop.say(*ehlo("AUTH=GSSAPI,AUTH CRAM-MD5,AUTH LOGIN")), "AUTH LOGIN\r\n")
+
     def test_clear(self) -> None:
         """No password in the clear, unless it was allowed."""
         account = Account("u", b"p")
