@@ -17,6 +17,7 @@ message that begins with room stays, as long as its next hop is not slow.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 import attrs
@@ -80,6 +81,7 @@ class Lines:
         # there are would be in front of an old one, for ever.
         self._mostUsed = 0.0
         self._lines: dict[Hashable, Line] = {}
+        self._lengths: Counter[int] = Counter()  # how many lines are so long
 
     def join(self, key: Hashable, one: Hashable, message: Hashable) -> None:
         """One has been taken.
@@ -92,6 +94,7 @@ class Lines:
         if line is None:
             line = self._lines[key] = Line(used=self._mostUsed)
         line.waiting[one] = self._seconds()
+        self._changed(len(line) - 1, len(line))
         if self._left >= 0:
             line.message = message
 
@@ -112,6 +115,7 @@ class Lines:
         elif line.waiting.pop(one, None) is None:
             return
         self._taken -= 1
+        self._changed(len(line) + 1, len(line))
         if not line:
             del self._lines[key]
 
@@ -123,6 +127,12 @@ class Lines:
         priority, key = waiting
         line = self._lines.get(key, _EMPTY)
         return priority, -len(line.begun), -line.used
+
+    def _changed(self, before: int, now: int) -> None:
+        for length, count in ((before, -1), (now, 1)):
+            self._lengths[length] += count
+            if not (length and self._lengths[length]):
+                del self._lengths[length]
 
     @property
     def room(self) -> int:
@@ -138,7 +148,11 @@ class Lines:
 
     def hasRoom(self, count: int) -> bool:
         """Whether so many may be taken.  This is asked often, and looks at no line in vain."""
-        return not 0 < self._left <= 3 * (count - 1) and self.room >= count
+        left, least = self._left, 3 * (count - 1)
+        if 0 < left <= least:
+            return False
+        # All lines, slow ones among them, leave no more than those that move.
+        return left - 2 * max(self._lengths, default=0) > least or self.room >= count
 
     def isCrowded(self, key: Hashable, message: Hashable) -> bool:
         """Whether one that has joined is to go back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.relay.lines import Lines
+from submitd.relay.lines import Line, Lines
 
 NOW = 1_000_000.0
 
@@ -131,6 +131,21 @@ class LinesTests(SynchronousTestCase):
         """Send one back: in how many seconds it comes again."""
         self.join("a", one)
         return self.lines.sendBack("a", ("a", one), now) - now
+
+    def test_manyLines(self) -> None:
+        """With many short lines none is looked at for each place that is free; it is as exact."""
+        self.lines = Lines(60, self.clock.seconds)
+        for key in range(100):
+            self.join(str(key), 1)
+        self.join("0", 2, 3)
+        self.patch(Line, "isMoving", lambda line, now: self.fail("was looked at"))
+        self.assertTrue(self.lines.hasRoom(20))
+        self.assertFalse(self.lines.hasRoom(27))
+        self.lines.leave("0", ("0", 3))
+        self.lines.begin("0", ("0", 1))
+        self.lines.leave("0", ("0", 1))
+        self.assertTrue(self.lines.hasRoom(26))
+        self.assertEqual(self.lines._lengths, {1: 100})
 
     def test_sendBack(self) -> None:
         """What has no room comes again together, later ones more at one time than earlier ones."""
