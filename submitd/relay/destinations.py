@@ -190,7 +190,9 @@ class Destination:
         connection = self._taken()
         if connection is not None:
             outcomes = await self._send(connection, message, read)
-            if not _wasGone(connection, outcomes):
+            if self._wantsLogin(outcomes):
+                self._leave(connection)
+            elif not _wasGone(connection, outcomes):
                 self._keep(connection)
                 return outcomes
         if self._means.reactor.seconds() < self._deadUntil:
@@ -221,21 +223,16 @@ class Destination:
             before = [*self._trying]
             try:
                 connection = await self._connected(host)
+                failures.pop(self._called(host), None)  # it was another address of it
+                self._tell(failures)
+                outcomes = await self._sendFirst(connection, message, read)
             except HopFailed as error:
+                self._lastUntil[host.where] = self._afterBackoff()
                 if not self._cannot(error.reply):
                     failed = error
                     if not self._isThere(host, before):
                         failures[self._called(host)] = error.reply
-                self._lastUntil[host.where] = self._afterBackoff()
                 continue
-            self._lastUntil.pop(host.where, None)
-            failures.pop(self._called(host), None)  # it was another address of it
-            self._tell(failures)
-            sent = await self._send(connection, message, read)
-            if self._cannot(sent[0].reply):
-                self._leave(connection)
-                continue
-            outcomes = sent
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
                 self._standing.well(self._called(host))
@@ -256,9 +253,11 @@ class Destination:
         means = self._means
         self._trying.append(host)
         try:
-            return await connect(host, means.reactor, means.settings.timeouts, self._opening)
+            made = await connect(host, means.reactor, means.settings.timeouts, self._opening)
         finally:
             self._trying.remove(host)
+        self._lastUntil.pop(host.where, None)
+        return made
 
     def _called(self, host: Host) -> str:
         """What the log calls a host: as the configuration does, or DNS, whatever its addresses."""
@@ -279,6 +278,13 @@ class Destination:
             self._standing.failed(called, reply)
         failures.clear()
 
+    def _wantsLogin(self, outcomes: Iterable[Outcome]) -> bool:
+        """Whether a next hop of the configuration wants a login first, or TLS (530).
+
+        That is no verdict on a message: what the configuration lacks bounces nobody's mail.
+        """
+        return self._isNamed and all(each.isRemote and each.reply.code == 530 for each in outcomes)
+
     def _inOrder(self, hosts: list[Host]) -> list[Host]:
         """Those that could not be had a short time ago stand behind the others.
 
@@ -291,6 +297,19 @@ class Destination:
     def _afterBackoff(self) -> float:
         now: float = self._means.reactor.seconds()
         return now + self._means.settings.backoff
+
+    async def _sendFirst(
+        self, connection: Connection, message: Outgoing, read: Read
+    ) -> tuple[Outcome, ...]:
+        """Send the first message over a connection.
+
+        :raise HopFailed: when the host takes no message like that, of nobody; we leave it then.
+        """
+        outcomes = await self._send(connection, message, read)
+        if self._cannot(outcomes[0].reply) or self._wantsLogin(outcomes):
+            self._leave(connection)
+            raise HopFailed(outcomes[0].reply)
+        return outcomes
 
     async def _send(
         self, connection: Connection, message: Outgoing, read: Read

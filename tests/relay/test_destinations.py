@@ -956,6 +956,34 @@ class StandingTests(HopCase):
         await send(hop, outgoing())
         self.assertEqual(self.told(), [("next-hop-back", self.named())])
 
+    async def test_wantsLogin(self) -> None:
+        """A smarthost that wants a login, and is given none, bounces nobody's mail either."""
+        hop = self.destination()
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        for step in ("MAIL", "RCPT"):
+            self.server.answer = lambda protocol, line, step=step: (
+                ["530 5.7.0 log in first"] if line.startswith(step) else None
+            )
+            for _ in range(2):
+                self.assertEqual(
+                    result(await send(hop, outgoing())), ("delayed", 530, "5.7.0"), step
+                )
+        self.assertEqual(self.told(), [("next-hop-away", self.named())])
+        self.server.answer = None
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(self.told(), [("next-hop-back", self.named())])
+
+    async def test_wantsLoginSpare(self) -> None:
+        """Where one of several wants a login, the next one gets the mail, and the log is told."""
+        await self.listen(first := Server(), "127.0.0.2", self.server.port)
+        first.answer = lambda protocol, line: (
+            ["530 5.7.0 log in first"] if line.startswith("MAIL") else None
+        )
+        spare = Target("127.0.0.1", self.server.port, "off")
+        hop = self.destination(host="127.0.0.2", spares=(spare,))
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(self.told(), [("next-hop-away", f"127.0.0.2:{self.server.port}")])
+
     async def test_causes(self) -> None:
         """So are no common mechanism, a bad certificate, and nobody who listens."""
         file = self.directory / "password"
