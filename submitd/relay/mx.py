@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ MAX_HOSTS = 10
 # Nor are more addresses of one host than this, of each kind: an attempt is to end some time,
 # whatever somebody writes into the DNS (RFC 5321 5.1 allows for a limit).
 MAX_ADDRESSES = 2
+
+# A label of DNS may hold any octets, and what is no name of a host would be in reports and logs.
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
 
 NULL_MX = Reply(556, "5.1.10", "Domain takes no mail (null MX)")
 NO_SUCH_DOMAIN = Reply(550, "5.1.2", "Domain does not exist")
@@ -111,7 +115,8 @@ class MailExchangers:
             if not exchangers:
                 raise NoHosts(LOOP)
         self.shuffle(exchangers)
-        return [name for _, name in sorted(exchangers, key=lambda each: each[0])]
+        exchangers.sort(key=lambda each: each[0])
+        return [name for _, name in exchangers if _HOST.fullmatch(name)]
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """The first addresses of a host, IPv6 before IPv4.

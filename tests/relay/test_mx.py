@@ -45,6 +45,15 @@ RECORDS: dict[bytes, list[Any]] = {
         *(dns.Record_A(f"192.0.2.{n}") for n in range(1, 30)),
         *(dns.Record_AAAA(f"2001:db8::{n}") for n in range(1, 9)),
     ],
+    b"odd.example.net": [
+        dns.Record_MX(5, b"a\r\nAction: delivered.example.net"),
+        dns.Record_MX(6, b"\xff.example.net"),
+        dns.Record_MX(10, "a_b.example.net"),
+    ],
+    b"odder.example.net": [dns.Record_MX(5, b"a b.example.net")],
+    b"a\r\naction: delivered.example.net": [dns.Record_A("192.0.2.6")],
+    b"a b.example.net": [dns.Record_A("192.0.2.6")],
+    b"a_b.example.net": [dns.Record_A("192.0.2.5")],
     b"empty.example.net": [dns.Record_MX(10, "nowhere.example.net")],
     b"loop.example.net": [
         dns.Record_MX(10, "Relay.example.net"),
@@ -109,6 +118,11 @@ class MXTests(TestCase):
         """A host has only some of its addresses tried, of each kind."""
         [(_, addresses)] = await self.hosts("many.example.net")
         self.assertEqual([":" in each for each in addresses], [True, True, False, False])
+
+    async def test_oddNames(self) -> None:
+        """What no host can be called is none: its name would be part of reports and logs."""
+        self.assertEqual(await self.hosts("odd.example.net"), [("a_b.example.net", ("192.0.2.5",))])
+        self.assertEqual(await self.status("odder.example.net"), (550, "5.4.4"))
 
     async def test_nullMX(self) -> None:
         """A null MX takes no mail (RFC 7505); beside others it is a mistake."""
