@@ -6,8 +6,8 @@ behind the others for a time.  Its connections are kept for the next message for
 nobody can connect to is left alone for a time, so that a thousand messages for it cost one attempt.
 One that refuses a connection while it has others gets one less for that time, and no other message
 is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
-MX records, which anybody can forge, only hosts below the recipient's own domain are good enough for
-it; and a host that does not offer it is passed over.
+MX records, which anybody can forge, only hosts below the recipient's own domain are good enough.  A
+host that does not offer what a message needs is passed over where there are others.
 
 The log is told of hosts that do not take us (:mod:`submitd.relay.standing`), but for those that
 refuse a connection while they have others.
@@ -51,7 +51,6 @@ Read = Callable[[], IBody]
 Key = tuple[str, str, bool]
 """What tells a next hop from others: route, domain for mx, and whether TLS has to be verified."""
 
-_USELESS = (TLS_NOT_OFFERED, REQUIRETLS_UNSUPPORTED)
 _BEFORE_THE_END = frozenset({State.ENVELOPE, State.OPENING, State.BODY})
 
 # Addresses that are tried in one attempt: it has a connection, and a place among all deliveries.
@@ -190,7 +189,7 @@ class Destination:
         connection = self._taken()
         if connection is not None:
             outcomes = await self._send(connection, message, read)
-            if self._wantsLogin(outcomes):
+            if self._wantsLogin(outcomes) or self._isUnfit(outcomes):
                 self._leave(connection)
             elif not _wasGone(connection, outcomes):
                 self._keep(connection)
@@ -217,6 +216,7 @@ class Destination:
         :raise HopFailed: when no message could be begun at any of them.
         """
         outcomes: tuple[Outcome, ...] | None = None
+        unfit: tuple[Outcome, ...] | None = None
         failed: HopFailed | None = None
         failures: dict[str, Reply] = {}
         for host in hosts:
@@ -225,14 +225,19 @@ class Destination:
                 connection = await self._connected(host)
                 failures.pop(self._called(host), None)  # it was another address of it
                 self._tell(failures)
-                outcomes = await self._sendFirst(connection, message, read)
+                sent = await self._sendFirst(connection, message, read)
             except HopFailed as error:
                 self._lastUntil[host.where] = self._afterBackoff()
-                if not self._cannot(error.reply):
+                if not (self._requireTLS and error.reply is TLS_NOT_OFFERED):
                     failed = error
                     if not self._isThere(host, before):
                         failures[self._called(host)] = error.reply
                 continue
+            if self._isUnfit(sent):
+                self._leave(connection)
+                unfit = sent
+                continue
+            outcomes = sent
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
                 self._standing.well(self._called(host))
@@ -240,14 +245,21 @@ class Destination:
             if not self._isThere(host, before):
                 failures[self._called(host)] = outcomes[0].reply
         self._tell(failures)
-        if outcomes is None and failed is not None:
+        if outcomes is not None:
+            return outcomes
+        if failed is None:
+            # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
+            return unfit or _all(message, REQUIRETLS_UNSUPPORTED)
+        if unfit is None:
             raise failed
-        # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
-        return outcomes or _all(message, REQUIRETLS_UNSUPPORTED)
+        return _all(message, failed.reply, Result.DELAYED)
 
-    def _cannot(self, reply: Reply) -> bool:
-        """Whether a host has nothing of what REQUIRETLS needs; another one may have it."""
-        return self._requireTLS and any(reply is each for each in _USELESS)
+    def _isUnfit(self, outcomes: Iterable[Outcome]) -> bool:
+        """Whether a host lacks an extension that a message needs, and another one may have it."""
+        hasOthers = not self._isNamed or bool(self._route.spares)
+        return hasOthers and all(
+            each.result is Result.FAILED and not each.isRemote for each in outcomes
+        )
 
     async def _connected(self, host: Host) -> Connection:
         means = self._means
@@ -306,7 +318,7 @@ class Destination:
         :raise HopFailed: when the host takes no message like that, of nobody; we leave it then.
         """
         outcomes = await self._send(connection, message, read)
-        if self._cannot(outcomes[0].reply) or self._wantsLogin(outcomes):
+        if self._wantsLogin(outcomes):
             self._leave(connection)
             raise HopFailed(outcomes[0].reply)
         return outcomes

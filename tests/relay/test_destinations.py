@@ -745,7 +745,7 @@ class Exchangers:
 class MXTests(HopCase):
     """Several hosts."""
 
-    def hop(self, hosts: list[Exchanger] | NoHosts) -> Any:
+    def hop(self, hosts: list[Exchanger] | NoHosts, **changes: Any) -> Any:
         """A destination by MX."""
         exchangers: Any = Exchangers(hosts)
         return self.destination(
@@ -753,6 +753,7 @@ class MXTests(HopCase):
             tls="opportunistic",
             exchangers=exchangers,
             mx_port=Count(self.server.port),
+            **changes,
         )
 
     async def test_fallback(self) -> None:
@@ -846,6 +847,42 @@ class MXTests(HopCase):
             spares = (Target(second, port, "starttls"),)
             hop = self.destination(host=first, tls="starttls", spares=spares, requireTLS=True)
             self.assertEqual(result(await send(hop, message))[0], expected, (first, second))
+
+    async def test_unfit(self) -> None:
+        """A host that cannot take a message is passed over, and where one is away it may wait."""
+        await self.listen(less := Server(), "127.0.0.2", self.server.port)
+        less.extensions = ("PIPELINING",)
+        first = Exchanger("a.example", ("127.0.0.2",))
+        hop = self.hop([first, Exchanger("b.example", ("127.0.0.1",))])
+        for message in (outgoing(), outgoing(eightBit=True), outgoing(eightBit=True)):
+            self.assertEqual(result(await send(hop, message))[0], "delivered")
+        self.assertEqual((less.messages, self.server.messages), (1, 2))
+        hop = self.hop([first])
+        self.assertEqual(result(await send(hop, outgoing(eightBit=True))), ("failed", 554, "5.6.3"))
+        away = Exchanger("c.example", ("127.0.0.3",))
+        hop = self.hop([away, first], backoff=Seconds(60.0))
+        self.assertEqual(
+            result(await send(hop, outgoing(eightBit=True))), ("delayed", 451, "4.4.1")
+        )
+        self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+
+    async def test_unfitSpare(self) -> None:
+        """So is one of several that the configuration names; one alone is kept for the next one."""
+        await self.listen(less := Server(), "127.0.0.2", self.server.port)
+        less.extensions = ("PIPELINING",)
+        message, unfit = outgoing(eightBit=True), ("failed", 554, "5.6.3")
+        for hosts, expected in (
+            ((2, 1), ("delivered", 250, "2.0.0")),
+            ((3, 2), ("delayed", 451, "4.4.1")),
+            ((2, 2), unfit),
+            ((2,), unfit),
+        ):
+            first, *spares = [Target(f"127.0.0.{n}", self.server.port) for n in hosts]
+            hop = self.destination(host=first.host, spares=tuple(spares))
+            self.assertEqual(result(await send(hop, message)), expected, hosts)
+        had = len(less.connections)
+        self.assertEqual(result(await send(hop, message)), unfit)
+        self.assertEqual(len(less.connections), had)
 
     async def test_many(self) -> None:
         """However many addresses a domain names, an attempt ends some time."""
