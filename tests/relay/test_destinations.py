@@ -516,6 +516,44 @@ class TroubleTests(HopCase):
         self.assertEqual(result(outcomes), ("delayed", 451, "4.5.0"))
         self.assertIn("SSH-2.0", outcomes[0].reply.lines[0])
 
+    async def test_oddReplies(self) -> None:
+        """Odd replies at each step: a delivery where they are replies, a delay where they are not.
+
+        Never is a message taken to be delivered for a reply that was to something else.
+        """
+        for step, code in (("MAIL", 250), ("RCPT", 250), ("DATA", 354), ("(end)", 250)):
+            for said, expected in (
+                (f"{code} a\0b", "delivered"),
+                (f"{code} \u00fc\u2028", "delivered"),
+                (f"{code}", "delivered"),
+                (f"{code}-\r\n{code} ", "delivered"),
+                (f"{code}-a\r\n550 b", "delayed"),
+                (f"{code} a\nb", "delayed"),
+                (f"{code} a\rb", "delayed"),
+                (f"{code} a\r\n{code} b", "delivered" if step == "(end)" else "delayed"),
+                ("150 wait", "delayed"),
+                ("600 no", "delayed"),
+                ("", "delayed"),
+                ("354 go" if code == 250 else "250 ok", "delayed"),
+                (f"{code} {'x' * 5000}", "delayed"),
+                (f"{code}-x\r\n" * 600 + f"{code} x", "delayed"),
+            ):
+
+                def answer(
+                    protocol: Scripted,
+                    line: str,
+                    step: str = step,
+                    said: str = said,
+                ) -> Any:
+                    if not line.startswith(step):
+                        return None
+                    protocol.inData = said.startswith("354") and step == "DATA"
+                    return [said]
+
+                self.server.answer = answer
+                outcomes = await send(self.destination(), outgoing())
+                self.assertEqual(result(outcomes)[0], expected, (step, said[:30]))
+
     async def test_drip(self) -> None:
         """Octets that complete no reply do not keep a connection alive."""
 
