@@ -8,6 +8,7 @@ compared as they are written.  A recipient without a route is failed with 5.4.4.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from submitd.wire.address import Mailbox, ReversePath
 Kind = Literal["smarthost", "lmtp", "mx", "maildir"]
 
 _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/,\[\]]+))(?::([0-9]{1,5}))?")
+MAX_PATH = 107  # of a unix socket, without the NUL behind it (unix(7))
 _PORTS = {"smarthost": 587, "lmtp": 24}
 
 
@@ -218,7 +220,10 @@ def _targets(kind: Kind, settings: TargetSettings) -> list[Target]:
     if kind in ("mx", "maildir"):
         return [Target(text, tls=_tls(kind, 0, settings.tls))]
     if kind == "lmtp" and text.startswith("unix:"):
-        return [Target(text.removeprefix("unix:"), tls=_tls(kind, 0, settings.tls))]
+        path = text.removeprefix("unix:")
+        if not 0 < len(os.fsencode(path)) <= MAX_PATH:
+            raise ValueError(f"the path of a unix socket has from 1 to {MAX_PATH} octets")
+        return [Target(path, tls=_tls(kind, 0, settings.tls))]
     return [_target(kind, each.strip(), settings.tls) for each in text.split(",")]
 
 

@@ -132,6 +132,8 @@ class TargetTests(SynchronousTestCase):
             ({"smarthost": "a b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", or several'),
             ({"smarthost": "a,,b"}, 'relay.smarthost: must be "HOST" or "HOST:PORT", or several'),
             ({"smarthost": "a:99999"}, 'relay.smarthost: must be "HOST" or "HOST:PORT"'),
+            ({"lmtp": "unix:"}, "relay.lmtp: the path of a unix socket has from 1 to 107 octets"),
+            ({"lmtp": "unix:/" + "x" * 107}, "relay.lmtp: the path of a unix socket has from 1"),
             ({"maildir": "x"}, "relay.maildir: must be an absolute path"),
             ({"lmtp": "unix:x"}, "relay.lmtp: a unix socket's path must be an absolute one"),
             (
