@@ -2,8 +2,8 @@
 
 :class:`Networks` is a list of address ranges, such as the proxies that a listener trusts.  A peer
 is in it or it is not; what is no address is in none, so a doubt never gives a right.  An IPv4
-address written as IPv6 (``::ffff:192.0.2.1``) is the IPv4 address.  :class:`NetworkLogins` has a
-login for each range.
+address or network written as IPv6 (``::ffff:192.0.2.1``) is the IPv4 one.  :class:`NetworkLogins`
+has a login for each range.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNIX = "unix"
+
+# The prefix of ::ffff:0:0/96, which has all IPv4 addresses in it.
+_MAPPED = 96
 
 
 def parseAddress(text: str) -> Address:
@@ -41,8 +44,16 @@ def addressLiteral(address: str) -> str:
     return f"[{parsed}]" if parsed.version == 4 else f"[IPv6:{parsed}]"
 
 
+def _network(name: str) -> Network:
+    network = ipaddress.ip_network(name)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
+
+
 def _parse(names: Iterable[str]) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(name) for name in names if name != UNIX)
+    return tuple(_network(name) for name in names if name != UNIX)
 
 
 @attrs.frozen
@@ -100,9 +111,7 @@ class NetworkLogins:
 
         :raise ValueError: for one that is no network, or that has bits set behind its prefix.
         """
-        networks = [
-            (ipaddress.ip_network(name), login) for name, login in logins.items() if name != UNIX
-        ]
+        networks = [(_network(name), login) for name, login in logins.items() if name != UNIX]
         networks.sort(key=lambda pair: pair[0].prefixlen, reverse=True)
         return cls(tuple(networks), logins.get(UNIX, ""))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.wire.network import NONE, Networks, addressLiteral, parseAddress
+from submitd.wire.network import NONE, NetworkLogins, Networks, addressLiteral, parseAddress
 
 
 class NetworksTests(SynchronousTestCase):
@@ -23,6 +23,18 @@ class NetworksTests(SynchronousTestCase):
         networks = Networks.parse(["10.0.0.0/8"])
         self.assertIn("::ffff:10.1.2.3", networks)
         self.assertNotIn("::ffff:11.1.2.3", networks)
+
+    def test_mappedNetworks(self) -> None:
+        """So is a network, as somebody writes it down who has found its addresses in a log."""
+        for name, plain in (
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ):
+            self.assertEqual(Networks.parse([name]), Networks.parse([plain]))
+            logins = NetworkLogins.parse({name: "printers@example.com"})
+            self.assertEqual(logins.of("10.1.2.3"), "printers@example.com")
+        self.assertRaises(ValueError, Networks.parse, ["::ffff:0:0/95"])
 
     def test_unix(self) -> None:
         """Who has no address is in it by the word "unix" alone."""
