@@ -29,6 +29,7 @@ from submitd.tools.replay import Difference, Replay, Turn, readSession
 from submitd.typed import nearest
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
+from submitd.wire.network import UNIX
 
 DESCRIPTION = """\
 Ask a configuration of submitd what it would do. Nothing is sent, counted or
@@ -100,10 +101,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _address(text: str) -> str:
+    if text == UNIX:
+        return ""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is no IP address') from None
+        raise argparse.ArgumentTypeError(f'"{text}" is no IP address, nor "{UNIX}"') from None
 
 
 def check(arguments: argparse.Namespace) -> None:

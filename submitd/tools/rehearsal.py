@@ -51,7 +51,7 @@ from submitd.preflight import addressOf
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
 from submitd.sasl.credentials import TrustedLogin
-from submitd.session import Session
+from submitd.session import BY_ADDRESS, Session
 from submitd.settings import Settings
 from submitd.states import State, Verb
 from submitd.wire.errors import Refused
@@ -67,7 +67,7 @@ _PARTS = (IExtendedDelivery, IHoldingDelivery, IBlindCopyDelivery)
 class Client:
     """Who the client is.
 
-    :param address: where it comes from.
+    :param address: where it comes from; empty for a unix socket.
     :param name: what it calls itself.
     :param login: who it logs in as; empty for nobody.
     :param tls: whether it asks for STARTTLS where that can be had.
@@ -380,7 +380,9 @@ class Rehearsal:
         return Deferred.fromCoroutine(Login(dialogue, "PLAIN").finish(credentials))
 
     def _heard(self, event: dict[str, Any]) -> None:
-        if "log_fields" in event and event.get("event") not in _SAID:
+        # No reply tells of a login by address.
+        isSaid = event.get("event") in _SAID and event.get("mechanism") != BY_ADDRESS
+        if "log_fields" in event and not isSaid:
             failure = event.get("log_failure")
             said = event["log_text"]
             self._notes.append(f"{said}: {failure.value!r}" if failure is not None else said)
@@ -415,7 +417,8 @@ class Rehearsal:
             if self.wire.startedTLS and not self.wire.isClosed:
                 self.protocol.handshakeCompleted()
 
-        return await self._step(f"(connects from {self.client.address}{self._where})", begin)
+        whence = self.client.address or "a unix socket"
+        return await self._step(f"(connects from {whence}{self._where})", begin)
 
     async def say(self, line: str, count: int = 1) -> Step:
         """Send a command.

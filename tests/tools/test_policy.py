@@ -363,6 +363,19 @@ class TryTests(Case):
         self.assertTrue((await self.found(*inside))["accepted"])
         self.assertIn("553", (await self.found(*inside, "--from", "bob@example.net"))["result"])
         self.assertIn("530", (await self.found(*ALICE[2:]))["result"])
+        _, out, _ = await self.told(*inside)
+        self.assertRegex(out, "note: login: .* user=alice@example.com mechanism=ADDRESS")
+
+    async def test_unix(self) -> None:
+        """The peer of a unix socket has no address, but may have a login."""
+        text = OPEN.replace("required = false", "").replace(
+            "[auth]", '[listener.login_by_address]\nunix = "alice@example.com"\n'
+        )
+        text = re.sub('endpoint = ".*"', 'endpoint = "unix:socket"', text)
+        self.configure(text=text + '\n[[policy]]\nuse = "sender-owner"\n')
+        found = await self.found(*ALICE[2:], "--client-address", "unix")
+        self.assertEqual(found["steps"][0]["said"], "(connects from a unix socket)")
+        self.assertTrue(found["accepted"])
 
     async def test_waiting(self) -> None:
         """Policies that take their time are waited for, and their time is told."""
