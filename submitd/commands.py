@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from submitd import events
 from submitd.envelope import Envelope, Recipient
+from submitd.equality import sameAddress
 from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, ITraceField
 from submitd.message.copied import begin, beginningOf
 from submitd.message.incoming import IncomingMessage, Review
@@ -333,7 +334,7 @@ def _committed(
         replies = _repliesIn(outcome, len(envelope.recipients))
     _logAccepted(dialogue, envelope, incoming, queueId, replies)
     if envelope.asked is not None:  # whoever was added or left out, these are to be answered
-        replies = [next((reply for reply in replies if not reply.isPositive), replies[0])]
+        replies = _repliesTo(envelope.asked, envelope.recipients, replies)
         envelope.recipients = envelope.asked
     answer = _answer(dialogue, envelope, replies)
     dialogue.reset()
@@ -348,6 +349,35 @@ def _repliesIn(outcome: Any, count: int) -> list[Reply]:
             f" neither a queue id (str) nor a list of {count} replies, one for each recipient"
         )
     return replies
+
+
+def _repliesTo(
+    known: list[Recipient], recipients: list[Recipient], replies: list[Reply]
+) -> list[Reply]:
+    """The replies to the recipients that the client knows, or one for all of them.
+
+    An alias fails with the first whom it stands for.  One who fails and is nobody's, as a filter
+    may have added, fails for all: the client would not hear of it otherwise.
+    """
+    failed = {
+        sameAddress(each.mailbox): reply
+        for each, reply in zip(recipients, replies, strict=False)
+        if not reply.isPositive
+    }
+    if not failed:
+        return replies[:1]
+    found = [[each for each in _everybody(one) if each in failed] for one in known]
+    if not failed.keys() <= {each for some in found for each in some}:
+        return [next(iter(failed.values()))]
+    others = next((reply for reply in replies if reply.isPositive), replies[0])
+    return [failed[some[0]] if some else others for some in found]
+
+
+def _everybody(recipient: Recipient) -> Iterator[tuple[str, str]]:
+    """A recipient and all that have been put beside it, as they are compared."""
+    yield sameAddress(recipient.mailbox)
+    for each in recipient.others:
+        yield from _everybody(each)
 
 
 def _answer(dialogue: Dialogue, envelope: Envelope, replies: list[Reply]) -> Answer:

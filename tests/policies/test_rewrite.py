@@ -638,6 +638,29 @@ class DialogueTests(RewriteTestCase):
         talk.say("DATA")
         self.assertEqual(len(talk.send(b"a\nb\r\n.\r\n").splitlines()), 1)
 
+    def test_outcomesOfLmtp(self) -> None:
+        """Of several outcomes each name has its own; an alias fails with any of its addresses."""
+        ok, full = Reply(250, "2.0.0", "Ok"), Reply(452, "4.2.2", "Mailbox full")
+        gone = Reply(550, "5.2.1", "Mailbox disabled")
+
+        def end(message: MemoryMessage) -> list[Reply]:
+            kept = [str(each.mailbox) for each in message.envelope.recipients]
+            return [self.outcomes.get(each, ok) for each in kept]
+
+        alice, bob, eve = "alice@example.com", "bob@example.com", "eve@example.net"
+        for self.outcomes, expected in (
+            ({eve: full}, [250, 250, 452]),
+            ({bob: full}, [250, 452, 250]),
+            ({alice: gone}, [550, 550, 250]),
+            ({alice: gone, bob: full, eve: full}, [550, 550, 452]),
+            ({}, [250, 250, 250]),
+        ):
+            talk = self.converse(self.policy, lmtp=True, delivery=MemoryDelivery(onEnd=end))
+            for address in (alice, "staff@example.com", eve):
+                talk.say(f"RCPT TO:<{address}>")
+            said = self.finish(talk).splitlines()
+            self.assertEqual([int(line[:3]) for line in said], expected, self.outcomes)
+
     def test_chunksOfLmtp(self) -> None:
         """The same where the message comes in chunks and is refused (RFC 3030 2)."""
         talk = self.converse(self.policy, OnceBusy(), lmtp=True)
