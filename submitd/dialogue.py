@@ -207,7 +207,7 @@ class Dialogue:
         self._waiting: Deferred[Any] | None = None
         self._objection: Refused | None = None
         self.turnedAway: float | None = None
-        self._refusals = 0
+        self._refusals = self._commandsBefore = 0
         self._verb = b""
         self.proposed: object = None
         self._began = self.begun = rules.submission.clock.seconds()
@@ -226,6 +226,7 @@ class Dialogue:
         session = self.session
         # What one client did wrong is not the next one's fault.
         session.commands = session.unrecognized = session.loginFailures = self._refusals = 0
+        self._commandsBefore = 0
         self._forget()
         self.begun = self.submission.clock.seconds()
         # Those are of the proxy; its client's are made anew.
@@ -434,7 +435,7 @@ class Dialogue:
         mustLogIn = session.user is None and submission.loginRequired
         if mustLogIn:
             limit = submission.limits.commandsBeforeLogin
-            if limit and session.commands > limit:
+            if limit and session.commands - self._commandsBefore > limit:
                 raise Refused(TOO_MANY_BEFORE_LOGIN)
         if not row.beforeTLS and submission.requireTLS and not session.secure:
             raise Refused(TLS_REQUIRED)
@@ -502,7 +503,8 @@ class Dialogue:
         """Who was logged in by address is so no longer, and is given time to log in."""
         self.logOut()
         session = self.session
-        session.user, session.mechanism, session.commands = None, "", 0
+        session.user, session.mechanism = None, ""
+        self._commandsBefore = session.commands  # the log tells of all
         self.begun = self.submission.clock.seconds()
         self.pipeline = self.rules.pipeline
         self.delivery = self.submission.delivery

@@ -263,7 +263,9 @@ class LoginTests(SynchronousTestCase):
         self.assertIsNone(talk.protocol.dialogue.session.user)
         talk.protocol.sweep(61.0)
         self.assertEqual(talk.say(MAIL), "250 2.1.0 Originator ok")
-        self.assertEqual(talk.protocol.dialogue.session.user.avatarId, "printers@example.com")
+        session = talk.protocol.dialogue.session
+        self.assertEqual(session.user.avatarId, "printers@example.com")
+        self.assertEqual(session.commands, 8)
 
     def test_brokenOff(self) -> None:
         """An AUTH that is broken off has logged out once, and nobody is in until the next MAIL."""
