@@ -176,4 +176,5 @@ def _cutLoopsFrom(rules: Rules, start: Mailbox, ended: set[Pattern]) -> Iterator
 
 
 def _shown(mailbox: Mailbox) -> str:
-    return f"@{mailbox.domain}" if mailbox.localPart == _ANY else str(mailbox)
+    text = f"@{mailbox.domain}" if mailbox.localPart == _ANY else str(mailbox)
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -334,6 +334,10 @@ class LineTests(RewriteTestCase):
             ("@a.example x@b.example\n@b.example y@a.example\n", ["1: by x@b.example it "]),
             ("@*.a.example @b.example\n@b.example @x.a.example\n", ["1: by @b.example it "]),
             ("@a.example @b.example\nbob@b.example bob@a.example\n", ["1: by bob@b.example it "]),
+            (
+                "@y.example @x.example\n\u200d@x.example @y.example\n",
+                [r"1: by \u200d@x.example it "],
+            ),
             ("a@x.example a@x.example b@x.example\n", []),
             ("@a.example @a.example journal@b.example\n", []),
             ("@a.example @b.example\nbob@b.example carol@a.example\n", []),
