@@ -125,8 +125,7 @@ class _Others:
             yield
         except LoginFailed as error:
             # Of any other kind it would be an error of the checker to who asks, and no "no".
-            saysMore = isinstance(self.refused, ForeignToken | None) and str(error)
-            if isinstance(error, UnauthorizedLogin) and saysMore:
+            if isinstance(error, UnauthorizedLogin) and str(error) and self._saysMore(error):
                 self.refused = error
         except CancelledError:
             raise  # the one who asked has gone
@@ -138,3 +137,8 @@ class _Others:
             events.emit(events.SERVICE_PROBLEM, problem=told, failure=Failure())
             said = f"{name}: {type(error).__name__}"
             self.unavailable = self.unavailable or LoginUnavailable(said)
+
+    def _saysMore(self, error: UnauthorizedLogin) -> bool:
+        if isinstance(self.refused, ForeignToken):
+            return not isinstance(error, ForeignToken)
+        return self.refused is None

@@ -54,13 +54,19 @@ class Rules:
         :param now: the time of day, since 1970.
         :raise TokenRefused: when it is not for us, or not now.
         """
-        if claims.get("iss") != self.issuer:
-            raise ForeignToken("the token is another issuer's")
         try:
             self._checkTimes(claims, now)
             return self.wanted.ownerOf(claims, now - self.leeway)
         except Unusable as error:
             raise TokenRefused(f"the token: {error}") from None
+
+    def checkIssuer(self, claims: Claims) -> None:
+        """See whether a token with these claims is our issuer's, if it is anybody's.
+
+        :raise ForeignToken: when it is not.
+        """
+        if claims.get("iss") != self.issuer:
+            raise ForeignToken("the token is another issuer's")
 
     def _checkTimes(self, claims: Claims, now: float) -> None:
         if "exp" not in claims:
@@ -110,9 +116,9 @@ class SignedToken:
 
     @classmethod
     def parse(cls, token: bytes, rules: Rules) -> SignedToken:
-        """Read a token, but for its claims.
+        """Read a token, and of its claims the issuer alone.
 
-        :raise TokenRefused: when it is none, or of a kind that is not allowed.
+        :raise TokenRefused: when it is none, or another issuer's, or of a kind that is not allowed.
         """
         if len(token) > MAX_TOKEN:
             raise TokenRefused(f"the token has more than {MAX_TOKEN} octets")
@@ -122,14 +128,16 @@ class SignedToken:
         if len(parts) != 3:
             raise ForeignToken("the token is no JWT")
         try:
-            header = readOnce(_decode(parts[0]))
+            header, claims = (readOnce(_decode(part)) for part in parts[:2])
+            # First whose it is: others' may be of another type, and are judged by others.
+            rules.checkIssuer(claims)
             rules.checkHeader(header)
             return cls(
                 algorithm=header["alg"],
                 kid=header.get("kid"),
                 signed=token.rpartition(b".")[0],
                 signature=_decode(parts[2]),
-                claims=readOnce(_decode(parts[1])),
+                claims=claims,
             )
         except ValueError as error:
             raise ForeignToken(f"the token is no JWT: {error}") from None

@@ -98,6 +98,8 @@ class CheckerChainTests(FileTestCase):
             ((foreign, judged), judged),
             ((judged, foreign), judged),
             ((foreign, UnauthorizedLogin()), foreign),
+            ((UnauthorizedLogin(), foreign), foreign),
+            ((foreign, ForeignToken("no JWT")), foreign),
         ):
             chain = CheckerChain([Says(each) for each in refusals])
             found = self.failureResultOf(chain.requestAvatarId(ALICE)).value

@@ -23,7 +23,7 @@ from submitd.checkers.issuer import PAUSE, SOON, FileKeys
 from submitd.checkers.jwt import JWTChecker
 from submitd.checkers.provider import MAX_ANSWER
 from submitd.interfaces import IBearerToken, IChecked, IRunning
-from submitd.sasl.bearer import TokenRefused
+from submitd.sasl.bearer import ForeignToken, TokenRefused
 from submitd.sasl.credentials import BearerToken
 from tests.checkers.issuers import AUDIENCE, ISSUER, NOW, Signer, claims, jwkSet
 from tests.checkers.questions import Question
@@ -172,6 +172,18 @@ class LoginTests(JWTCase):
         refused = self.refused(chain.requestAvatarId(BearerToken(b"", expired)))
         self.assertEqual((str(refused), refused.told), ("the token has expired", self.told))
         self.assertAlice(chain.requestAvatarId(BearerToken(b"", self.signer.token())))
+
+    def test_severalTypes(self) -> None:
+        """Whose it is comes first: another issuer's rules say nothing of a token."""
+        theirs = "https://id.example.net"
+        other = self.started(f'{FETCHES}type = "JWT"\n'.replace(ISSUER, theirs))
+        self.asked().answer(jwkSet(self.signer))
+        for header in ({"typ": "JWT"}, {"typ": None}, {"alg": "HS256"}, {"crit": ["x"]}):
+            token = self.signer.token(claims(iss=theirs, exp=1), **header)
+            self.failureResultOf(self.ask(self.checker, token), ForeignToken)
+        expired = BearerToken(b"", self.signer.token(claims(iss=theirs, exp=1), typ="JWT"))
+        refused = self.refused(CheckerChain([self.checker, other]).requestAvatarId(expired))
+        self.assertEqual((str(refused), refused.told), ("the token has expired", {}))
 
     def test_noToken(self) -> None:
         """There is none where a client asks what would be accepted."""
