@@ -12,6 +12,7 @@ its key.  It raises ``TypeError`` for a class that it cannot make, which is a pr
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import functools
 import os
@@ -201,9 +202,9 @@ def parseTable(octets: bytes) -> dict[str, Any]:
 
     :raise ValueError: when there is none; the text says why.
     """
+    octets = octets.removeprefix(codecs.BOM_UTF8)  # editors on Windows put it in front
     try:
-        # Editors on Windows put a byte order mark in front.
-        return tomllib.loads(octets.decode("utf-8-sig"))
+        return tomllib.loads(octets.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         said = f"is not UTF-8 (line {line})"

@@ -240,6 +240,16 @@ class StructureTests(SynchronousTestCase):
         self.assertEqual(made is None, bool(findings))
 
 
+class TableTests(SynchronousTestCase):
+    """TOML."""
+
+    def test_notUTF8(self) -> None:
+        """The line is told, also behind a byte order mark."""
+        for octets in (b"a = 1\n\xff", b"\xef\xbb\xbfa = 1\n\xff"):
+            error = self.assertRaises(ValueError, typed.parseTable, octets)
+            self.assertEqual(str(error), "is not UTF-8 (line 2)")
+
+
 class QuantityTests(SynchronousTestCase):
     """Sizes and times with their units."""
 
