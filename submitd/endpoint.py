@@ -9,6 +9,7 @@ without a reactor.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def anchored(text: str, directory: Path) -> str:
     :param directory: where one begins that is relative.
     """
     kind, _, path = text.partition(":")
-    if kind != "unix" or not path or path.startswith(("/", "address=")):
+    # Arguments may come by their names, in any order; a path with "=" in it is written with "\\=".
+    if kind != "unix" or not path or re.match(r"/|[A-Za-z]+=", path):
         return text
     return f"unix:{quoteStringArgument(str(directory))}/{path}"
 

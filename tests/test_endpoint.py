@@ -33,6 +33,8 @@ class EndpointTests(SynchronousTestCase):
             ("unix:x.sock:mode=600", r"unix:/a\:b/x.sock:mode=600"),
             ("unix:/x.sock", "unix:/x.sock"),
             ("unix:", "unix:"),
+            ("unix:mode=600:address=/x.sock", "unix:mode=600:address=/x.sock"),
+            ("unix:address=/x.sock", "unix:address=/x.sock"),
             ("tcp:587", "tcp:587"),
             ("", ""),
         ):
