@@ -175,6 +175,7 @@ class WorkersService(MultiService):
         self._later: IDelayedCall | None = None
         self._counts = Counts()
         self._metrics: MetricsService | None = None
+        self._looker: Worker | None = None  # who has told last how long the queue is
         if settings.metrics.endpoint:
             from submitd.metricspage import MetricsService
 
@@ -523,8 +524,10 @@ class WorkersService(MultiService):
         elif "counted" in message:
             self._counts.add(message["counted"])
         elif "queue" in message:
-            if self._metrics is not None:
+            # Of one who is ending the next may have told already, perhaps of another queue.
+            if self._metrics is not None and not worker.isEnding:
                 self._metrics.show(message["queue"])
+                self._looker = worker
         elif "due" in message:
             relay = self._posts.get(RELAY)
             if relay is not None and relay.worker is not None and relay.worker.channel is not None:
@@ -630,11 +633,11 @@ class WorkersService(MultiService):
         if self._common is not None:
             self._common.wipe(worker.number)
         self._dropIfIdle(worker.template)
+        if self._metrics is not None and worker is self._looker:
+            self._metrics.show({})
 
     def _died(self, worker: Worker, hadPost: bool) -> None:
         """A worker has ended by itself: fill its post again, unless somebody else is there."""
-        if self._metrics is not None:
-            self._metrics.show({})  # it may have been the one that looks at the queue
         post = worker.post
         wait = post.backoff.ended() if hadPost else 0.0
         events.emit(

@@ -583,6 +583,31 @@ class ParentTests(SynchronousTestCase):
                 service.privilegedStartService()
             self.assertEqual(str(caught.exception), f"cannot start {sys.executable}: {why}")
 
+    def test_queue(self) -> None:
+        """How long the queue is goes with the worker that has told it, and with no other."""
+        self.begin()
+        shown: list[Any] = []
+        self.service._metrics = Mock(show=shown.append, stopService=lambda: succeed(None))
+        self.say("1", {"queue": {"queue_messages": 5}})
+        self.end("2")
+        self.assertEqual(shown, [{"queue_messages": 5}])
+        self.end("1")
+        self.assertEqual(shown, [{"queue_messages": 5}, {}])
+
+    def test_queueReloaded(self) -> None:
+        """Who ends expectedly tells no more of it; what he has told goes where nobody follows."""
+        self.begin()
+        shown: list[Any] = []
+        self.service._metrics = Mock(show=shown.append)
+        self.say("1", {"queue": {"queue_messages": 5}})
+        self.service.reload()
+        self.tell(self.about())
+        self.fork()
+        self.say("1", {"queue": {"queue_messages": 6}}, 0)
+        self.assertEqual(shown, [{"queue_messages": 5}])
+        self.end("1", template=0, cause="")
+        self.assertEqual(shown, [{"queue_messages": 5}, {}])
+
     def test_noTemplate(self) -> None:
         """Where Python cannot be started any more, the log says so, and the old ones go on."""
         self.begin()
