@@ -78,6 +78,11 @@ _DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 _HIDDEN = b"Received: from localhost by localhost; %s\r\n"
 
 
+def _meant(field: Field) -> bytes:
+    """A field's value; that of an encoding has no case (RFC 2045 6.1)."""
+    return field.value.lower() if field.name == b"content-transfer-encoding" else field.value
+
+
 def _isDomain(policy: object, attribute: object, domain: str) -> None:
     if domain and not _DOMAIN.fullmatch(domain):
         raise ValueError(f'must be a domain, not "{domain}"')
@@ -197,11 +202,11 @@ class MessageFixups:
 
     def _removeMalformed(self, header: Header) -> None:
         for name in SINGULAR:
-            first, *others = [each.raw for each in header.named(name)] or [b""]
+            fields = header.named(name)
             # All readers make the same of them; what differs is for the one who sent it.
-            if others and {each.lower() for each in others} == {first.lower()}:
+            if len(fields) > 1 and len({_meant(each) for each in fields}) == 1:
                 header.remove(name)
-                header.append(first)
+                header.append(fields[0].raw)
         for name, isAdded in ((b"date", self.add_date), (b"message-id", self.add_message_id)):
             found = header.named(name)
             if isAdded and len(found) == 1 and not _isWell(found[0]):

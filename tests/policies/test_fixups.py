@@ -135,6 +135,8 @@ class CompleteTests(FixupsTestCase):
         self.assertIn("only once", self.refusal(octets))
         other = octets.replace(b"7BIT", b"base64")
         self.assertIn("only once", self.refusal(other, replace_malformed=True))
+        for more in (b"Message-ID: <A@b>\r\n", b"subject: X\r\n"):
+            self.assertIn("only once", self.refusal(octets + more, replace_malformed=True))
 
     def test_replaced(self) -> None:
         """A Date or Message-ID that nobody can read is replaced where that is asked for."""
