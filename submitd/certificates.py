@@ -36,7 +36,10 @@ PrivateKey = (
 )
 
 # What cryptography raises for a certificate or key that it cannot make sense of.
-UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
+UNREADABLE = (
+    *(ValueError, UnsupportedAlgorithm, x509.InvalidVersion),
+    *(x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 
 DEMO_LIFETIME = datetime.timedelta(days=365)
 DEMO_RENEWAL = datetime.timedelta(days=30)
@@ -160,7 +163,7 @@ def lacksChain(certificates: Sequence[x509.Certificate]) -> str:
     [alone] = certificates
     try:
         where = alone.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return ""
     if not any(each.access_method == AuthorityInformationAccessOID.CA_ISSUERS for each in where):
         return ""

@@ -142,7 +142,12 @@ class IdentityTests(SynchronousTestCase):
         access = x509.AuthorityInformationAccess([where])
         public = builder.add_extension(access, critical=False).sign(key, hashes.SHA256())
         self.assertIn("no chain behind it", lacksChain([public]))
-        for good in ([private], [public, private], []):
+        # A kind of name that the library does not know (EDIPartyName), in whatever extension.
+        names = x509.UnrecognizedExtension(
+            x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3006a504a1020c00")
+        )
+        strange = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+        for good in ([private], [public, private], [strange], []):
             self.assertEqual(lacksChain(good), "")
 
     def test_outOfTime(self) -> None:
