@@ -125,12 +125,16 @@ class TLSInfo:
         return "" if self._peer is None else self._peer.fingerprint(hashes.SHA256()).hex()
 
 
+# Why extensions of a certificate cannot be read.
+_STRANGE = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError)
+
+
 def _alternativeNames(certificate: x509.Certificate | None, kind: type[Any]) -> list[str]:
     if certificate is None:
         return []
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except (x509.ExtensionNotFound, *_STRANGE):
         return []
     return names.get_values_for_type(kind)
 

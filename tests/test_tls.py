@@ -444,17 +444,24 @@ class UnreadableCertificateTests(SynchronousTestCase):
         """A subject or a list of names that cannot be read leaves the rest readable."""
 
         class Certificate:
+            error: Exception = ValueError("junk")
+
             @property
             def subject(self) -> Any:
                 raise ValueError("junk")
 
-            extensions = subject
+            @property
+            def extensions(self) -> Any:
+                raise self.error
 
             def to_cryptography(self) -> Any:
                 return self
 
         facts = TLSInfo("TLSv1.3", "x", peerCertificate=Certificate())
         self.assertEqual((facts.peerSubject, facts.peerEmails), ("", ()))
+        # EDIPartyName or x400Address among the names.
+        Certificate.error = x509.UnsupportedGeneralNameType("not supported")
+        self.assertEqual((facts.peerEmails, facts.peerNames), ((), ()))
 
 
 class ReloadTests(Signed):
