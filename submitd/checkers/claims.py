@@ -71,7 +71,7 @@ class Wanted:
         expires = momentIn(claims, "exp", float("inf"))
         if expires <= now:
             raise TokenRefused("the token has expired")
-        if "cnf" in claims:
+        if claims.get("cnf") is not None:  # some providers say null of what there is not
             # RFC 7800 3, 8705 3, 9449 6: whoever has stolen it must not be able to use it.
             raise TokenRefused("the token is bound to a key of the client's: no bearer token")
         if not self.scopes <= _words(claims, self.scopeClaim):

@@ -63,7 +63,9 @@ class OwnerTests(SynchronousTestCase):
 
     def test_bound(self) -> None:
         """A token that is bound to a key of the client's is no bearer token."""
-        self.refused({"username": "a", "cnf": {"x5t#S256": "KEY"}})
+        for key in ({"x5t#S256": "KEY"}, {}, "", False):
+            self.refused({"username": "a", "cnf": key})
+        self.assertEqual(ownerOf({"username": "a", "cnf": None}).name, b"a")
 
     def test_nameFor(self) -> None:
         """Who says a name must say the owner's, who says none is whoever that is."""

@@ -84,7 +84,7 @@ def _expected(header: dict[str, Any] | None, said: dict[str, Any] | None) -> byt
     if not isinstance(content, str) or content.lower() in ("jwt", "application/jwt"):
         return None
     times = [said.get(name, 0) for name in ("nbf", "iat")] + [said.get("exp")]
-    if any(type(each) not in (int, float) for each in times) or "cnf" in said:
+    if any(type(each) not in (int, float) for each in times) or said.get("cnf") is not None:
         return None
     scopes = _listed(said.get("scope", ""), " ")
     audience = _listed(said.get("aud", ""), None)
