@@ -129,6 +129,8 @@ def _read(jwk: Any) -> Key | str:
     """A key, or why it is left out."""
     if not isinstance(jwk, dict):
         return "no JSON object"
+    # Some programs write every member that they know, null where there is none.
+    jwk = {name: value for name, value in jwk.items() if value is not None}
     kind, kid, algorithm = jwk.get("kty"), jwk.get("kid"), jwk.get("alg")
     if not isinstance(kind, str) or kind not in _READ_AS:
         return "an unknown kind"

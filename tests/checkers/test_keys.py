@@ -77,6 +77,13 @@ class JWKSetTests(SynchronousTestCase):
             self.assertEqual(self.algorithms({**signer.jwk, "alg": algorithm}), [{algorithm}])
             self.assertEqual(readKeys(jwkSet(signer)).keys[0].public, signer.private.public_key())
 
+    def test_null(self) -> None:
+        """A member that is null is not there, as some programs write it."""
+        nothing = dict.fromkeys(("kid", "use", "key_ops", "alg", "d", "p", "q", "x5c"))
+        for signer in (Signer("RS256"), Signer("ES256")):
+            expected = self.algorithms(signer)
+            self.assertEqual(self.algorithms({**nothing, **signer.jwk}), expected)
+
     def test_leftOut(self) -> None:
         """What verifies no signature is left out, beside one that does."""
         rsa, good = Signer("RS256").jwk, Signer("ES256")
