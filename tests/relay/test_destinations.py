@@ -1131,6 +1131,26 @@ class StandingTests(HopCase):
         await sending[0]
         self.assertEqual(self.told(), [("next-hop-away", f"127.0.0.2:{port}")])
 
+    async def test_greetsAnother(self) -> None:
+        """Nor is one away that refuses a connection and has greeted a later one."""
+        await self.listen(first := Server(), "127.0.0.2", self.server.port)
+        first.answer = lambda protocol, line: ()
+        greet = Scripted.greet
+        self.patch(Scripted, "greet", lambda each: each.server is first or greet(each))
+        spare = Target("127.0.0.1", self.server.port, "off")
+        hop = self.destination(host="127.0.0.2", spares=(spare,))
+        sending = []
+        for n in (1, 2):
+            sending.append(Deferred.fromCoroutine(send(hop, outgoing())))
+            await self.until(lambda n=n: len(first.connections) == n)
+        greet(first.connections[1])
+        await self.until(lambda: len(first.heard) == 1)
+        first.connections[0].send("421 4.7.0 too many connections")
+        await sending[0]
+        self.assertEqual(self.told(), [])
+        first.connections[1].transport.abortConnection()
+        await sending[1]
+
     async def test_spare(self) -> None:
         """A host by MX that is away is told of although a spare takes the mail; no address is."""
         exchangers: Any = Exchangers(
