@@ -150,7 +150,8 @@ def rcpt(dialogue: Dialogue, argument: bytes) -> Outcome:
 def _checkRoom(dialogue: Dialogue, envelope: Envelope) -> None:
     limit = dialogue.session.maxRecipients
     # Where aliases name the same addresses, a client may know of more than there are.
-    if limit and max(len(envelope.recipients), len(envelope.known)) >= limit:
+    isFull = len(envelope.recipients) >= limit
+    if limit and (isFull or (envelope.asked is not None and len(envelope.asked) >= limit)):
         raise Refused(TOO_MANY_RECIPIENTS)
 
 
@@ -162,7 +163,8 @@ def _added(dialogue: Dialogue, envelope: Envelope, recipient: Recipient) -> Outc
     envelope.recipients.append(recipient)
     if envelope.asked is not None:
         envelope.asked.append(recipient)
-    return _taken(dialogue)
+    dialogue.state = RCPT
+    return RECIPIENT_OK
 
 
 def _taken(dialogue: Dialogue) -> Reply:
@@ -412,7 +414,6 @@ def _logAccepted(
     if incoming.discarded:
         _logDiscarded(dialogue, envelope, incoming)
         return
-    asked = _asked(envelope) if envelope.extensions else ""
     events.emit(
         events.MESSAGE_ACCEPTED,
         session=session.id,
@@ -423,13 +424,16 @@ def _logAccepted(
         recipients=len(envelope.recipients),
         size=incoming.byteLength,
         protocol=session.transmissionType,
-        **({"asked": asked} if asked else {}),
     )
+    if envelope.extensions:
+        _logTimed(dialogue, envelope, queueId)
 
 
-def _asked(envelope: Envelope) -> str:
+def _logTimed(dialogue: Dialogue, envelope: Envelope, queueId: str) -> None:
     given = envelope.parameters
-    return " ".join(f"{key}={given[key]}" for key in _WHEN if key in given)
+    asked = " ".join(f"{key}={given[key]}" for key in _WHEN if key in given)
+    if asked:
+        events.emit(events.MESSAGE_TIMED, session=dialogue.session.id, id=queueId, asked=asked)
 
 
 def _logDiscarded(dialogue: Dialogue, envelope: Envelope, incoming: IncomingMessage) -> None:

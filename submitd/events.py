@@ -68,7 +68,6 @@ class Event:
     :param text: for people: ``message accepted``.
     :param fields: names of the values it carries, in the order of the text; ``failure`` is a
         ``Failure``, whose traceback is logged too.
-    :param rare: more of them, which most events of this kind are without.
     :raise ValueError: for a field that is named like a secret, or that the log itself uses.
     """
 
@@ -76,7 +75,6 @@ class Event:
     text: str
     fields: tuple[str, ...] = attrs.field(validator=_fieldNames)
     level: Any = LogLevel.info
-    rare: tuple[str, ...] = attrs.field(default=(), validator=_fieldNames)
     _template: str = attrs.field(init=False)
     _isPlain: Callable[[str], object] = attrs.field(init=False)
 
@@ -137,8 +135,9 @@ MESSAGE_ACCEPTED = Event(
     "message-accepted",
     "message accepted",
     ("session", "id", "peer", "user", "sender", "recipients", "size", "protocol"),
-    rare=("asked",),  # priority, hold and deadline, in the words of MAIL
 )
+# When it is to go out, where the client has said so: priority, hold and deadline as in MAIL.
+MESSAGE_TIMED = Event("message-timed", "message timed", ("session", "id", "asked"))
 # ``command`` is the verb alone: what follows it may be a password (RFC 4954 4).  ``address`` is
 # that of MAIL or RCPT, where it is one; ``id`` to ``size`` are the message's.  ``waits`` says how
 # long which policies took their time, ``waited`` the whole command, ``seconds`` the session.
@@ -287,7 +286,7 @@ def emit(event: Event, **fields: Any) -> None:
 
 
 def _format(published: dict[str, Any], event: Event, fields: dict[str, Any]) -> None:
-    names = [name for name in (*event.fields, *event.rare) if name in fields]
+    names = [name for name in event.fields if name in fields]
     if len(names) != len(fields):
         raise TypeError(f"{event.name} has no field {', '.join(sorted({*fields} - {*names}))}")
     if "failure" in fields:

@@ -53,7 +53,7 @@ class CatalogueTests(SynchronousTestCase):
         """No event has a field that could carry a password, a token or a key."""
         self.assertGreater(len(self.catalogue), 10)
         for event in self.catalogue:
-            for name in (*event.fields, *event.rare):
+            for name in event.fields:
                 self.assertNotRegex(name, "(?i)pass|secret|cred|token|response|challenge|key|auth")
 
     def test_names(self) -> None:
@@ -98,17 +98,6 @@ class EmitTests(EventsTestCase):
             self.text(size=12, session="S", user=None, sender="<a@example.com>"),
             "message accepted: session=S user=- sender=<a@example.com> size=12",
         )
-
-    def test_rare(self) -> None:
-        """A field that few events of a kind have is behind the others, and only where it is."""
-        self.assertNotIn("asked", self.text(size=12))
-        self.assertEqual(
-            self.text(asked="BY=60;R HOLDFOR=5", size=12),
-            'message accepted: size=12 asked="BY=60;R HOLDFOR=5"',
-        )
-        self.assertEqual(self.seen[-1]["log_fields"], ["size", "asked"])
-        with self.assertRaises(ValueError):
-            events.Event("mine", "mine", (), rare=("password",))
 
     def test_textWithoutFields(self) -> None:
         """An event without fields is its text."""

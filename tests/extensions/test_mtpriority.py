@@ -57,6 +57,6 @@ class PriorityTests(ExtensionTestCase):
             self.mail(asked)
             self.conversation.say("RCPT TO:<b@example.org>", "DATA", "", ".")
         self.assertEqual(
-            [event.get("asked") for event in seen if event["event"] == "message-accepted"],
-            ["MT-PRIORITY=-3 HOLDFOR=60 BY=3600;N", None],
+            [event["asked"] for event in seen if event["event"] == "message-timed"],
+            ["MT-PRIORITY=-3 HOLDFOR=60 BY=3600;N"],
         )
