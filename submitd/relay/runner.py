@@ -16,6 +16,7 @@ drain, and is then broken off and given back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -119,7 +120,8 @@ class Runner:
         self._listening = False
         self._isMore = False
         self._ahead = 0.0  # the time of day, before a clock that nobody can set
-        self._isSetBack = True  # or may have been while we did not look
+        # At once, for the clock may have been set back while we did not look; then when it is.
+        self._hastenFrom = 0.0
 
     # From the start to the end.
 
@@ -233,10 +235,19 @@ class Runner:
         step, self._ahead = ahead - self._ahead, ahead
         if abs(step) > STEP:
             await self._extend()
-        self._isSetBack = self._isSetBack or step < -BACK
-        if self._isSetBack:
+        if step < -BACK:
+            self._hastenFrom = 0.0
+        if self._clock.seconds() >= self._hastenFrom:
+            await self._hasten()
+
+    async def _hasten(self) -> None:
+        try:
             await self._spool.hasten(self._now() + self._longest)
-            self._isSetBack = False
+            self._hastenFrom = math.inf
+        except Refused as refused:
+            # One message that cannot be read is not to keep back all that is due.
+            events.emit(events.RELAY_PROBLEM, problem=str(refused))
+            self._hastenFrom = self._clock.seconds() + AGAIN
 
     def _isRunning(self) -> bool:
         # Asked by a call where it may have changed meanwhile, which the type checker cannot see.

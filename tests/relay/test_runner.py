@@ -1026,8 +1026,22 @@ class QueueTests(RunnerCase):
         )
         self.run_()
         self.assertEqual(self.due("M1"), 86700.0)
-        self.run_(6.0)
-        self.assertEqual(self.due("M1"), 1006.0)
+        self.run_(30.0)
+        self.assertEqual(self.due("M1"), 1030.0)
+
+    def test_clockBackUnreadable(self) -> None:
+        """One message that cannot be read at that does not keep the others back."""
+        refused = Refused(LOCAL_ERROR, "database disk image is malformed")
+        self.patch(self.queue, "hasten", lambda latest: fail(refused))
+        self.send("M1")
+        self.run_()
+        self.assertEqual(self.hop.addresses, [["bob@example.net"]])
+        asked: list[float] = []
+        self.patch(self.queue, "hasten", lambda latest: asked.append(latest) or fail(refused))
+        for at in range(60):
+            self.send(f"N{at}")
+            self.run_(1.0)
+        self.assertIn(len(asked), range(2, 13))
 
     def test_lostWhileExtending(self) -> None:
         """The same, seen when the lease is to be extended."""
