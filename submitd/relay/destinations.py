@@ -217,42 +217,47 @@ class Destination:
         """
         outcomes: tuple[Outcome, ...] | None = None
         unfit: tuple[Outcome, ...] | None = None
-        failed: HopFailed | None = None
+        failed: dict[str, HopFailed] = {}
+        lacking: set[str] = set()  # hosts that have not what it needs, at whatever address
         failures: dict[str, Reply] = {}
         for host in hosts:
-            before = [*self._trying]
+            before, called = [*self._trying], self._called(host)
             try:
                 connection = await self._connected(host)
-                failures.pop(self._called(host), None)  # it was another address of it
+                failures.pop(called, None)  # it was another address of it
                 self._tell(failures)
                 sent = await self._sendFirst(connection, message, read)
             except HopFailed as error:
                 self._lastUntil[host.where] = self._afterBackoff()
-                if not (self._requireTLS and error.reply is TLS_NOT_OFFERED):
-                    failed = error
-                    if not self._isThere(host, before):
-                        failures[self._called(host)] = error.reply
+                if self._requireTLS and error.reply is TLS_NOT_OFFERED:
+                    lacking.add(called)
+                    continue
+                failed[called] = error
+                if not self._isThere(host, before):
+                    failures[called] = error.reply
                 continue
             if self._isUnfit(sent):
                 self._leave(connection)
+                lacking.add(called)
                 unfit = sent
                 continue
             outcomes = sent
             self._keep(connection)
             if not _wasLeft(connection, outcomes):
-                self._standing.well(self._called(host))
+                self._standing.well(called)
                 break
             if not self._isThere(host, before):
-                failures[self._called(host)] = outcomes[0].reply
+                failures[called] = outcomes[0].reply
         self._tell(failures)
         if outcomes is not None:
             return outcomes
-        if failed is None:
+        away = [error for called, error in failed.items() if called not in lacking]
+        if not away:
             # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
             return unfit or _all(message, REQUIRETLS_UNSUPPORTED)
         if unfit is None:
-            raise failed
-        return _all(message, failed.reply, Result.DELAYED)
+            raise away[-1]
+        return _all(message, away[-1].reply, Result.DELAYED)
 
     def _isUnfit(self, outcomes: Iterable[Outcome]) -> bool:
         """Whether a host lacks an extension that a message needs, and another one may have it."""

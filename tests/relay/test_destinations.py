@@ -710,7 +710,13 @@ class TLSTests(HopCase):
             ("abx", ("delayed", 451, "4.4.1")),
         ):
             hosts: Any = Exchangers(
-                [Exchanger("localhost", (f"127.0.0.{ord(name) - 94}",)) for name in names]
+                [
+                    Exchanger(
+                        "x.localhost" if name == "x" else "localhost",
+                        (f"127.0.0.{ord(name) - 94}",),
+                    )
+                    for name in names
+                ]
             )
             hop = self.destination(
                 kind="mx",
@@ -921,6 +927,15 @@ class MXTests(HopCase):
         had = len(less.connections)
         self.assertEqual(result(await send(hop, message)), unfit)
         self.assertEqual(len(less.connections), had)
+
+    async def test_unfitAddress(self) -> None:
+        """Nor does it wait for another address of such a host, where that cannot be reached."""
+        await self.listen(less := Server(), "127.0.0.2", self.server.port)
+        less.extensions = ("PIPELINING",)
+        for addresses in (("127.0.0.3", "127.0.0.2"), ("127.0.0.2", "127.0.0.3")):
+            hop = self.hop([Exchanger("a.example", addresses)])
+            said = result(await send(hop, outgoing(eightBit=True)))
+            self.assertEqual(said, ("failed", 554, "5.6.3"), addresses)
 
     async def test_many(self) -> None:
         """However many addresses a domain names, an attempt ends some time."""
