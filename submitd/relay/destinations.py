@@ -298,9 +298,9 @@ class Destination:
     def _wantsLogin(self, outcomes: Iterable[Outcome]) -> bool:
         """Whether a next hop of the configuration wants a login first, or TLS (530).
 
-        That is no verdict on a message: what the configuration lacks bounces nobody's mail.
+        Then it takes no other message either, and another host may.
         """
-        return self._isNamed and all(each.isRemote and each.reply.code == 530 for each in outcomes)
+        return self._isNamed and all(map(_isLoginWanted, outcomes))
 
     def _inOrder(self, hosts: list[Host]) -> list[Host]:
         """Those that could not be had a short time ago stand behind the others.
@@ -333,9 +333,13 @@ class Destination:
     ) -> tuple[Outcome, ...]:
         self._sending.append(connection)
         try:
-            return await connection.deliver(message, read())
+            outcomes = await connection.deliver(message, read())
         finally:
             self._sending.remove(connection)
+        if self._isNamed and any(map(_isLoginWanted, outcomes)):
+            # What the configuration lacks bounces nobody's mail, nor that of some recipients.
+            return tuple(map(_spared, outcomes))
+        return outcomes
 
     def _hasOthers(self, mine: object, failed: HopFailed) -> bool:
         """Whether there are other connections, or one who has tried for longer may get one.
@@ -457,6 +461,14 @@ class Destination:
             verified=verify,
             problem=problem,
         )
+
+
+def _isLoginWanted(outcome: Outcome) -> bool:
+    return outcome.isRemote and outcome.reply.code == 530
+
+
+def _spared(outcome: Outcome) -> Outcome:
+    return attrs.evolve(outcome, result=Result.DELAYED) if _isLoginWanted(outcome) else outcome
 
 
 def _isBelow(host: str, domain: str) -> bool:

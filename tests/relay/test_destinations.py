@@ -20,7 +20,7 @@ from submitd.password import Password
 from submitd.relay import destinations as relayDestinations
 from submitd.relay.destinations import Destinations
 from submitd.relay.mx import Exchanger, NoHosts
-from submitd.relay.outgoing import Outcome
+from submitd.relay.outgoing import Outcome, Result
 from submitd.relay.routes import Route, Target
 from submitd.relay.tls import ClientTLS
 from submitd.typed import Count, Seconds
@@ -1062,6 +1062,15 @@ class StandingTests(HopCase):
         self.server.answer = None
         self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
         self.assertEqual(self.told(), [("next-hop-back", self.named())])
+
+    async def test_wantsLoginForSome(self) -> None:
+        """Nor does one that wants it for some recipients, as those of other domains."""
+        self.server.answer = lambda protocol, line: (
+            ["530 5.7.0 log in first"] if "far.example" in line else None
+        )
+        near, far = await send(self.destination(), outgoing("a@near.example", "b@far.example"))
+        self.assertEqual((near.result, far.result), (Result.DELIVERED, Result.DELAYED))
+        self.assertEqual((far.reply.code, self.told()), (530, []))
 
     async def test_wantsLoginSpare(self) -> None:
         """Where one of several wants a login, the next one gets the mail, and the log is told."""
