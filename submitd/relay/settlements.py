@@ -108,7 +108,9 @@ class Settlements:
                 return None  # the next hop will (RFC 3461 5.2.2)
             action = Action.DELIVERED if outcome.isFinal else Action.RELAYED
         else:
-            isDue = verdict.attempted and self.schedule.isNoticeDue(
+            # Who goes in the next transaction, at once, does not wait.
+            isWaiting = verdict.attempted and (verdict.due or 0.0) > now
+            isDue = isWaiting and self.schedule.isNoticeDue(
                 now, sendable(message), recipient.notified
             )
             if not isDue and not _isLate(message, recipient, now):

@@ -80,17 +80,17 @@ class Judge:
         """The verdict on a recipient that has been tried.
 
         :param isMoving: whether the same transaction has delivered to others.  Then who was too
-            many in it is tried again at once: there are fewer each time.
+            many in it is tried again at once, and not given up: there are fewer each time.
         """
         if outcome.result is Result.DELIVERED:
             return Verdict(recipient, outcome, State.DELIVERED)
         if outcome.result is Result.FAILED:
             return Verdict(recipient, outcome, State.FAILED)
         expiry = self.schedule.expiry(sendable(message), recipient.expires)
-        if now >= expiry:
+        isNext = isMoving and outcome.isExcess
+        if now >= expiry and not isNext:
             given = _expired(inOneLine(outcome.reply), outcome)
             return Verdict(recipient, given, State.FAILED, isExpired=True)
-        isNext = isMoving and outcome.isExcess
         due = now if isNext else self.schedule.next(now, recipient.attempts + 1, expiry)
         deadline = noticeBy(message)
         if deadline is not None and now < deadline < due:

@@ -250,6 +250,12 @@ class DeliveryTests(RunnerCase):
         self.run_()
         self.assertEqual([len(each) for each in self.hop.addresses], [3, 2, 1])
         self.assertEqual(self.states("M1"), [])
+        self.hop.seen.clear()
+        self.send("M3", "a@b.example", "c@d.example", "e@f.example")
+        self.ahead = 10 * 86400.0  # the last attempt is one for all of them
+        self.run_()
+        self.assertEqual([len(each) for each in self.hop.addresses], [3, 2, 1])
+        self.ahead = 0.0
         first = Outcome(Result.DELAYED, LATER)
         self.send("M2", "a@b.example", "c@d.example")
         self.run_()
