@@ -190,7 +190,8 @@ class Destination:
         if connection is not None:
             outcomes = await self._send(connection, message, read)
             if self._wantsLogin(outcomes) or self._isUnfit(outcomes):
-                self._leave(connection)
+                # Not beside it: a next hop that takes one connection would refuse the other.
+                await connection.quit()
             elif not _wasGone(connection, outcomes):
                 self._keep(connection)
                 return outcomes

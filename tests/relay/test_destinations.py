@@ -937,6 +937,26 @@ class MXTests(HopCase):
             said = result(await send(hop, outgoing(eightBit=True)))
             self.assertEqual(said, ("failed", 554, "5.6.3"), addresses)
 
+    async def test_unfitAtKept(self) -> None:
+        """What a kept connection does not take is not tried anew beside it.
+
+        A next hop that takes one connection at once would be known as dead.
+        """
+        greet = Scripted.greet
+
+        def oneAtOnce(protocol: Scripted) -> None:
+            if all(each.lost for each in self.server.connections if each is not protocol):
+                greet(protocol)
+            else:
+                protocol.send("421 4.7.0 too many connections")
+                protocol.transport.loseConnection()
+
+        self.patch(Scripted, "greet", oneAtOnce)
+        self.server.extensions = ("PIPELINING",)
+        hop = self.hop([Exchanger("a.example", ("127.0.0.1",))], connections=Count(1))
+        for fields, expected in (({}, "delivered"), ({"eightBit": True}, "failed")) * 2:
+            self.assertEqual(result(await send(hop, outgoing(**fields)))[0], expected)
+
     async def test_many(self) -> None:
         """However many addresses a domain names, an attempt ends some time."""
         self.server.greeting = "421 4.3.2 not now"
