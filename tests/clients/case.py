@@ -288,7 +288,7 @@ class ClientTestCase(SynchronousTestCase):
         return kept
 
     def kept(
-        self, sender: str, recipients: Sequence[str], protocol: str, tls: str = "TLSv1.3 "
+        self, sender: str, recipients: Sequence[str], protocol: str, tls: str = "TLSv1.3)"
     ) -> Kept:
         """The one message in the Maildir, its envelope being this."""
         files = self.files("new")
@@ -296,7 +296,8 @@ class ClientTestCase(SynchronousTestCase):
         kept = Kept.read(files[0].read_bytes())
         self.assertEqual(kept.returnPath, f"<{sender}>")
         self.assertEqual(kept.deliveredTo, list(recipients))
-        self.assertIn(f" with {protocol} ({tls}", kept.received)
+        self.assertIn(f" with {protocol} ({tls} id ", kept.received)
+        self.assertRegex(kept.received, r"\stls TLS_[A-Z0-9_]+;\s")
         return kept
 
     def assertLogin(self, mechanism: str) -> None:

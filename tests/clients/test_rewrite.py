@@ -98,7 +98,7 @@ class RewriteTests(ClientTestCase):
             self.assertSent(self.swaks("root@printer"))
         text = self.mail("admin")
         self.assertTrue(text.startswith("Return-Path: <devices@example.com>\n"), text)
-        self.assertIn("for <admin@example.com>;", text)
+        self.assertIn(" for <admin@example.com>", text)
         self.assertTrue(
             text.endswith(
                 "From: devices@example.com (Cron Daemon)\nTo: admin@example.com\n"

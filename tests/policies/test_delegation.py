@@ -458,7 +458,7 @@ class CheckTests(SynchronousTestCase):
             [sentence] = Delegation(endpoint=endpoint).check()
             self.assertIn(f'not "{endpoint}"', sentence)
         self.assertEqual(
-            Delegation(endpoint="unix:x", stages=[]).check(),
+            Delegation(endpoint="unix:/x", stages=[]).check(),
             ["stages: is empty: it would never be asked"],
         )
 
