@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ class ListenerTests(ExamineTestCase):
 
     def test_socketPath(self) -> None:
         """A unix socket's path that there can be no socket at is found before the start."""
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir()
+        # short wherever the tests run: their own directory alone may be too long for a socket
+        directory = Path(tempfile.mkdtemp(prefix="submitd-", dir="/tmp"))
+        self.addCleanup(shutil.rmtree, directory)
         (directory / "file").touch()
         for name, why in (
             ("file", "is there, and no socket"),
@@ -63,7 +65,7 @@ class ListenerTests(ExamineTestCase):
             [found] = self.said(listener=(listener,))
             self.assertIn(why, found)
         with socket.socket(socket.AF_UNIX) as before:
-            before.bind(os.path.relpath(directory / "left"))
+            before.bind(str(directory / "left"))
         listener = attrs.evolve(GOOD.listener[0], endpoint=f"unix:{directory / 'left'}")
         self.assertEqual(self.said(listener=(listener,)), [])
 
@@ -81,7 +83,7 @@ class ListenerTests(ExamineTestCase):
             ("tcp6:25:interface=\\:\\:1", True, 1),
             ("tcp:25", False, 0),
             ("tcp:24", True, 0),
-            (f"unix:{Path(self.mktemp()).absolute()}", True, 0),
+            ("unix:/tmp/submitd-lmtp.sock", True, 0),
         ):
             listener = ListenerSettings(endpoint=endpoint, tls="off", require_tls=False, lmtp=lmtp)
             found = preflight.examine(attrs.evolve(GOOD, listener=(listener,)))
@@ -98,7 +100,7 @@ class ListenerTests(ExamineTestCase):
             return self.said(listener=(listener,))
 
         networks, unix = ("10.0.0.0/8", "2001:db8::/32", "192.0.2.1"), ("unix",)
-        socketPath = f"unix:{Path(self.mktemp()).absolute()}"
+        socketPath = "unix:/tmp/submitd-proxy.sock"
         for key in PROXY_KEYS:
             self.assertEqual(found("tcp:587", **{key: networks}), [])
             self.assertEqual(found(socketPath, **{key: unix}), [])
