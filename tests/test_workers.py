@@ -40,7 +40,7 @@ endpoint = "tcp:{implicit}:interface=127.0.0.1"
 tls = "implicit"
 
 [[listener]]
-endpoint = "unix:{directory}/socket"
+endpoint = "unix:{socket}"
 tls = "off"
 require_tls = false
 
@@ -98,6 +98,10 @@ class Service(running.Process):
         self.directory = directory.absolute()
         self.directory.mkdir(exist_ok=True)
         self.port, self.implicit, self.other = running.freePorts(3)
+        # Short wherever the tests run: their own directory alone may be too long for a socket.
+        self.shortDirectory = Path(tempfile.mkdtemp(prefix="submitd-", dir="/tmp"))
+        self.shortDirectory.chmod(0o777)
+        self.socket = str(self.shortDirectory / "socket")
         if activated is not None:
             self.port = activated.getsockname()[1]
         key = self.directory / "key.pem"
@@ -129,6 +133,7 @@ class Service(running.Process):
             "port": self.port,
             "implicit": self.implicit,
             "directory": self.directory,
+            "socket": self.socket,
             "data": DATA,
             "rest": rest.format(directory=self.directory, other=self.other),
         }
@@ -271,10 +276,16 @@ class WorkersTests(TestCase):
 
     timeout = 300
 
+    def service(self, directory: Path, *arguments: Any, **words: Any) -> Service:
+        """A service that ends with the test."""
+        service = Service(directory, *arguments, **words)
+        self.addCleanup(shutil.rmtree, service.shortDirectory)
+        self.addCleanup(service.stop)
+        return service
+
     def start(self, rest: str = "", workers: int = 2, *options: str) -> Service:
         """Start a service, and wait until all of its workers serve."""
-        service = Service(Path(self.mktemp()), rest, workers, *options)
-        self.addCleanup(service.stop)
+        service = self.service(Path(self.mktemp()), rest, workers, *options)
         service.waitForWorkers(workers + ("[relay]" in rest))
         return service
 
@@ -292,16 +303,15 @@ class WorkersTests(TestCase):
         self.assertEqual(held["relay"], 0)
         for number, client in enumerate(clients):
             service.send(number, client)
-        path = str(service.directory / "socket")
         with socket.socket(socket.AF_UNIX) as local:
-            local.connect(path)
+            local.connect(service.socket)
             self.assertTrue(local.recv(1000).startswith(b"220 "))
         # The relay is told, rather than to look every half a minute.
         service.until(lambda: service.delivered() == list(range(30)), 20)
         self.assertEqual(service.stop(), -signal.SIGTERM)
         service.until(lambda: not any(map(isAlive, workers.values())))
         self.assertEqual(list((service.directory / "tmp").iterdir()), [])
-        self.assertFalse(os.path.exists(path))
+        self.assertFalse(os.path.exists(service.socket))
         ids = [event["session"] for event in service.events("message-accepted")]
         self.assertEqual(len(set(ids)), 30)
         for client in clients:
@@ -458,8 +468,7 @@ class WorkersTests(TestCase):
     def activated(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listening.close)
-        service = Service(Path(self.mktemp()), activated=listening)
-        self.addCleanup(service.stop)
+        service = self.service(Path(self.mktemp()), activated=listening)
         service.waitForWorkers(2)
         workers = service.live().values()
         clients = [service.client()]
@@ -482,7 +491,7 @@ class WorkersTests(TestCase):
 
     def background(self) -> None:
         options = ("--pidfile", "pid", "--logfile", "text.log")
-        service = Service(Path(self.mktemp()), "", 2, *options, inBackground=True)
+        service = self.service(Path(self.mktemp()), "", 2, *options, inBackground=True)
         self.assertEqual(service.child.wait(60), 0)
         pid = int(service.until(lambda: service.read("pid")))
         alive = {pid}
@@ -528,7 +537,7 @@ class WorkersTests(TestCase):
             local = socket.socket(socket.AF_UNIX)
             self.addCleanup(local.close)
             local.settimeout(60)
-            local.connect(str(service.directory / "socket"))
+            local.connect(service.socket)
             said = local.recv(1000)[:3]
             if said == b"220":
                 locals.append(local)
@@ -686,8 +695,7 @@ class WorkersTests(TestCase):
         directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, directory)
         os.chown(directory, 65534, 65534)
-        service = Service(directory, "", 2, "--uid", "65534", "--gid", "65534")
-        self.addCleanup(service.stop)
+        service = self.service(directory, "", 2, "--uid", "65534", "--gid", "65534")
         workers = service.waitForWorkers(2)
         for pid in (service.child.pid, *workers.values()):
             status = Path(f"/proc/{pid}/status").read_text()

@@ -59,7 +59,7 @@ endpoint = "tcp:465"
 tls = "implicit"
 
 [[listener]]
-endpoint = "unix:lmtp"
+endpoint = "unix:/tmp/submitd-lmtp.sock"
 tls = "off"
 require_tls = false
 lmtp = true
@@ -347,7 +347,7 @@ class TryTests(Case):
         self.assertEqual(found["result"], "refused: 554 5.7.1 Not from there")
         self.assertEqual(found["steps"][0]["said"], "(connects from 192.0.2.1 to inside)")
         found = await self.found(*ALICE, "--listener", "2")
-        endpoint = f"unix:{self.directory / 'lmtp'}"
+        endpoint = "unix:/tmp/submitd-lmtp.sock"
         self.assertEqual(found["steps"][0]["said"], f"(connects from 192.0.2.1 to {endpoint})")
         status, _, err = await self.told(*ALICE, "--listener", "insid")
         self.assertEqual(status, 2)
@@ -371,7 +371,7 @@ class TryTests(Case):
         text = OPEN.replace("required = false", "").replace(
             "[auth]", '[listener.login_by_address]\nunix = "alice@example.com"\n'
         )
-        text = re.sub('endpoint = ".*"', 'endpoint = "unix:socket"', text)
+        text = re.sub('endpoint = ".*"', 'endpoint = "unix:/tmp/submitd-policy.sock"', text)
         self.configure(text=text + '\n[[policy]]\nuse = "sender-owner"\n')
         found = await self.found(*ALICE[2:], "--client-address", "unix")
         self.assertEqual(found["steps"][0]["said"], "(connects from a unix socket)")
