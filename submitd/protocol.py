@@ -441,7 +441,7 @@ class SubmissionProtocol(Protocol):
         """Behind an answer: of one whose next command waits at once, no sweep would see the end."""
         if self._closing or self.dialogue.state is CLOSED:
             return
-        # By the time of the last sweep: at the end of the service there are none any more.
+        # By the time of the last sweep, as all limits: no clock is read for each answer.
         overdue = self._overdue(self._connections.now - SWEEP)
         if overdue is not None:
             self._say(self.dialogue.timedOut(overdue))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,7 @@ def section(settings: Settings) -> Iterator[Finding]:
     if not (auth.required_text.isascii() and auth.required_text.isprintable()):
         yield Finding("auth.required_text", "must be printable ASCII (RFC 5321 4.2)")
     mechanisms: dict[int, Any] = {}
-    for at, name in enumerate(auth.mechanisms):
-        try:
-            mechanisms[at] = sasl.mechanism(name)
-        except LookupError as error:
-            said = str(error)
-            if ":" not in name:
-                said = f'there is no mechanism "{name}"; {nearest(name, sasl.REGISTRY)}'
-            yield Finding(f"auth.mechanisms[{at}]", said)
-        else:
-            yield from asked(mechanisms[at], f"auth.mechanisms[{at}]")
+    yield from _mechanisms(auth.mechanisms, mechanisms)
     verified: dict[Any, list[str]] = {}
     takes: dict[str, tuple[Any, ...]] = {}
     for at, description in enumerate(auth.checkers):
@@ -49,11 +40,7 @@ def section(settings: Settings) -> Iterator[Finding]:
             for at, each in mechanisms.items()
             if each.credentialsInterface is not ICertificateLogin
         }
-    listeners = settings.listener
-    isTrusting = bool(listeners) and all(
-        listener.xclient_login or listener.login_by_address for listener in listeners
-    )
-    if auth.required and not auth.checkers and not isTrusting:
+    if auth.required and not auth.checkers and not _isTrusting(settings):
         yield Finding(
             "auth.checkers",
             'is empty, but a login is required; name one, such as "htpasswd:FILE", or set'
@@ -64,6 +51,27 @@ def section(settings: Settings) -> Iterator[Finding]:
         yield from _someUnable(mechanisms, takes)
     if auth.insecure:
         yield Finding("auth.insecure", "passwords may travel without TLS", isWarning=True)
+
+
+def _isTrusting(settings: Settings) -> bool:
+    """Whether each listener may know a login without a checker."""
+    return bool(settings.listener) and all(
+        listener.xclient_login or listener.login_by_address for listener in settings.listener
+    )
+
+
+def _mechanisms(names: Iterable[str], found: dict[int, Any]) -> Iterator[Finding]:
+    """Add the mechanism of each name, by its place."""
+    for at, name in enumerate(names):
+        try:
+            found[at] = sasl.mechanism(name)
+        except LookupError as error:
+            said = str(error)
+            if ":" not in name:
+                said = f'there is no mechanism "{name}"; {nearest(name, sasl.REGISTRY)}'
+            yield Finding(f"auth.mechanisms[{at}]", said)
+        else:
+            yield from asked(found[at], f"auth.mechanisms[{at}]")
 
 
 def _checker(description: str, path: str) -> tuple[Any, list[Finding]]:

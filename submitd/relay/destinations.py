@@ -143,6 +143,39 @@ class Destinations:
         await gatherResults([Deferred.fromCoroutine(hop.close()) for hop in self._hops.values()])
 
 
+@attrs.define
+class _Tried:
+    """What came of the hosts that were tried for one message, by what the log calls them.
+
+    :ivar outcomes: of the last one that took a beginning of it.
+    :ivar unfit: what one said that lacks an extension that it needs.
+    :ivar failed: those at which no message could be begun.
+    :ivar lacking: those that have not what it needs, at whatever address.
+    :ivar away: those that the log is to be told of, and why they do not take us.
+    """
+
+    outcomes: tuple[Outcome, ...] | None = None
+    unfit: tuple[Outcome, ...] | None = None
+    failed: dict[str, HopFailed] = attrs.Factory(dict)
+    lacking: set[str] = attrs.Factory(set)
+    away: dict[str, Reply] = attrs.Factory(dict)
+
+    def settled(self, message: Outgoing) -> tuple[Outcome, ...]:
+        """What comes of the message.
+
+        :raise HopFailed: when it could not be begun at any of them.
+        """
+        if self.outcomes is not None:
+            return self.outcomes
+        away = [error for called, error in self.failed.items() if called not in self.lacking]
+        if not away:
+            # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
+            return self.unfit or _all(message, REQUIRETLS_UNSUPPORTED)
+        if self.unfit is None:
+            raise away[-1]
+        return _all(message, away[-1].reply, Result.DELAYED)
+
+
 class Destination:
     """One next hop.
 
@@ -216,49 +249,46 @@ class Destination:
 
         :raise HopFailed: when no message could be begun at any of them.
         """
-        outcomes: tuple[Outcome, ...] | None = None
-        unfit: tuple[Outcome, ...] | None = None
-        failed: dict[str, HopFailed] = {}
-        lacking: set[str] = set()  # hosts that have not what it needs, at whatever address
-        failures: dict[str, Reply] = {}
+        tried = _Tried()
         for host in hosts:
-            before, called = [*self._trying], self._called(host)
-            try:
-                connection = await self._connected(host)
-                failures.pop(called, None)  # it was another address of it
-                self._tell(failures)
-                sent = await self._sendFirst(connection, message, read)
-            except HopFailed as error:
-                self._lastUntil[host.where] = self._afterBackoff()
-                if self._requireTLS and error.reply is TLS_NOT_OFFERED:
-                    lacking.add(called)
-                    continue
-                failed[called] = error
-                if not self._isThere(host, before):
-                    failures[called] = error.reply
-                continue
-            if self._isUnfit(sent):
-                self._leave(connection)
-                lacking.add(called)
-                unfit = sent
-                continue
-            outcomes = sent
-            self._keep(connection)
-            if not _wasLeft(connection, outcomes):
-                self._standing.well(called)
+            if await self._tryHost(host, message, read, tried):
                 break
+        self._tell(tried.away)
+        return tried.settled(message)
+
+    async def _tryHost(self, host: Host, message: Outgoing, read: Read, tried: _Tried) -> bool:
+        """Deliver to one host; add to what came of those before it.
+
+        :return: whether it has stayed until the message was over, so that no other one is needed.
+        """
+        before, called = [*self._trying], self._called(host)
+        try:
+            connection = await self._connected(host)
+            tried.away.pop(called, None)  # it was another address of it
+            self._tell(tried.away)
+            sent = await self._sendFirst(connection, message, read)
+        except HopFailed as error:
+            self._lastUntil[host.where] = self._afterBackoff()
+            if self._requireTLS and error.reply is TLS_NOT_OFFERED:
+                tried.lacking.add(called)
+                return False
+            tried.failed[called] = error
             if not self._isThere(host, before):
-                failures[called] = outcomes[0].reply
-        self._tell(failures)
-        if outcomes is not None:
-            return outcomes
-        away = [error for called, error in failed.items() if called not in lacking]
-        if not away:
-            # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
-            return unfit or _all(message, REQUIRETLS_UNSUPPORTED)
-        if unfit is None:
-            raise away[-1]
-        return _all(message, away[-1].reply, Result.DELAYED)
+                tried.away[called] = error.reply
+            return False
+        if self._isUnfit(sent):
+            self._leave(connection)
+            tried.lacking.add(called)
+            tried.unfit = sent
+            return False
+        tried.outcomes = sent
+        self._keep(connection)
+        if not _wasLeft(connection, sent):
+            self._standing.well(called)
+            return True
+        if not self._isThere(host, before):
+            tried.away[called] = sent[0].reply
+        return False
 
     def _isUnfit(self, outcomes: Iterable[Outcome]) -> bool:
         """Whether a host lacks an extension that a message needs, and another one may have it."""
