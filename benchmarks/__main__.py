@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,6 +37,14 @@ QUICK_SERVERS = ("submitd", "smtp-server", "twisted.mail")
 def say(line: str) -> None:
     """Progress."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no program {name}")
+    # Not resolved: in a virtual environment it is a link, and knows its packages by that.
+    return Path(found).absolute()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(os.environ.get("SUBMITD_TEST_NODE", ".")),
         help="the directory with node_modules",
+    )
+    parser.add_argument(
+        "--pypy",
+        type=_program,
+        metavar="PROGRAM",
+        help="a PyPy that has what submitd needs, for submitd-pypy and submitd-spool-pypy",
     )
     parser.add_argument(
         "--rst",
@@ -162,7 +177,7 @@ class Bench:
         found = []
         for server in serversFor(load):
             if server.name in wanted if wanted else not server.isExtra:
-                missing = server.missing(self.place.node)
+                missing = server.missing(self.place)
                 if missing:
                     say(f"without {server.name}: {missing}")
                 else:
@@ -226,7 +241,7 @@ def main(arguments: Sequence[str]) -> int:
         load = generator.find(directory, others)
         if not load.isCompiled:
             say("the slow generator: there is no cc, or no headers of OpenSSL (libssl-dev)")
-        place = Place(directory, server, options.node.absolute())
+        place = Place(directory, server, options.node.absolute(), options.pypy)
         bench = Bench(options, place, load, _amount(options), environment)
         try:
             getattr(bench, options.what)()

@@ -53,11 +53,13 @@ class Place:
     :param directory: for configuration, log and messages, one directory in it for each server.
     :param core: the cores that a server may use.
     :param node: the directory with ``node_modules`` for peers from npm.
+    :param pypy: the program of a PyPy that has what submitd needs.
     """
 
     directory: Path
     core: frozenset[int]
     node: Path
+    pypy: Path | None = None
 
 
 class Server(abc.ABC):
@@ -80,7 +82,7 @@ class Server(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """What it lacks here, as words; empty when it can be started."""
 
     def start(self, load: Load) -> None:
@@ -191,7 +193,7 @@ class Submitd(Server):
     delivery = 'use = "discard"'
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """Nothing."""
         return ""
 
@@ -205,11 +207,14 @@ class Submitd(Server):
         self._read, self._counted = 0, 0
         self._launch(
             [
-                *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                *(self._python(), "-c", "from twisted.scripts.twistd import run; run()"),
                 *("--nodaemon", "--pidfile=", "submitd", "--config", "submitd.toml"),
             ],
             environment={"PYTHONPATH": os.pathsep.join(filter(None, _pythonPath()))},
         )
+
+    def _python(self) -> str:
+        return sys.executable
 
     def _config(self, load: Load) -> str:
         template = CONFIG_TLS if load.tls else CONFIG_PLAIN
@@ -329,11 +334,34 @@ class SubmitdSpool(Submitd):
     delivery = 'use = "spool"\npath = "spool"'
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """A registered spool."""
         from submitd.deliveries import REGISTRY
 
         return "" if "spool" in REGISTRY else "no delivery of that name"
+
+
+class OnPyPy(Submitd):
+    """The service on PyPy, which compiles what it runs often, as Node does."""
+
+    name = "submitd-pypy"
+    isExtra = True
+
+    @classmethod
+    def missing(cls, place: Place) -> str:
+        """A PyPy, and a spool if that is to be measured."""
+        if place.pypy is None:
+            return "name a PyPy that has what submitd needs (--pypy PROGRAM)"
+        return super().missing(place)
+
+    def _python(self) -> str:
+        return str(self._place.pypy)
+
+
+class SpoolOnPyPy(OnPyPy, SubmitdSpool):
+    """The service on PyPy, with every message in its queue."""
+
+    name = "submitd-spool-pypy"
 
 
 class Reporting(Server):
@@ -391,12 +419,13 @@ class SMTPServer(Reporting):
     name = "smtp-server"
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """Node, and the package."""
         if not shutil.which("node"):
             return "there is no node"
-        if not (node / "node_modules" / "smtp-server").is_dir():
-            return f"not in {node}/node_modules (npm install --prefix DIR smtp-server, --node DIR)"
+        modules = place.node / "node_modules"
+        if not (modules / "smtp-server").is_dir():
+            return f"not in {modules} (npm install --prefix DIR smtp-server, --node DIR)"
         return ""
 
     def _program(self) -> Sequence[str]:
@@ -419,7 +448,7 @@ class Aiosmtpd(Reporting):
     name = "aiosmtpd"
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """The packages."""
         for module in ("aiosmtpd", "uvloop"):
             if importlib.util.find_spec(module) is None:
@@ -436,7 +465,7 @@ class TwistedMail(Reporting):
     name = "twisted.mail"
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """Nothing that submitd does not need."""
         return ""
 
@@ -451,7 +480,7 @@ class Postfix(Server):
     isDurable = True
 
     @classmethod
-    def missing(cls, node: Path) -> str:
+    def missing(cls, place: Place) -> str:
         """The program, and the right to start it."""
         if _postfix() is None:
             return "there is no postfix"
@@ -537,12 +566,14 @@ def _accepts(port: int) -> bool:
 
 SERVERS: tuple[type[Server], ...] = (
     Submitd,
+    OnPyPy,
     SMTPServer,
     SMTPServerNames,
     TwistedMail,
     Aiosmtpd,
     SubmitdMaildir,
     SubmitdSpool,
+    SpoolOnPyPy,
     Postfix,
 )
 

@@ -1,8 +1,14 @@
-"""What the garbage collector looks at: what connections leave behind, and nothing else."""
+"""What the garbage collector looks at: what connections leave behind, and nothing else.
+
+That is CPython's.  PyPy's leaves alone what has lived for long by itself, and has no such settings.
+"""
 
 from __future__ import annotations
 
 import gc
+
+HAS_SETTINGS = hasattr(gc, "freeze")
+"""Whether this Python's collector can be told what to leave out."""
 
 
 def spareCollector() -> None:
@@ -11,6 +17,8 @@ def spareCollector() -> None:
     Modules and settings live as long as the process.  Connections make few cycles, so there is
     little to find, and it can wait until there are more objects than Python's 700.
     """
+    if not HAS_SETTINGS:
+        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -22,4 +30,5 @@ def leaveShared() -> None:
     A collection writes into each object that it looks at, and so would make a copy of its own of
     all the memory that processes have in common.
     """
-    gc.freeze()
+    if HAS_SETTINGS:
+        gc.freeze()

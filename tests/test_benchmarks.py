@@ -405,7 +405,7 @@ class CommandLineTests(SynchronousTestCase):
         """A server that is extra takes part only where it is named."""
         for text, taken in ((None, False), ("submitd", False), (SMTPServerNames.name, True)):
             options = argparse.Namespace(servers=text, quick=False)
-            self.patch(SMTPServerNames, "missing", lambda node: "")
+            self.patch(SMTPServerNames, "missing", lambda place: "")
             place = Place(Path(), frozenset({0}), Path())
             bench = Bench(options, place, None, None, {})  # type: ignore[arg-type]
             found = bench._servers(loads.LOADS[0])
@@ -457,6 +457,21 @@ class CommandLineTests(SynchronousTestCase):
         )
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("submitd-spool", ran.stdout)
+
+    def test_otherPython(self) -> None:
+        """submitd is measured on the Python that is named, where one is."""
+        amount = ("--idle", "0", "--repetitions", "1", "--messages", "20", "--seconds", "0")
+        servers = ("--servers", "submitd,submitd-pypy,submitd-spool-pypy")
+        loads = ("--loads", "plain,durable")
+        ran = self.run_(*servers, *loads, "--pypy", sys.executable, *amount)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertIn("submitd-spool-pypy", ran.stdout)
+        ran = self.run_(*servers, "--loads", "plain", *amount)
+        self.assertIn("without submitd-pypy: name a PyPy", ran.stderr)
+        self.assertNotIn("submitd-pypy", ran.stdout)
+        ran = self.run_(*servers, "--pypy", "no-such-program")
+        self.assertEqual(ran.returncode, 2)
+        self.assertIn("there is no program no-such-program", ran.stderr)
 
     def test_growth(self) -> None:
         """The growth of a line is measured point by point, and can be put into a page."""

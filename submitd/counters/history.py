@@ -132,8 +132,8 @@ class HistoryFile:
             os.close(os.open(self._path, flags, 0o600))
         with self._engine.connect() as connection:
             # Readers and the one writer do not wait for each other, in any process.
-            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
-            connection.execute(sa.text("PRAGMA synchronous=NORMAL"))
+            connection.execute(sa.text("PRAGMA journal_mode=WAL")).close()
+            connection.execute(sa.text("PRAGMA synchronous=NORMAL")).close()
         with self._engine.begin() as connection:
             # Workers that start together do not make the table both.
             connection.exec_driver_sql("BEGIN IMMEDIATE")

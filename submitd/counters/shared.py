@@ -11,6 +11,7 @@ would sleep for milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -159,8 +160,8 @@ class SharedCounts:
                 self._directory / FILE, isolation_level=None, check_same_thread=False, timeout=5.0
             )
             opened.callback(connection.close)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            connection.execute("PRAGMA synchronous=OFF").close()
             connection.executescript(_SCHEMA)
             fcntl.flock(lock, fcntl.LOCK_UN)
             opened.pop_all()
@@ -212,42 +213,42 @@ class SharedCounts:
 
 def _total(connection: sqlite3.Connection, key: str, seconds: int, now: float) -> int:
     """What is in the window, after what has left it was dropped."""
-    row = connection.execute("SELECT total FROM log WHERE key = ?", (key,)).fetchone()
-    if row is None:
+    rows = connection.execute("SELECT total FROM log WHERE key = ?", (key,)).fetchall()
+    if not rows:
         return 0
     gone = connection.execute(
         "DELETE FROM entry WHERE key = ? AND at <= ? RETURNING amount", (key, now - seconds)
     ).fetchall()
-    total: int = row[0]
+    [(total,)] = rows
     if gone:
         total -= sum(amount for (amount,) in gone)
         connection.execute("UPDATE log SET total = ? WHERE key = ?", (total, key))
-    return total
+    return int(total)
 
 
 def _whenLeft(connection: sqlite3.Connection, key: str, amount: int) -> float | None:
     """The time of the entry with which so much, or all, will have left."""
     time = None
-    for at, counted in connection.execute(
-        "SELECT at, amount FROM entry WHERE key = ? ORDER BY at", (key,)
-    ):
-        time = at
-        amount -= counted
-        if amount <= 0:
-            break
+    entries = "SELECT at, amount FROM entry WHERE key = ? ORDER BY at"
+    with contextlib.closing(connection.execute(entries, (key,))) as found:
+        for at, counted in found:
+            time = at
+            amount -= counted
+            if amount <= 0:
+                break
     return time
 
 
 def _add(connection: sqlite3.Connection, key: str, seconds: int, now: float, cost: int) -> int:
     """Count; a clock that was put back does not bring the entries out of order."""
-    total, last = connection.execute(
+    [(total, last)] = connection.execute(
         "INSERT INTO log VALUES (:key, :cost, :now, :now + :seconds) ON CONFLICT DO UPDATE"
         " SET total = total + :cost,"
         " last = CASE WHEN total THEN max(last, :now) ELSE :now END,"
         " ends = CASE WHEN total THEN max(last, :now) ELSE :now END + :seconds"
         " RETURNING total, last",
         {"key": key, "seconds": seconds, "cost": cost, "now": now},
-    ).fetchone()
+    ).fetchall()
     connection.execute(
         "INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + ?",
         (key, last, cost, cost),
@@ -260,7 +261,7 @@ def _add(connection: sqlite3.Connection, key: str, seconds: int, now: float, cos
 
 def _bound(connection: sqlite3.Connection, size: int) -> None:
     """Drop the logs that would end first when there are too many."""
-    [count] = connection.execute("SELECT count(*) FROM log").fetchone()
+    [(count,)] = connection.execute("SELECT count(*) FROM log").fetchall()
     if count > size:
         first = "SELECT key FROM log ORDER BY ends LIMIT ?"
         _drop(connection, connection.execute(first, (count - size,)).fetchall())

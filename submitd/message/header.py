@@ -32,7 +32,7 @@ _FOLD = re.compile(rb"\r\n(?=[ \t])")
 # line, a search would be quadratic.
 _FIELD = re.compile(
     rb"(?<![^\n])"
-    rb"(([!-9;-~]++):[^\r\n\0]*+\r\n(?:[ \t]++[^\r\n\0 \t][^\r\n\0]*+\r\n)*)"
+    rb"(([!-9;-~][!-9;-~]*+):[^\r\n\0]*+\r\n(?:[ \t][ \t]*+[^\r\n\0 \t][^\r\n\0]*+\r\n)*)"
 )
 
 

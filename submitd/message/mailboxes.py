@@ -38,10 +38,12 @@ MAX_REMEMBERED = 512
 
 # Words, and what stands between them.  A run of atoms and dots is one token: whether it may stand
 # where it does is the parser's question.  Comments nest, and are found by _comment below.
+_SPACE = abnf.oneOrMore(r" \t")
+_IN_QUOTES = abnf.oneOrMore(rf'^"\\{abnf.CONTROL}')
 _TOKEN = re.compile(
-    rf"""(?P<space>[ \t]++)
-    |(?P<atom>[{abnf.ATEXT_AND_DOT}]++)
-    |(?P<quoted>"(?:[^"\\{abnf.CONTROL}]++|\t|\\[^{abnf.CONTROL}])*")
+    rf"""(?P<space>{_SPACE})
+    |(?P<atom>{abnf.oneOrMore(abnf.ATEXT_AND_DOT)})
+    |(?P<quoted>"(?:{_IN_QUOTES}|\t|\\[^{abnf.CONTROL}])*")
     |(?P<literal>\[[^\[\]\\{abnf.CONTROL}]*+\])
     |(?P<special>[<>@,:;])
     |(?P<comment>\()""".replace("\n    ", "")

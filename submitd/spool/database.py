@@ -250,7 +250,8 @@ def _tell(connection: Any, record: Any) -> None:
     # sqlite3 would begin transactions by itself, and too late.
     connection.isolation_level = None
     for pragma in _PRAGMAS:
-        connection.execute(pragma)
+        # Closed, or it is "in progress" for a Python that does not count references.
+        connection.execute(pragma).close()
 
 
 def _begin(connection: sa.Connection) -> None:

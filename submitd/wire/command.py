@@ -30,8 +30,9 @@ Parameters = dict[str, str | None]
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [<parameter> ...]")
 RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [<parameter> ...]")
 
-# RFC 5321 2.4: verbs are alphabetic, in upper or lower case.  A tab is white space.
-_LINE = re.compile(rb"([A-Za-z]++)(?:[ \t]++([^\x00-\x08\x0a-\x1f\x7f]*+))?")
+# RFC 5321 2.4: verbs are alphabetic, in upper or lower case.  A tab is white space.  Not ++: see
+# abnf.oneOrMore.
+_LINE = re.compile(rb"([A-Za-z][A-Za-z]*+)(?:[ \t][ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+))?")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 _ORDINARY_MAIL, _ORDINARY_RCPT = (
