@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from zlib import crc32
 
 import attrs
 import sqlalchemy as sa
@@ -87,7 +88,7 @@ def add(connection: sa.Connection, uploads: list[Upload]) -> list[None]:
             _expectOne(_TOUCH.run(connection, {"id": each.id, "now": each.now}))
     _ADD_PART.run(
         connection,
-        [{"message": each.id, "sequence": each.sequence, "data": each.data} for each in uploads],
+        [_partRow(each.id, each.sequence, each.data) for each in uploads],
     )
     return [None] * len(uploads)
 
@@ -176,7 +177,12 @@ def _insert(connection: sa.Connection, acceptances: list[Acceptance]) -> None:
 
 def _partRows(acceptance: Acceptance) -> Iterator[Row]:
     for sequence, data in enumerate(acceptance.chunks, acceptance.uploaded):
-        yield {"message": acceptance.message["id"], "sequence": sequence, "data": data}
+        yield _partRow(acceptance.message["id"], sequence, data)
+
+
+def _partRow(id: str, sequence: int, data: bytes) -> Row:
+    # SQLite does not know whether a page is what it wrote, and a disk may give back another one.
+    return {"message": id, "sequence": sequence, "data": data, "checksum": crc32(data)}
 
 
 def ownMessage(made: NewMessage, now: float) -> Acceptance:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-VERSION = 2
+VERSION = 3
 
 # Ids and addresses are compared octet by octet, as SQLite does it anyhow.
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -59,6 +59,7 @@ part = sa.Table(
     sa.Column("message", _TEXT, primary_key=True),
     sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.BigInteger),  # CRC-32 of the data; NULL before version 3
 )
 
 upload = sa.Table(
@@ -130,8 +131,12 @@ def _indexLeases(connection: sa.Connection) -> None:
         _LEASES.create(connection)
 
 
+def _addChecksums(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE part ADD COLUMN checksum BIGINT")
+
+
 # version -> what brings a data base of that version to the next one.
-MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _indexLeases}
+MIGRATIONS: dict[int, Callable[[sa.Connection], None]] = {1: _indexLeases, 2: _addChecksums}
 
 
 class SchemaMistake(Exception):

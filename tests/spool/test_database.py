@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd.deliveries.spool import Spool
 from submitd.spool import database, leases, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isFull
-from submitd.spool.records import Filter, State
+from submitd.spool.records import Damaged, Filter, State
 from submitd.wire.errors import Refused
 from tests.spool import postgres
 from tests.spool.support import Gate, PostgresCase, SpoolCase
@@ -377,20 +377,36 @@ class TroubleTests(SpoolCase):
         for id in ("A-1", "B-1", "C-1"):
             self.send(id)
         self.sql(f"UPDATE message SET sender = '{'y' * 30000}' WHERE id = 'B-1'")
+        self.damage(b"y" * 95)
+        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
+        held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
+        self.assertEqual(held, [("B-1",)])
+
+    def test_corruptBodyPage(self) -> None:
+        """Nor is a message delivered whose body cannot be read; it waits for an operator."""
+        self.send("A-1")
+        self.send("B-1", text=b"y" * 30000)
+        self.damage(b"y" * 95)
+        self.assertEqual(len(self.lease()), 2)
+        self.assertIn(b"\r\n\r\n", self.body("A-1"))
+        failure = self.failureResultOf(self.queue.read("B-1").next(), Damaged)
+        self.assertIn("chunk 0 of its body cannot be read", failure.value.reason)
+        held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
+        self.assertEqual(held, [("B-1",)])
+
+    def damage(self, begin: bytes) -> None:
+        """Spoil the pages that begin with these octets, behind the number of the next page."""
         file = sqlite3.connect(self.path / FILE)
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         [size] = file.execute("PRAGMA page_size").fetchone()
         file.close()
         octets = bytearray((self.path / FILE).read_bytes())
-        pages = [at for at in range(0, len(octets), size) if octets[at + 4 : at + 99] == b"y" * 95]
+        pages = [at for at in range(0, len(octets), size) if octets.startswith(begin, at + 4)]
         self.assertTrue(pages)
         for at in pages:
             octets[at : at + 4] = b"\x7f\xff\xff\xff"  # the number of the next one
         with open(self.path / FILE, "r+b") as opened:
             opened.write(octets)
-        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
-        held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
-        self.assertEqual(held, [("B-1",)])
 
     def test_passesWhileLeasing(self) -> None:
         """What a full or failing disk keeps from being leased is not damaged; it comes later."""
@@ -456,17 +472,22 @@ class SchemaTests(SpoolCase):
         self.assertEqual(self.body("A-1")[:9], b"Received:")
 
     def test_firstVersion(self) -> None:
-        """A data base of version 1 gets the index of leases, and keeps what it has."""
+        """One of version 1 gets the index of leases and checksums, and keeps what it has."""
         self.send("A-1")
         index = "SELECT sql FROM sqlite_master WHERE name = 'recipient_token'"
         fresh = self.sql(index)
         with sqlite3.connect(self.path / FILE) as connection:
             connection.execute("DROP INDEX recipient_token")
+            connection.execute("ALTER TABLE part DROP COLUMN checksum")
             connection.execute("UPDATE spool SET version = 1")
         connection.close()
         self.assertEqual(self.sql(index), fresh)
         self.assertEqual(self.sql("SELECT version FROM spool"), [(schema.VERSION,)])
         self.assertEqual(len(self.lease()), 1)
+        self.assertEqual(self.body("A-1")[:9], b"Received:")
+        self.send("B-1")
+        found = self.sql("SELECT message, checksum IS NULL FROM part ORDER BY message")
+        self.assertEqual(found, [("A-1", 1), ("B-1", 0)])
 
     def test_migrationFails(self) -> None:
         """A step that fails leaves the old version whole."""

@@ -662,6 +662,27 @@ class QueueTests:
         self.assertEqual(failure.value.messageId, "A-1")
         self.assertEqual(self.sql("SELECT state, due FROM recipient"), [("held", None)])
 
+    def test_damagedPart(self: Any) -> None:
+        """Nor is one with a chunk that is not what was written: a disk may give back another."""
+        for number, sequence in enumerate((0, 2)):
+            id = f"{number}-1"
+            self.send(id, text=b"x" * 600_000)
+            self.sql(f"UPDATE part SET checksum = checksum + 1 WHERE sequence = {sequence}")
+            body = self.queue.read(id)
+            for _ in range(sequence):
+                self.assertNotEqual(self.successResultOf(body.next()), b"")
+            self.assertEqual(self.failureResultOf(body.next(), Damaged).value.messageId, id)
+            state = f"SELECT state, reply FROM recipient WHERE message = '{id}'"
+            said = f"damaged: chunk {sequence} of its body is not what it was"
+            self.assertEqual(self.sql(state), [("held", said)])
+
+    def test_uncheckedPart(self: Any) -> None:
+        """One of before there were checksums is given as it is."""
+        self.send("A-1", text=b"x" * 600_000)
+        written = self.body("A-1")
+        self.sql("UPDATE part SET checksum = NULL")
+        self.assertEqual(self.body("A-1"), written)
+
     def test_longerPart(self: Any) -> None:
         """Nor is one that is longer than it was."""
         self.send("A-1")
