@@ -409,8 +409,12 @@ def isFull(error: BaseException) -> bool:
 
 
 def isDamage(error: BaseException) -> bool:
-    """Whether it may be what was read that is wrong, and not what passes, as a full disk does."""
-    return _code(error) in _SQLITE_DAMAGE
+    """Whether it may be what was read that is wrong, and not what passes, as a full disk does.
+
+    Of PostgreSQL nothing is: that it is away has no code of SQLite's either.
+    """
+    origin = getattr(error, "orig", None) or error
+    return isinstance(origin, sqlite3.Error) and _code(error) in _SQLITE_DAMAGE
 
 
 def _code(error: BaseException) -> int:

@@ -173,7 +173,7 @@ def _lease(connection: sa.Connection, claim: Claim) -> Leased:
     try:
         _leaseMessages(connection, claim, ids, leased)
     except sa.exc.DatabaseError as error:
-        if connection.dialect.name != "sqlite" or not isDamage(error):
+        if not isDamage(error):
             raise
         damages = list(_unreadable(connection, claim, ids))
         if not damages:

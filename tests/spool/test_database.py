@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd.deliveries.spool import Spool
 from submitd.spool import database, leases, schema
-from submitd.spool.database import FILE, Database, Link, asRefused, isFull
+from submitd.spool.database import FILE, Database, Link, asRefused, isDamage, isFull
 from submitd.spool.records import Damaged, Filter, State
 from submitd.wire.errors import Refused
 from tests.spool import postgres
@@ -572,6 +572,15 @@ class UrlTests(SynchronousTestCase):
         self.assertFalse(isFull(ValueError()))
         self.assertEqual(asRefused(Said(), "x").cause, "x: Said")
 
+    def test_damage(self) -> None:
+        """A PostgreSQL that is away is no damage: nothing would be delivered when it is back."""
+        import psycopg
+
+        gone = psycopg.OperationalError("server closed the connection unexpectedly")
+        self.assertFalse(isDamage(sa.exc.OperationalError("x", None, gone)))
+        noText = sqlite3.OperationalError("Could not decode to UTF-8 column 'data'")
+        self.assertTrue(isDamage(sa.exc.OperationalError("x", None, noText)))
+
 
 class PostgresTests(PostgresCase):
     """PostgreSQL's own."""
@@ -586,6 +595,18 @@ class PostgresTests(PostgresCase):
             base.check(),
             ["PostgreSQL has synchronous_commit = off: a message could be lost after its 250"],
         )
+
+    def test_readAfterRestart(self) -> None:
+        """A body that is asked for over a lost connection is not damaged, and comes later."""
+        self.send("A-1")
+        read = self.body("A-1")
+        postgres.server().stop()
+        postgres.server().start()
+        self.failureResultOf(self.begin("B-1").eomReceived(), Refused)
+        self.send("C-1")  # whoever writes is there again
+        self.failureResultOf(self.queue.read("A-1").next(), Refused)
+        self.assertEqual(self.body("A-1"), read)
+        self.assertEqual(len(self.lease()), 2)
 
     def test_restart(self) -> None:
         """While the server is down it is 451; when it is back, all goes on."""
