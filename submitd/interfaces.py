@@ -703,8 +703,12 @@ class ISpool(Interface):
         What is no longer ours is left alone.
         """
 
-    def read(messageId: str) -> IBody:
-        """The message's octets, its header fields first, one chunk at a time."""
+    def read(messageId: str, holds: bool = True) -> IBody:
+        """The message's octets, its header fields first, one chunk at a time.
+
+        :param holds: whether it is put on hold when it is damaged, and is nobody's lease any more;
+            not by a report, which is made without it.
+        """
 
     def settle(
         work: Work, outcomes: Sequence[Settlement], reports: Sequence[NewMessage] = ()
@@ -755,7 +759,8 @@ class IBody(Interface):
     def next() -> Deferred[bytes]:
         """The next chunk; ``b""`` at the end.  Ask again only when the last one has come.
 
-        :raise Damaged: when a part is missing; the message has been put on hold.
+        :raise Damaged: when a part is missing, cannot be read or is not what it was; the message
+            has been put on hold, unless whoever reads it did not want that.
         :raise LookupError: when there is no such message (any more).
         """
 
@@ -775,7 +780,7 @@ class ISpoolOperations(Interface):
     def show(messageId: str) -> Deferred[Shown | None]:
         """All about one message but its body; ``None`` when there is none."""
 
-    def read(messageId: str) -> IBody:
+    def read(messageId: str, holds: bool = True) -> IBody:
         """As :meth:`ISpool.read`."""
 
     def change(action: Action, which: Filter, who: str) -> Deferred[int]:

@@ -145,7 +145,9 @@ class Settlements:
     async def _content(self, messageId: str, whole: bool) -> bytes:
         """The header section, or all of a message."""
         content = b""
-        body = self.spool.read(messageId)
+        # On hold it would not be ours any more, and could not be settled: whoever has it expired
+        # would find it on hold again, and its sender would be told nothing.
+        body = self.spool.read(messageId, holds=False)
         try:
             while chunk := await body.next():
                 content += chunk

@@ -86,7 +86,7 @@ class Body:
 
     :param messageId: which message.
     :param look: reads in a thread.
-    :param quarantine: puts a damaged message on hold.
+    :param quarantine: told of a damaged message, to put it on hold.
     """
 
     def __init__(

@@ -250,9 +250,9 @@ class Queue:
         for told in self._told if times else ():
             told(min(times))
 
-    def read(self, messageId: str) -> Body:
+    def read(self, messageId: str, holds: bool = True) -> Body:
         """See :meth:`submitd.interfaces.ISpool.read`."""
-        return Body(messageId, self._look, self._quarantine)
+        return Body(messageId, self._look, self._quarantine if holds else _noHold)
 
     def _quarantine(self, damaged: Damaged) -> Deferred[None]:
         _logDamage(damaged)
@@ -405,6 +405,11 @@ def _leased(leased: Leased) -> list[Work]:
     for damaged in leased.damaged:
         _logDamage(damaged)
     return leased.works
+
+
+def _noHold(damaged: Damaged) -> Deferred[None]:
+    _logDamage(damaged)
+    return succeed(None)
 
 
 def _logDamage(damaged: Damaged) -> None:

@@ -345,6 +345,20 @@ class DeliveryTests(RunnerCase):
         self.assertIn("Action: failed", report.as_string())
         self.assertEqual(self.hop.addresses, [["bob@example.net"], ["alice@example.com"]])
 
+    def test_damagedExpires(self) -> None:
+        """One that is damaged waits for an operator, who can have its sender told."""
+        self.send("M1")
+        self.sql("UPDATE part SET checksum = checksum + 1")
+        self.run_()
+        self.assertEqual(self.states("M1")[0][0], "held")
+        self.assertEqual(self.hop.seen, [])
+        self.successResultOf(self.queue.change(Action.EXPIRE, Filter(ids=("M1",)), "root"))
+        self.run_(1.0)
+        [(_, report)] = self.reports
+        self.assertIn("Action: failed", report.as_string())
+        self.assertNotIn("Subject: x", report.as_string())
+        self.assertEqual(self.hop.addresses, [["alice@example.com"]])
+
     def test_expiresInLine(self) -> None:
         """What has to arrive by a time that ends while it waits for its turn is not sent."""
         self.make(connections=1)
@@ -459,7 +473,7 @@ class DeliveryTests(RunnerCase):
                 result.errback(LookupError("M1"))
                 return result
 
-        self.patch(self.queue, "read", lambda id: Gone())
+        self.patch(self.queue, "read", lambda id, holds=True: Gone())
         self.run_()
         self.assertEqual(self.hop.seen, [])
         self.patch(self.queue, "read", read)
