@@ -333,6 +333,14 @@ def writing(connection: sa.Connection) -> sa.RootTransaction:
     return connection.begin()
 
 
+@contextlib.contextmanager
+def _reading(connection: sa.Connection) -> Iterator[None]:
+    # Behind a page that cannot be read, SQLite commits nothing, though nothing was written.
+    with connection.begin() as transaction:
+        yield
+        transaction.rollback()
+
+
 class Link:
     """One connection that is kept open, for one thread.
 
@@ -371,7 +379,7 @@ class Link:
 
     def look(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something that only reads, in a transaction."""
-        return self._run(work, sa.Connection.begin)
+        return self._run(work, _reading)
 
     def _run(self, work: Callable[[sa.Connection], T], begin: Callable[..., Any]) -> T:
         try:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from submitd.equality import sameDomain
 from submitd.spool import endings, leases
+from submitd.spool.body import firstChunk
 from submitd.spool.records import (
     Action,
     Count,
@@ -30,7 +31,7 @@ from submitd.spool.records import (
     Totals,
 )
 from submitd.spool.rows import messageFrom, octets, recipientFrom
-from submitd.spool.schema import history, message, part, recipient
+from submitd.spool.schema import history, message, recipient
 
 _WAITING = tuple(state for state in State if not state.isFinal)
 
@@ -172,7 +173,13 @@ def show(connection: sa.Connection, id: str) -> Shown | None:
     ofThis = sa.select(recipient).where(recipient.c.message == id)
     queued, recipients, damage = _readable(row, connection.execute(ofThis).all())
     entries = sa.select(history).where(history.c.message == id).order_by(history.c.number)
-    first = sa.select(part.c.data).where(part.c.message == id, part.c.sequence == 0)
+    content = octets(row.fields)
+    try:
+        found = firstChunk(connection, id)
+        content += b"" if found is None else found[2]
+    except Damaged as damaged:
+        # All else is what an operator decides by.
+        damage = "; ".join(filter(None, (damage, damaged.reason)))
     return Shown(
         id=id,
         message=queued,
@@ -183,7 +190,7 @@ def show(connection: sa.Connection, id: str) -> Shown | None:
             )
             for each in connection.execute(entries)
         ),
-        header=headerOf(octets(row.fields) + octets(connection.execute(first).scalar())),
+        header=headerOf(content),
         damage=damage,
     )
 

@@ -391,6 +391,9 @@ class TroubleTests(SpoolCase):
         self.assertIn(b"\r\n\r\n", self.body("A-1"))
         failure = self.failureResultOf(self.queue.read("B-1").next(), Damaged)
         self.assertIn("chunk 0 of its body cannot be read", failure.value.reason)
+        shown = self.successResultOf(self.queue.show("B-1"))
+        self.assertEqual((shown.damage, len(shown.recipients)), (failure.value.reason, 1))
+        self.assertTrue(shown.header.startswith(b"Received:"))
         held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
         self.assertEqual(held, [("B-1",)])
 
