@@ -36,7 +36,7 @@ def fill(engine: str) -> Iterator[str]:
             f"{id}, 0, 'b@d' || (i / 40), 'd' || (i / 40), '', 'delayed', 0, {NOW} + i, 1,"
             " NULL, NULL, NULL, ''",
         ),
-        ("part", f"{id}, 0, {octets}"),
+        ("part", f"{id}, 0, {octets}, NULL"),
         ("history", f"i, {id}, 0, 0, '', '', ''"),
     ):
         yield f"INSERT INTO {table} {numbers} SELECT {values} FROM n"

@@ -683,6 +683,17 @@ class QueueTests:
         self.sql("UPDATE part SET checksum = NULL")
         self.assertEqual(self.body("A-1"), written)
 
+    def test_secondVersion(self: Any) -> None:
+        """A data base of version 2 gets the column, and keeps what it has."""
+        self.send("A-1")
+        self.sql("ALTER TABLE part DROP COLUMN checksum")
+        self.sql("UPDATE spool SET version = 2")
+        self.makeSpool()
+        self.assertEqual(self.body("A-1")[:9], b"Received:")
+        self.send("B-1")
+        found = self.sql("SELECT message, checksum IS NULL FROM part ORDER BY message")
+        self.assertEqual([tuple(row) for row in found], [("A-1", True), ("B-1", False)])
+
     def test_longerPart(self: Any) -> None:
         """Nor is one that is longer than it was."""
         self.send("A-1")
