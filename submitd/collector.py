@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 
-HAS_SETTINGS = hasattr(gc, "freeze")
-"""Whether this Python's collector can be told what to leave out."""
+# Whether this Python's collector can be told what to leave out.
+_HAS_SETTINGS = hasattr(gc, "freeze")
 
 
 def spareCollector() -> None:
@@ -17,7 +17,7 @@ def spareCollector() -> None:
     Modules and settings live as long as the process.  Connections make few cycles, so there is
     little to find, and it can wait until there are more objects than Python's 700.
     """
-    if not HAS_SETTINGS:
+    if not _HAS_SETTINGS:
         return
     gc.collect()
     gc.freeze()
@@ -30,5 +30,5 @@ def leaveShared() -> None:
     A collection writes into each object that it looks at, and so would make a copy of its own of
     all the memory that processes have in common.
     """
-    if HAS_SETTINGS:
+    if _HAS_SETTINGS:
         gc.freeze()
