@@ -79,10 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the directory with node_modules",
     )
     parser.add_argument(
-        "--pypy",
+        "--other-python",
         type=_program,
         metavar="PROGRAM",
-        help="a PyPy that has what submitd needs, for submitd-pypy and submitd-spool-pypy",
+        help="another Python that has what submitd needs, for submitd-other and"
+        " submitd-spool-other; compared with this one",
     )
     parser.add_argument(
         "--rst",
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if options.idle is None:
         options.idle = 200 if options.quick else 1000
-    environment = results.environment(options.node)
+    environment = results.environment(options.node, options.other_python)
     server, others = cores()
     if server == others:
         say("one core for server and generator: the rates mean little, CPU a message does")
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
         load = generator.find(directory, others)
         if not load.isCompiled:
             say("the slow generator: there is no cc, or no headers of OpenSSL (libssl-dev)")
-        place = Place(directory, server, options.node.absolute(), options.pypy)
+        place = Place(directory, server, options.node.absolute(), options.other_python)
         bench = Bench(options, place, load, _amount(options), environment)
         try:
             getattr(bench, options.what)()

@@ -243,16 +243,17 @@ def idleTable(found: Mapping[str, Sequence[float]]) -> str:
     return table(["server", "KiB of an idle TLS connection", "goal"], rows)
 
 
-def environment(node: Path) -> dict[str, Any]:
+def environment(node: Path, otherPython: Path | None = None) -> dict[str, Any]:
     """What one must know to compare with another run.
 
     :param node: the directory with ``node_modules``.
+    :param otherPython: as in :func:`benchmarks.servers.versions`.
     """
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
         "kernel": platform.release(),
-        "versions": versions(node),
+        "versions": versions(node, otherPython),
         "load before": os.getloadavg()[0],
     }
 

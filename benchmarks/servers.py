@@ -53,13 +53,13 @@ class Place:
     :param directory: for configuration, log and messages, one directory in it for each server.
     :param core: the cores that a server may use.
     :param node: the directory with ``node_modules`` for peers from npm.
-    :param pypy: the program of a PyPy that has what submitd needs.
+    :param otherPython: the program of another Python that has what submitd needs.
     """
 
     directory: Path
     core: frozenset[int]
     node: Path
-    pypy: Path | None = None
+    otherPython: Path | None = None
 
 
 class Server(abc.ABC):
@@ -341,27 +341,27 @@ class SubmitdSpool(Submitd):
         return "" if "spool" in REGISTRY else "no delivery of that name"
 
 
-class OnPyPy(Submitd):
-    """The service on PyPy, which compiles what it runs often, as Node does."""
+class OnOtherPython(Submitd):
+    """The service on another Python than this one."""
 
-    name = "submitd-pypy"
+    name = "submitd-other"
     isExtra = True
 
     @classmethod
     def missing(cls, place: Place) -> str:
-        """A PyPy, and a spool if that is to be measured."""
-        if place.pypy is None:
-            return "name a PyPy that has what submitd needs (--pypy PROGRAM)"
+        """That Python, and a spool if that is to be measured."""
+        if place.otherPython is None:
+            return "name a Python that has what submitd needs (--other-python PROGRAM)"
         return super().missing(place)
 
     def _python(self) -> str:
-        return str(self._place.pypy)
+        return str(self._place.otherPython)
 
 
-class SpoolOnPyPy(OnPyPy, SubmitdSpool):
-    """The service on PyPy, with every message in its queue."""
+class SpoolOnOtherPython(OnOtherPython, SubmitdSpool):
+    """The service on another Python, with every message in its queue."""
 
-    name = "submitd-spool-pypy"
+    name = "submitd-spool-other"
 
 
 class Reporting(Server):
@@ -522,12 +522,23 @@ def _postfix() -> str | None:
     return shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def versions(node: Path) -> dict[str, str]:
+# Whether it compiles what runs often; CPython 3.14 is the first that tells.
+_ABOUT_PYTHON = """
+import platform, sys
+compiles = getattr(getattr(sys, "_jit", None), "is_enabled", bool)()
+print(platform.python_implementation(), platform.python_version(), "JIT" if compiles else "")
+"""
+
+
+def versions(node: Path, otherPython: Path | None = None) -> dict[str, str]:
     """What is installed, with its version.
 
     :param node: the directory with ``node_modules``.
+    :param otherPython: the program of another Python, where submitd is measured on one.
     """
     found = {"Python": platform.python_version()}
+    if otherPython is not None:
+        found["other Python"] = " ".join(_said([str(otherPython), "-c", _ABOUT_PYTHON]).split())
     for name in ("Twisted", "aiosmtpd", "uvloop"):
         if importlib.util.find_spec(name.lower()):
             found[name] = importlib.metadata.version(name)
@@ -535,16 +546,19 @@ def versions(node: Path) -> dict[str, str]:
     if package.is_file():
         found["smtp-server"] = json.loads(package.read_text())["version"]
     for name, command in (("Node", ["node", "--version"]), ("Postfix", ["postconf", "-d"])):
-        program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-        said = (
-            subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
-            if program
-            else None
-        )
-        match = re.search(r"(?:\Av|^mail_version = )(\S+)", said.stdout, re.M) if said else None
+        match = re.search(r"(?:\Av|^mail_version = )(\S+)", _said(command), re.M)
         if match:
             found[name] = match[1]
     return found
+
+
+def _said(command: list[str]) -> str:
+    """What a program prints; nothing where there is none."""
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None:
+        return ""
+    ran = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+    return ran.stdout
 
 
 def freePort() -> int:
@@ -566,14 +580,14 @@ def _accepts(port: int) -> bool:
 
 SERVERS: tuple[type[Server], ...] = (
     Submitd,
-    OnPyPy,
+    OnOtherPython,
     SMTPServer,
     SMTPServerNames,
     TwistedMail,
     Aiosmtpd,
     SubmitdMaildir,
     SubmitdSpool,
-    SpoolOnPyPy,
+    SpoolOnOtherPython,
     Postfix,
 )
 

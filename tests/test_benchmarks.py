@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from benchmarks import generator, growth, loads, processes, results, shares, spo
 from benchmarks.__main__ import Bench
 from benchmarks.generator import Generator, GeneratorFailed
 from benchmarks.measure import Miscounted, Sample, compare
-from benchmarks.servers import Place, Server, SMTPServerNames
+from benchmarks.servers import Place, Server, SMTPServerNames, versions
 from submitd.spool import accepting, schema
 
 ROOT = Path(submitd.__file__).resolve().parent.parent
@@ -384,6 +385,16 @@ class FindTests(SynchronousTestCase):
         self.assertFalse(generator.build(Path(self.mktemp()), ["no-such-compiler"]))
 
 
+class VersionTests(SynchronousTestCase):
+    """What the tables say of the programs."""
+
+    def test_otherPython(self) -> None:
+        """Another Python is named by what it says of itself."""
+        said = versions(Path("nowhere"), Path(sys.executable))["other Python"]
+        self.assertIn(f"{platform.python_implementation()} {platform.python_version()}", said)
+        self.assertNotIn("other Python", versions(Path("nowhere")))
+
+
 class CommandLineTests(SynchronousTestCase):
     """``python -m benchmarks``, and the benchmark of workers."""
 
@@ -461,15 +472,15 @@ class CommandLineTests(SynchronousTestCase):
     def test_otherPython(self) -> None:
         """submitd is measured on the Python that is named, where one is."""
         amount = ("--idle", "0", "--repetitions", "1", "--messages", "20", "--seconds", "0")
-        servers = ("--servers", "submitd,submitd-pypy,submitd-spool-pypy")
+        servers = ("--servers", "submitd,submitd-other,submitd-spool-other")
         loads = ("--loads", "plain,durable")
-        ran = self.run_(*servers, *loads, "--pypy", sys.executable, *amount)
+        ran = self.run_(*servers, *loads, "--other-python", sys.executable, *amount)
         self.assertEqual(ran.returncode, 0, ran.stderr)
-        self.assertIn("submitd-spool-pypy", ran.stdout)
+        self.assertIn("submitd-spool-other", ran.stdout)
         ran = self.run_(*servers, "--loads", "plain", *amount)
-        self.assertIn("without submitd-pypy: name a PyPy", ran.stderr)
-        self.assertNotIn("submitd-pypy", ran.stdout)
-        ran = self.run_(*servers, "--pypy", "no-such-program")
+        self.assertIn("without submitd-other: name a Python", ran.stderr)
+        self.assertNotIn("submitd-other", ran.stdout)
+        ran = self.run_(*servers, "--other-python", "no-such-program")
         self.assertEqual(ran.returncode, 2)
         self.assertIn("there is no program no-such-program", ran.stderr)
 
