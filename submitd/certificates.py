@@ -27,6 +27,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from OpenSSL import SSL, crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
+from submitd.files import Stamp, stampAt
+
 PrivateKey = (
     rsa.RSAPrivateKey
     | dsa.DSAPrivateKey
@@ -193,8 +195,8 @@ class Kept(Generic[T]):
         self._seen = self._look()
         self.value = read()
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
-        return [_signature(file) for file in self._files]
+    def _look(self) -> list[Stamp | None]:
+        return [stampAt(file) for file in self._files]
 
     def refresh(self, always: bool = False) -> bool:
         """Read the files again if they have changed, or could not be used the last time.
@@ -218,14 +220,6 @@ class Kept(Generic[T]):
             return always or str(before) != str(mistake)
         self.mistake = None
         return True
-
-
-def _signature(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def readCertificates(path: Path, key: str = "certificate") -> list[x509.Certificate]:

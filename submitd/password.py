@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import time
 from pathlib import Path
+
+from submitd.files import Stamp, settledStamp, stampOf
 
 
 class Password:
@@ -16,7 +19,7 @@ class Password:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._secret = b""
         self._refresh()
 
@@ -30,12 +33,11 @@ class Password:
     def _refresh(self) -> None:
         try:
             found = self._file.stat()
-            stamp = (found.st_mtime_ns, found.st_size)
-            if stamp != self._stamp:
+            if stampOf(found) != self._stamp:
                 line = self._file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
                 if not line:
                     raise ValueError(f"{self._file} is empty")
-                self._secret, self._stamp = line, stamp
+                self._secret, self._stamp = line, settledStamp(found, time.time())
         except OSError as error:
             raise ValueError(f"cannot read {self._file}: {error.strerror}") from None
 

@@ -16,7 +16,6 @@ or the system's other sources of names, for which one's own resolver can be give
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from inspect import isawaitable
@@ -29,6 +28,7 @@ from twisted.names.client import Resolver
 from twisted.names.error import DNSNameError
 from zope.interface import implementer
 
+from submitd.files import Stamp, stampAt
 from submitd.interfaces import IReverseResolver
 from submitd.wire import abnf
 from submitd.wire.network import parseAddress
@@ -131,7 +131,7 @@ class DNS:
         self._reactor = reactor
         self._timeouts = (limit / 3, limit * 2 / 3)
         self._file = None if servers else file
-        self._stamp: object = None
+        self._stamp: Stamp | None = None
         self._resolver = self._asking(list(servers))
 
     def _asking(self, servers: list[Server]) -> Resolver:
@@ -148,7 +148,7 @@ class DNS:
         Twisted's own watch of the file is a delayed call that never ends.
         """
         if self._file is not None:
-            stamp = _stamp(self._file)
+            stamp = stampAt(self._file)
             if stamp != self._stamp:
                 self._resolver, self._stamp = self._asking(_servers(self._file)), stamp
         return self._resolver
@@ -175,14 +175,6 @@ async def _answers(asking: Any, kind: int) -> list[Any]:
     except DNSNameError:
         return []
     return [record.payload for record in answers if record.type == kind]
-
-
-def _stamp(file: Path) -> object:
-    try:
-        stat = os.stat(file)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _servers(file: Path) -> list[Server]:

@@ -39,6 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "counters",
             "databases",
             "endpoint",
+            "files",
             "http",
             "jsonlog",
             "metrics",

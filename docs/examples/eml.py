@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
-from submitd.deliveries.maildir import syncDirectory
 from submitd.envelope import Envelope
+from submitd.files import syncDirectory
 from submitd.interfaces import IChecked, IDelivery, IMessage
 from submitd.session import Session
 

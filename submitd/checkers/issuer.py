@@ -9,7 +9,6 @@ are good, for ``keep`` in all; a token that they do not verify cannot be decided
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,6 +23,7 @@ from submitd.checkers.claims import Wanted, readOnce
 from submitd.checkers.keys import KeySet, readJWKSet, readKeys
 from submitd.checkers.provider import MAX_ANSWER, SCOPE, readNamed, toldOf, urlMistakes
 from submitd.checkers.signedtoken import Rules
+from submitd.files import Stamp, stampAt
 from submitd.http import URL, HTTPFailed
 from submitd.typed import Finding, Seconds, readObject
 
@@ -238,7 +238,7 @@ class FileKeys:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._keys: KeySet | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: Stamp | None = None
         self._problem = ""
         self._refresh()
 
@@ -252,11 +252,8 @@ class FileKeys:
     newer = current
 
     def _refresh(self) -> None:
-        stamp: tuple[int, ...] = ()
-        with contextlib.suppress(OSError):  # reading says why
-            found = self._file.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if stamp and stamp == self._stamp:
+        stamp = stampAt(self._file)  # where there is none, reading says why
+        if stamp is not None and stamp == self._stamp:
             return
         try:
             self._keys = _readFile(self._file)

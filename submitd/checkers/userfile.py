@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from submitd import events
 from submitd.checkers import AvatarId, LoginUnavailable, foldName
+from submitd.files import Stamp, settledStamp, stampOf
 from submitd.interfaces import IChecked, IRevised, IWarns
 from submitd.sasl.credentials import nameProblem
 
@@ -27,10 +28,6 @@ Entry = TypeVar("Entry")
 
 # One broken file must not fill the log.
 MAX_NAMED_LINES = 20
-
-# Two writes within one tick of the file system's clock leave the same mtime.  A file this young
-# (seconds) is therefore read again at the next login whatever its status says.
-SETTLED_AFTER = 2.0
 
 
 class BadLine(Exception):
@@ -80,7 +77,7 @@ class UserFile(Generic[Entry]):
         self._accounts: dict[bytes, Account[Entry]] | None = None
         self._entries: dict[bytes, Entry] = {}
         self._content: bytes | None = None
-        self._signature: tuple[int, ...] | None = None
+        self._stamp: Stamp | None = None
         self._problem = ""
         self._leftOut: list[tuple[int | None, str]] = []
         self._revision = 0
@@ -118,16 +115,14 @@ class UserFile(Generic[Entry]):
     def _refresh(self) -> None:
         try:
             status = self._status()
-            signature = _signatureOf(status)
-            if signature == self._signature:
+            if stampOf(status) == self._stamp:
                 return
             content = self._read()
         except (_Unusable, OSError) as error:
-            self._signature = None
+            self._stamp = None
             self._complain(_reason(error))
         else:
-            settled = self._seconds() - status.st_mtime > SETTLED_AFTER
-            self._signature = signature if settled else None
+            self._stamp = settledStamp(status, self._seconds())
             self._take(content, status.st_mode)
 
     def _status(self) -> os.stat_result:
@@ -250,17 +245,6 @@ def isUserLine(line: bytes) -> bool:
     """Whether a line is more than blank or a comment."""
     text = line.strip()
     return bool(text) and not text.startswith(b"#")
-
-
-def _signatureOf(status: os.stat_result) -> tuple[int, ...]:
-    # ctime too: cp -p and touch -r set mtime back.
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 def _named(problems: list[tuple[int, str]]) -> list[tuple[int | None, str]]:

@@ -17,7 +17,6 @@ log.  After a failure or an abort, at whatever moment, no file of the message is
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import shutil
@@ -36,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd.envelope import Envelope
+from submitd.files import FULL, syncDirectory
 from submitd.interfaces import IChecked, IDelivery, IMessage
 from submitd.session import Session
 from submitd.threads import Run, deferToThread
@@ -53,7 +53,6 @@ STALE = 36 * 3600
 
 FOLDERS = ("tmp", "new", "cur")
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Outcome = str | Sequence[Reply] | None
 
@@ -180,18 +179,6 @@ def envelopeFields(envelope: Envelope) -> bytes:
     return b"".join(fields)
 
 
-def syncDirectory(path: Path) -> None:
-    """Make the names in a directory durable.
-
-    :raise OSError: when that fails.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _unwritable(directory: Path) -> str | None:
     if not directory.is_dir():
         return f"{directory}: is not a directory"
@@ -299,7 +286,7 @@ class MessageFile:
                 work(fields)
         except OSError as error:
             self.abort()
-            full = error.errno in _FULL
+            full = error.errno in FULL
             cause = f"{self._maildir.path}: {error.strerror or error}"
             raise Refused(STORAGE_FULL if full else LOCAL_ERROR, cause) from error
         finally:

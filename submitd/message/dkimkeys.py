@@ -33,16 +33,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from submitd import events
 from submitd.events import Event
+from submitd.files import Stamp, settledStamp, stampOf
 
 MIN_BITS, MAX_BITS = 1024, 4096
 """Bits of an RSA key."""
 
 MAX_OCTETS = 64 * 1024
 """Octets of the largest key file; what is longer is something else."""
-
-# Two writes within one tick of the file system's clock leave the same times behind.  A file this
-# young, in seconds, is read again whatever they say.
-SETTLED_AFTER = 2.0
 
 # RFC 1035 3.3: a character-string has up to 255 octets; a TXT record has any number of them.
 STRING_OCTETS = 255
@@ -135,7 +132,7 @@ class KeyFile:
         self.path = path
         self._seconds = seconds
         self._key: SigningKey | None = None
-        self._seen: tuple[int, ...] | None = None
+        self._stamp: Stamp | None = None
         self._problem = ""
         self._news: deque[tuple[Event, dict[str, object]]] = deque()
         self._lock = threading.Lock()
@@ -148,13 +145,11 @@ class KeyFile:
         with self._lock:
             try:
                 found = os.stat(self.path)
-                seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-                if again or seen != self._seen:
-                    isSettled = self._seconds() - found.st_mtime > SETTLED_AFTER
-                    self._seen = seen if isSettled else None
+                if again or stampOf(found) != self._stamp:
+                    self._stamp = settledStamp(found, self._seconds())
                     self._take(readKeyFile(self.path))
             except OSError as error:
-                self._seen = None
+                self._stamp = None
                 self._broken(f"cannot be read: {error.strerror}")
             except ValueError as error:
                 self._broken(str(error))

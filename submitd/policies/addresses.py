@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 
 from submitd import events
 from submitd.equality import sameAddress
+from submitd.files import Stamp, settledStamp, stampOf
 from submitd.wire.address import Mailbox, readMailbox
 
 T = TypeVar("T")
@@ -27,10 +28,6 @@ T = TypeVar("T")
 # domain with a dot in front for all domains below it.
 Pattern = tuple[str | None, str]
 Problem = tuple[int, str]
-
-# Two writes within one tick of the file system's clock leave the same times behind.  A file this
-# young, in seconds, is read again whatever they say.
-SETTLED_AFTER = 2.0
 
 # One broken file must not fill the log.
 MAX_NAMED_LINES = 20
@@ -110,17 +107,16 @@ class WatchedFile(Generic[T]):
         self._seconds = seconds
         self._content: Addresses[T] | None = None
         self._octets: bytes | None = None
-        self._seen: tuple[int, ...] | None = None
+        self._stamp: Stamp | None = None
         self._problem = ""
 
     def content(self) -> Addresses[T] | None:
         """What the file says; ``None`` as long as it has never been read."""
         try:
             found = os.stat(self.path)
-            seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
-            if seen != self._seen:
+            if stampOf(found) != self._stamp:
                 octets = self.path.read_bytes()
-                self._seen = seen if self._seconds() - found.st_mtime > SETTLED_AFTER else None
+                self._stamp = settledStamp(found, self._seconds())
                 self._take(octets)
         except OSError as error:
             self._unreadable(f"cannot be read, what it said before stays: {error.strerror}")
@@ -172,7 +168,7 @@ class WatchedFile(Generic[T]):
 
     def _unreadable(self, problem: str) -> None:
         # Once, and not at each message until somebody repairs it.
-        self._seen = None
+        self._stamp = None
         if problem != self._problem:
             self._problem = problem
             events.emit(events.FILE_PROBLEM, file=self.path, problem=problem)

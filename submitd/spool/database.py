@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from submitd.databases import alone, readUrl, shownUrl
+from submitd.files import FULL
 from submitd.spool import schema
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL
@@ -75,7 +76,6 @@ _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
 # PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
 _POSTGRES_FULL = "53100"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # What every SQLite connection is told.  journal_size_limit: a log that one large message made long
 # is cut again.  secure_delete: what is deleted is overwritten where that costs nothing; Debian's
@@ -411,7 +411,7 @@ def cause(error: BaseException) -> str:
 def isFull(error: BaseException) -> bool:
     """Whether there was no room."""
     if isinstance(error, OSError):
-        return error.errno in _FULL
+        return error.errno in FULL
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
     return _code(error) == _SQLITE_FULL or sqlstate == _POSTGRES_FULL
 

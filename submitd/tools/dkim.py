@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 import submitd
 from submitd.equality import sameDomain
+from submitd.files import syncDirectory
 from submitd.message.dkimkeys import (
     MAX_BITS,
     SigningKey,
@@ -114,7 +115,7 @@ def writeKey(path: Path, octets: bytes) -> None:
         raise Problem(f"{path}: is there already, and is not written over") from None
     finally:
         os.unlink(temporary)
-    _syncDirectory(path.parent)
+    syncDirectory(path.parent)
 
 
 def _makeDirectories(directory: Path) -> None:
@@ -122,14 +123,6 @@ def _makeDirectories(directory: Path) -> None:
     for each in reversed((directory, *directory.parents)):
         if not each.exists():
             each.mkdir(stat.S_IRWXU)
-
-
-def _syncDirectory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> SigningKey:

@@ -34,6 +34,7 @@ from submitd.checkers.salts import SALT
 from submitd.checkers.secrets import matches, parseSecret
 from submitd.checkers.tokens import digestOf, parseExpiry, parseToken
 from submitd.checkers.userfile import BadLine, isUserLine
+from submitd.files import syncDirectory
 from submitd.sasl.bearer import isToken
 from submitd.sasl.credentials import checkPassword, nameProblem
 from submitd.sasl.scramkeys import COST, ScramKeys
@@ -392,7 +393,7 @@ def _replace(path: str, content: bytes, allowed: int) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-    _syncDirectory(directory)
+    syncDirectory(directory)
 
 
 def _likeBefore(descriptor: int, path: str, allowed: int) -> None:
@@ -404,14 +405,6 @@ def _likeBefore(descriptor: int, path: str, allowed: int) -> None:
     if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode) & allowed)
-
-
-def _syncDirectory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # The command line.

@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from submitd import files
 from submitd.deliveries import maildir as module
 from submitd.deliveries.maildir import BLOCK, MAX_DELIVERED_TO, Maildir
 from submitd.envelope import Envelope, Recipient
@@ -99,7 +100,8 @@ class MaildirTestCase(SynchronousTestCase):
         self.maildir = Maildir(self.path)
         self.maildir.run = maybeDeferred
         self.disk = Disk()
-        self.patch(module, "os", self.disk)
+        for each in (module, files):
+            self.patch(each, "os", self.disk)
 
     def begin(self, **changes: Any) -> Any:
         """A message from Alice to Bob."""
