@@ -2,11 +2,12 @@
 
 An :class:`Identity` is a certificate with its chain and its key, which have been seen to belong
 together and to be taken by OpenSSL.  :class:`Kept` is what has been read of some files, and what
-stays when they change to something that cannot be used.  :func:`selfSigned` makes the certificate
-of the demonstration.
+stays when they change to something that cannot be used.  :func:`trustOf` is whom we trust when it
+is we who connect, and :func:`selfSigned` makes the certificate of the demonstration.
 
 Everything that is wrong with a file is a :class:`TLSMistake`, which names the setting and says in a
-sentence what it is; nothing else is raised for a file, whatever stands in it.
+sentence what it is, or for :func:`trustOf` that sentence alone; nothing else is raised for a file,
+whatever stands in it.
 """
 
 from __future__ import annotations
@@ -359,14 +360,12 @@ def _write(path: Path, data: bytes) -> None:
 def trustOf(file: Path) -> Any:
     """What trusts the authorities of a PEM file, and no others, for connections of ours.
 
-    :raise ValueError: when the file holds no certificate, or cannot be read.
+    :raise ValueError: when the file holds no certificate, cannot be read, or OpenSSL refuses one.
     """
     try:
-        certificates = x509.load_pem_x509_certificates(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{file} holds no certificate in PEM form") from None
-    return trustRootFromCertificates(
-        [Certificate(crypto.X509.from_cryptography(each)) for each in certificates]
-    )
+        found = [crypto.X509.from_cryptography(each) for each in readCertificates(file)]
+    except TLSMistake as mistake:
+        raise ValueError(mistake.sentence) from None
+    except crypto.Error as error:
+        raise ValueError(f"{file}: {_refused(error)}") from None
+    return trustRootFromCertificates(list(map(Certificate, found)))

@@ -223,6 +223,22 @@ class IdentityTests(SynchronousTestCase):
             certificates.readAuthorities(self.certificate)
         self.assertRegex(str(caught.exception), "^client_ca: OpenSSL refuses it: ")
 
+    def test_trustRefused(self) -> None:
+        """Whom we are to trust is held to the same, for connections of ours."""
+        data = x509.load_pem_x509_certificate(self.certificate.read_bytes()).public_bytes(
+            certificates.serialization.Encoding.DER
+        )
+        # A version that there is not, and a name that says it is UTF-8 and is not.
+        for before, after, said in (
+            (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", "holds no certificate"),
+            (b"localhost", b"localhos\xff", "OpenSSL refuses it"),
+        ):
+            self.certificate.write_text(_pem(data.replace(before, after)))
+            with self.assertRaises(ValueError) as caught:
+                certificates.trustOf(self.certificate)
+            self.assertIn(str(self.certificate), str(caught.exception))
+            self.assertIn(said, str(caught.exception))
+
     @settings(deadline=None, max_examples=150)
     @given(st.integers(0, 10_000), st.integers(1, 255), st.booleans())
     def test_damaged(self, at: int, change: int, inKey: bool) -> None:
@@ -235,6 +251,7 @@ class IdentityTests(SynchronousTestCase):
         try:
             Identity.read(self.certificate, self.key)
             certificates.readAuthorities(self.certificate)
+            certificates.trustOf(self.certificate)
         except TLSMistake:
             pass
         finally:
