@@ -23,8 +23,8 @@ from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, I
 from submitd.message.copied import begin, beginningOf
 from submitd.message.incoming import IncomingMessage, Review
 from submitd.message.received import receivedField
-from submitd.pipeline import runNow
 from submitd.states import CLOSED, MAIL, RCPT, READY, VERBS, Verb
+from submitd.waiting import runNow
 from submitd.wire.address import parseHello
 from submitd.wire.command import parseMail, parseRcpt
 from submitd.wire.errors import Refused

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from submitd import byaddress, commands, events
 from submitd.interfaces import IDelivery, IExtension, IMechanism, ISubmitter
-from submitd.pipeline import Pipeline, runNow
+from submitd.pipeline import Pipeline
 from submitd.reverselookup import verifiedName
 from submitd.session import Session, TLSInfo
 from submitd.states import (
@@ -38,6 +38,7 @@ from submitd.states import (
     Verb,
 )
 from submitd.submission import Submission
+from submitd.waiting import runNow
 from submitd.wire.command import parseCommand
 from submitd.wire.data import DotDecoder
 from submitd.wire.errors import Refused

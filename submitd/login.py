@@ -26,10 +26,10 @@ from submitd.interfaces import (
     ISubmitter,
     ISuccessChallenge,
 )
-from submitd.pipeline import runNow
 from submitd.sasl.credentials import malformed
 from submitd.states import State
 from submitd.twistedmail import adaptAvatar
+from submitd.waiting import runNow
 from submitd.wire.base64text import decodeBase64
 from submitd.wire.errors import Refused
 from submitd.wire.reply import (

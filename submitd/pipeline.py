@@ -9,10 +9,8 @@ long, is a refusal with 451 4.3.0: a stage fails closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from functools import partial
-from inspect import iscoroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -34,65 +32,14 @@ from submitd.interfaces import (
     ISenderPolicy,
 )
 from submitd.session import Session
+from submitd.waiting import asDeferred
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR
 
 Call = Callable[..., Any]
-T = TypeVar("T")
 
 # How many of a session's waits are remembered.
 _WAITS = 10
-
-
-def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[Any]:
-    """A Deferred for what a policy, delivery or checker returned to wait for.
-
-    :raise TypeError: for anything else: a policy that returns ``True`` has misunderstood, and
-        taking that for consent would fail open.
-    """
-    if isinstance(waiting, Deferred):
-        return waiting
-    if iscoroutine(waiting):
-        return Deferred.fromCoroutine(waiting)
-    raise TypeError(f"neither None nor a Deferred nor a coroutine: {type(waiting).__name__}")
-
-
-def promised(answer: Any) -> Any:
-    """What somebody may answer later: a coroutine becomes a Deferred, all else stays as it is."""
-    return Deferred.fromCoroutine(answer) if iscoroutine(answer) else answer
-
-
-def runNow(coroutine: Coroutine[Any, Any, T]) -> T | Deferred[T]:
-    """Run a coroutine; one that nobody keeps waiting ends at once, and needs no Deferred.
-
-    :return: what it returns, or a Deferred of that where it has to wait.
-    :raise Exception: what it raises, where it does so before it has to wait.
-    """
-    try:
-        waiting = coroutine.send(None)
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
-    return Deferred.fromCoroutine(_goOn(coroutine, waiting))
-
-
-def _goOn(coroutine: Coroutine[Any, Any, T], waiting: Any) -> Generator[Any, Any, T]:
-    """What a coroutine does from where it waits for ``waiting``."""
-    while True:
-        try:
-            result = yield waiting
-        except GeneratorExit:
-            coroutine.close()  # where both are garbage, it may have been closed already
-            raise
-        except BaseException as error:
-            resume = partial(coroutine.throw, error)
-        else:
-            resume = partial(coroutine.send, result)
-        try:
-            waiting = resume()
-        except StopIteration as ended:
-            returned: T = ended.value
-            return returned
 
 
 class Stage:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from inspect import iscoroutine
 from typing import Any
 
 import attrs
@@ -43,6 +42,7 @@ from submitd.interfaces import (
     ITraceField,
 )
 from submitd.session import Session
+from submitd.waiting import promised
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, OK, Reply
@@ -291,9 +291,8 @@ def _ask(
         result = call(*arguments)
     except smtp.SMTPServerError as error:
         raise _translated(error) from error
-    if iscoroutine(result):
-        result = Deferred.fromCoroutine(result)
-    elif isinstance(result, Failure):  # maybeDeferred, by which Twisted asks, takes it for raised
+    result = promised(result)
+    if isinstance(result, Failure):  # maybeDeferred, by which Twisted asks, takes it for raised
         result = fail(result)
     if isinstance(result, Deferred):
         return result.addCallbacks(validated, _translateFailure)

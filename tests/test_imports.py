@@ -52,6 +52,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "turns",
             "twistedmail",
             "typed",
+            "waiting",
         }
     ),
     frozenset(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from submitd.interfaces import IDisconnectObserver, ISenderPolicy
-from submitd.pipeline import Pipeline, asDeferred, runNow
+from submitd.pipeline import Pipeline
 from submitd.session import Session
+from submitd.waiting import asDeferred
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -134,7 +133,6 @@ class PipelineTests(SynchronousTestCase):
             return True
 
         self.failureResultOf(self.run_(self.policy("a", true)), TypeError)
-        self.assertRaises(TypeError, asDeferred, object())
 
     def test_avatarLast(self) -> None:
         """An avatar that provides a stage's interface is asked behind the policies."""
@@ -185,84 +183,3 @@ class PipelineTests(SynchronousTestCase):
         pipeline.close.tell(Session(), None, failed=failed.append)
         self.assertEqual(self.calls, ["a", "b"])
         self.assertEqual(failed, ["a at close"])
-
-
-class RunNowTests(SynchronousTestCase):
-    """A coroutine that is run at once."""
-
-    def test_atOnce(self) -> None:
-        """One that nobody keeps waiting returns or raises, as a function does."""
-
-        async def add(one: Deferred[int], two: int) -> int:
-            return await one + two
-
-        self.assertEqual(runNow(add(succeed(1), 2)), 3)
-        with self.assertRaises(ZeroDivisionError):
-            runNow(add(fail(ZeroDivisionError()), 2))
-
-    def test_later(self) -> None:
-        """One that has to wait is a Deferred, however often it waits, and sees what failed."""
-        one: Deferred[int] = Deferred()
-        two: Deferred[int] = Deferred()
-        three: Deferred[int] = Deferred()
-
-        async def wait() -> list[object]:
-            seen: list[object] = [await one]
-            try:
-                await two
-            except ZeroDivisionError as error:
-                seen.append(error.args[0])
-            return [*seen, await three]
-
-        waiting = runNow(wait())
-        assert isinstance(waiting, Deferred)
-        one.callback(1)
-        two.errback(ZeroDivisionError("two"))
-        self.assertNoResult(waiting)
-        three.callback(3)
-        self.assertEqual(self.successResultOf(waiting), [1, "two", 3])
-
-    def test_failsLater(self) -> None:
-        """What it raises behind a wait is the Deferred's failure."""
-        one: Deferred[int] = Deferred()
-
-        async def wait() -> None:
-            await one
-            raise ZeroDivisionError
-
-        waiting = runNow(wait())
-        assert isinstance(waiting, Deferred)
-        one.callback(1)
-        self.failureResultOf(waiting, ZeroDivisionError)
-
-    def test_cancelled(self) -> None:
-        """Who no longer wants it cancels what it waits for."""
-        cancelled: list[Deferred[int]] = []
-        one: Deferred[int] = Deferred(cancelled.append)
-
-        async def wait() -> int:
-            return await one
-
-        waiting = runNow(wait())
-        assert isinstance(waiting, Deferred)
-        waiting.cancel()
-        self.failureResultOf(waiting, CancelledError)
-        self.assertEqual(cancelled, [one])
-
-    def test_forgotten(self) -> None:
-        """One that waits for what nobody remembers is closed, and nothing complains."""
-        complaints: list[Any] = []
-        self.patch(sys, "unraisablehook", complaints.append)
-        closed: list[str] = []
-
-        async def wait() -> None:
-            try:
-                await Deferred()
-            finally:
-                closed.append("closed")
-
-        waiting = runNow(wait())
-        assert isinstance(waiting, Deferred)
-        del waiting
-        gc.collect()
-        self.assertEqual((closed, complaints), (["closed"], []))

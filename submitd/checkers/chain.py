@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
@@ -23,6 +23,7 @@ from submitd.checkers import AvatarId, LoginUnavailable
 from submitd.checkers.salts import numberFor
 from submitd.interfaces import IChecked, IRevised, IRunning, IScramSalts
 from submitd.sasl.bearer import ForeignToken
+from submitd.waiting import allOf
 
 
 @implementer(ICredentialsChecker, IChecked, IRevised, IRunning, IScramSalts)
@@ -63,8 +64,7 @@ class CheckerChain:
 
     def _each(self, do: Callable[[Any], Deferred[None]]) -> Deferred[None]:
         running = [each for each in self._checkers if IRunning.providedBy(each)]
-        done = gatherResults([maybeDeferred(do, each) for each in running], consumeErrors=True)
-        return done.addCallbacks(lambda _: None, lambda first: first.value.subFailure)
+        return allOf([maybeDeferred(do, each) for each in running])
 
     def requestAvatarId(self, credentials: Any) -> Deferred[AvatarId]:
         """The name that the first of them gives.

@@ -29,6 +29,7 @@ from submitd.counters.windows import Room, Storage, Taken, Want
 from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
 from submitd.turns import InTurn
+from submitd.waiting import then
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -223,10 +224,3 @@ def _wouldTake(rooms: list[Room] | None, wants: Sequence[Want]) -> Taken | None:
         if room.left < want.cost:
             return Taken(at, room.until)
     return Taken()
-
-
-def then(result: Any, call: Callable[..., Any], *arguments: Any) -> Any:
-    """``call(result, *arguments)``, now, or when a Deferred fires."""
-    if isinstance(result, Deferred):
-        return result.addCallback(call, *arguments)
-    return call(result, *arguments)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -45,6 +45,7 @@ from submitd.spool.database import Database
 from submitd.spool.queue import Queue
 from submitd.spool.rows import messageRow, recipientRows
 from submitd.typed import Seconds
+from submitd.waiting import allOf
 from submitd.wire.reply import Reply
 
 Outcome = str | Sequence[Reply] | None
@@ -172,7 +173,7 @@ class SpooledMessage:
             self._uploaded += 1
             uploading.append(self._queue.add(upload))
         # Every one of them counts, or there would be a hole.
-        return gatherResults(uploading, consumeErrors=True).addCallbacks(_nothing, _first)
+        return allOf(uploading)
 
     def _taken(self) -> list[bytes]:
         """All that waits, in rows."""
@@ -256,15 +257,6 @@ def _asked(parameters: Mapping[str, str | None]) -> str:
     if not parameters:
         return ""
     return repr(sorted([each for each in parameters.items() if each[0] != "SIZE"]))
-
-
-def _nothing(_: object) -> None:
-    """What the dialogue expects when there is time for more."""
-
-
-def _first(failure: Failure) -> Failure:
-    """What went wrong, without the wrapping of gatherResults."""
-    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure
 
 
 def hasMessageId(head: bytes) -> bool:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from submitd.interfaces import IHeldMessage
 from submitd.message.header import Header
+from submitd.waiting import over
 from submitd.wire.errors import Refused
 from submitd.wire.reply import MESSAGE_TOO_LARGE, STORAGE_FULL
 
@@ -161,8 +162,8 @@ class BodyPath:
         return self.write(rest[2:])
 
     async def _beginAtOnce(self, body: bytes) -> None:
-        await _done(self._passHeader(self._separator))
-        await _done(self.write(body))
+        await over(self._passHeader(self._separator))
+        await over(self.write(body))
 
     def _passHeader(self, separator: bytes) -> Deferred[None] | None:
         header, self.header = self.header, None
@@ -188,7 +189,7 @@ class BodyPath:
 
     async def _rest(self, waiting: Deferred[None], octets: bytes, start: int) -> None:
         await waiting
-        await _done(self._pass(octets, start))
+        await over(self._pass(octets, start))
 
     async def goOn(self, body: Aside, at: int) -> None:
         """What a link held goes on behind it."""
@@ -199,18 +200,13 @@ class BodyPath:
             separator = self._separator
             if body.size and not separator:
                 separator = b"\r\n" if wholeLines else b"\r\n\r\n"
-            await _done(self._passHeader(separator))
+            await over(self._passHeader(separator))
         body.rewind()
         while octets := body.read():
-            await _done(self._pass(octets, at + 1))
+            await over(self._pass(octets, at + 1))
 
     def close(self) -> None:
         """Drop what is held."""
         for _, held in self._links:
             if held is not None:
                 held.close()
-
-
-async def _done(waiting: Deferred[None] | None) -> None:
-    if waiting is not None:
-        await waiting

@@ -16,15 +16,15 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.interfaces import IDelivery, IMessage
-from submitd.pipeline import asDeferred, promised
 from submitd.session import Session
+from submitd.waiting import allOf, asDeferred, promised
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -196,8 +196,7 @@ class CopiedMessage:
         if not waiting:
             return None
         # Every one of them counts, or there would be a hole.
-        gathered = gatherResults(map(asDeferred, waiting), consumeErrors=True)
-        return gathered.addCallbacks(_nothing, _first)
+        return allOf(map(asDeferred, waiting))
 
     def prepend(self, fields: bytes) -> None:
         """See :meth:`submitd.interfaces.IMessage.prepend`."""
@@ -229,12 +228,3 @@ class CopiedMessage:
     def _each(self, call: Callable[[_Track], None]) -> None:
         for track in self._tracks:
             call(track)
-
-
-def _nothing(_: object) -> None:
-    """What the dialogue expects when there is time for more."""
-
-
-def _first(failure: Failure) -> Failure:
-    """What went wrong, without the wrapping of gatherResults."""
-    return failure.value.subFailure if isinstance(failure.value, FirstError) else failure

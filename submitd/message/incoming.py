@@ -24,7 +24,7 @@ from submitd import events
 from submitd.interfaces import IHeldMessage, IMessage, IReceivedMessage
 from submitd.message.body import BodyPath, Observe
 from submitd.message.header import MAX_LINES, Header
-from submitd.pipeline import asDeferred, promised
+from submitd.waiting import asDeferred, promised
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, MESSAGE_TOO_LARGE, Reply
 

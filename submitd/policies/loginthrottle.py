@@ -39,7 +39,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from submitd import events
-from submitd.counters.counters import Counters, then
+from submitd.counters.counters import Counters
 from submitd.counters.memory import Memory
 from submitd.counters.names import addressOf, networkOf
 from submitd.counters.shared import SharedCounts
@@ -57,6 +57,7 @@ from submitd.interfaces import (
 )
 from submitd.session import Session
 from submitd.typed import Count, Rates, Seconds
+from submitd.waiting import then
 from submitd.wire.errors import Refused
 from submitd.wire.network import Networks
 from submitd.wire.reply import LOGIN_UNAVAILABLE, TOO_MANY_LOGIN_FAILURES, Reply

@@ -29,7 +29,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from submitd import events
-from submitd.counters.counters import Counters, then
+from submitd.counters.counters import Counters
 from submitd.counters.names import addressOf, networkOf, shortened
 from submitd.counters.shared import SharedCounts
 from submitd.counters.windows import Room, Taken, Want, Window, parseWindows
@@ -49,6 +49,7 @@ from submitd.policies.addresses import Addresses
 from submitd.policies.logins import includes, readLogins
 from submitd.session import Session
 from submitd.typed import Rates, Seconds
+from submitd.waiting import then
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
 

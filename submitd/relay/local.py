@@ -8,7 +8,7 @@ behind a ``+`` is left out.  A recipient whose Maildir has no directory above it
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.session import Session
 from submitd.threads import deferToThread
 from submitd.turns import Turns
+from submitd.waiting import over
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
@@ -80,7 +81,7 @@ class LocalHop:
         file = maildir.begin(Session(), envelope)
         try:
             while chunk := await body.next():
-                await _perhaps(file.dataReceived(chunk))
+                await over(file.dataReceived(chunk))
             await file.eomReceived()
         except Refused as refused:
             file.connectionLost()
@@ -89,11 +90,6 @@ class LocalHop:
             file.connectionLost()
             return _outcome(LOCAL_ERROR)
         return _outcome(DELIVERED)
-
-
-async def _perhaps(waiting: Awaitable[None] | None) -> None:
-    if waiting is not None:
-        await waiting
 
 
 def _outcome(reply: Reply) -> Outcome:

@@ -46,7 +46,7 @@ from submitd.interfaces import (
     IRunning,
 )
 from submitd.login import Login
-from submitd.pipeline import Pipeline, Stage, asDeferred
+from submitd.pipeline import Pipeline, Stage
 from submitd.preflight import addressOf
 from submitd.protocol import SubmissionFactory
 from submitd.realm import SubmissionRealm
@@ -54,6 +54,7 @@ from submitd.sasl.credentials import TrustedLogin
 from submitd.session import BY_ADDRESS, Session
 from submitd.settings import Settings
 from submitd.states import State, Verb
+from submitd.waiting import asDeferred
 from submitd.wire.errors import Refused
 from submitd.wire.proxy import Ends
 from submitd.wire.reply import Reply, ReplyParser
