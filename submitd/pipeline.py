@@ -49,7 +49,7 @@ class Stage:
     :param limit: seconds one policy may take; 0 for no limit.
     """
 
-    __slots__ = ("_calls", "_clock", "_interface", "_limit", "_method", "_policies", "name")
+    __slots__ = ("_calls", "_clock", "_limit", "_method", "_policies", "name")
 
     def __init__(
         self,
@@ -61,7 +61,6 @@ class Stage:
         limit: float,
     ) -> None:
         self.name = name
-        self._interface = interface
         self._method = method
         self._clock = clock
         self._limit = limit

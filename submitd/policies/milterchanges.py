@@ -109,7 +109,7 @@ class Changes:
             call()
         envelope, recipients = self._envelope, [each for _, each in self._recipients]
         if recipients != envelope.recipients:
-            envelope.asked = envelope.recipients if envelope.asked is None else envelope.asked
+            envelope.asked = envelope.known
             envelope.recipients = recipients
 
     # Header fields.

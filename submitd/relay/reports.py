@@ -191,7 +191,7 @@ class Reporter:
             lines += [f"We go on trying until {formatdate(told[0].retryUntil)}."]
             lines += ["There is nothing you have to do.", ""]
         text = "\n".join(lines)
-        return _mimeText(text, "plain")
+        return _mimeText(text)
 
     def _status(self, original: Original, told: Iterable[Told], kind: str, utf8: bool) -> Message:
         envelope = original.envelope
@@ -310,12 +310,12 @@ def statusOf(reply: Reply, action: Action) -> str:
     return digit + reply.status[1:]
 
 
-def _mimeText(text: str, subtype: str) -> Message:
+def _mimeText(text: str) -> Message:
     if text.isascii():
-        return MIMEText(text, subtype, "us-ascii")
+        return MIMEText(text, "plain", "us-ascii")
     charset = email.charset.Charset("utf-8")
     charset.body_encoding = email.charset.QP
-    part = MIMEText("", subtype, "utf-8")
+    part = MIMEText("", "plain", "utf-8")
     del part["Content-Transfer-Encoding"]
     part.set_payload(text, charset)
     return part

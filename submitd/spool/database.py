@@ -454,7 +454,7 @@ def _examinePath(database: Database, needsRoom: bool) -> Iterator[str]:
             # Before its mode is looked at: nobody is to be told to close /tmp to others.
             yield f"{path} is not a queue: other files are in it, and no {FILE}"
             return
-        directory, problems = path, list(_notOurs(path, 0o077))
+        directory, problems = path, list(_notOurs(path))
     else:
         directory, problems = path.parent, []
         if not directory.is_dir():
@@ -477,7 +477,7 @@ def _isElses(directory: Path) -> bool:
     return bool(names) and FILE not in names
 
 
-def _notOurs(path: Path, others: int) -> Iterator[str]:
+def _notOurs(path: Path) -> Iterator[str]:
     """The messages of many people are in there, so nobody else may look."""
     found = path.stat()
     # Root looks at it before it becomes somebody else (twistd --uid).
@@ -485,7 +485,7 @@ def _notOurs(path: Path, others: int) -> Iterator[str]:
         yield f"{path} belongs to another user (uid {found.st_uid}, we are {os.geteuid()})"
     elif not os.access(path, os.R_OK | os.W_OK):
         yield f"{path}: no permission to read and write it"
-    if found.st_mode & others:
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield (
             f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): chmod go= {path}"
         )
@@ -509,7 +509,7 @@ def _examineFile(database: Database, file: Path) -> Iterator[str]:
     if not file.is_file():
         yield f"{file} is not a file"
         return
-    problems = list(_notOurs(file, 0o077))
+    problems = list(_notOurs(file))
     yield from problems
     if problems:
         return

@@ -341,14 +341,13 @@ _PLACE = sa.case(
     (recipient.c.token.is_not(None), "underway"),
     else_="later",
 )
-_FINAL = [state.value for state in State if state.isFinal]
 _PLACES = (
     sa.select(
         _PLACE.label("place"),
         sa.func.count().label("recipients"),
         sa.func.min(recipient.c.message).label("first"),
     )
-    .where(recipient.c.state.not_in(_FINAL))
+    .where(recipient.c.state.not_in(endings.FINAL))
     .group_by("place")
     .subquery()
 )

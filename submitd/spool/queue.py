@@ -69,22 +69,16 @@ class Queue:
     :param database: where it is.
     :param keep: seconds for which the record of a finished message is kept, without its body.
     :param window: seconds for which a submission is known again.
-    :param now: what tells the time, in seconds since 1970.
+    :ivar now: what tells the time, in seconds since 1970.
     :ivar tidies: whether it clears away what is old; for an operator's look, which knows nothing of
         the service's ``keep`` and ``window``, it does not.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        keep: float = 0.0,
-        window: float = 3600.0,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, database: Database, keep: float = 0.0, window: float = 3600.0) -> None:
         self.database = database
         self.keep = keep
         self.window = window
-        self.now = now
+        self.now: Callable[[], float] = time.time
         self.tidies = True
         self._threads: list[WorkThread] = []
         self._links = (Link(database), Link(database))

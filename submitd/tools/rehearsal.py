@@ -217,10 +217,9 @@ class KeptMessage:
     def eomReceived(self) -> None:
         """See :meth:`submitd.interfaces.IMessage.eomReceived`."""
         envelope = self.envelope  # which is for the client again behind this
-        asked = envelope.recipients if envelope.asked is None else envelope.asked
         self.sender = str(envelope.reversePath)
         self.recipients = tuple(f"<{each.mailbox}>" for each in envelope.recipients)
-        self.known = tuple(f"<{each.mailbox}>" for each in asked)
+        self.known = tuple(f"<{each.mailbox}>" for each in envelope.known)
         self.delivery.messages.append(self)
 
     def connectionLost(self) -> None:

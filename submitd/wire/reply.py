@@ -209,7 +209,6 @@ PROXY_UNEXPECTED = Reply(421, "4.7.0", "No PROXY header is taken from this addre
 TOO_MANY_BEFORE_LOGIN = Reply(421, "4.7.0", "Too many commands before login")
 LOCAL_ERROR = Reply(451, "4.3.0", "Temporary local problem, try again later")
 LOGIN_UNAVAILABLE = Reply(454, "4.7.0", "Temporary authentication failure")
-TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS not available due to a temporary reason")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 

@@ -111,9 +111,9 @@ def _ended() -> Iterator[tuple[int, int]]:
         yield pid, status
 
 
-def _become(identity: list[int] | None) -> None:
+def _become(identity: list[int]) -> None:
     """Give up the rights that the parent has given up by now."""
-    if identity is None or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return
     uid, gid, *groups = identity
     if (uid, gid) != (0, os.getegid()):

@@ -51,8 +51,8 @@ class Beginning:
 
     :param settings: the configuration.
     :param tls: made before the workers parted.
-    :param order: the parent's: ``number``, ``name``, ``counts``, ``key``, ``isRelay``, ``logs``,
-        ``hasLog``.
+    :param order: the parent's: ``number``, ``name``, ``counts``, ``key``, ``isRelay``, ``reactor``,
+        ``logs``, ``hasLog``.
     :param files: the channel to the parent, the tally, the open ports, and the JSON log.
     """
 

@@ -336,7 +336,7 @@ class LogTests(SynchronousTestCase):
 class TemplateTests(SynchronousTestCase):
     """Rights that the parent has given up, and the template gives up with it."""
 
-    def become(self, own: tuple[int, int], identity: list[int] | None) -> list[Any]:
+    def become(self, own: tuple[int, int], identity: list[int]) -> list[Any]:
         """What is done by a template that is ``own``, when its parent is ``identity``."""
         done: list[Any] = []
         self.patch(os, "geteuid", lambda: own[0])
