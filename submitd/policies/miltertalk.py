@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred
 
 from submitd.envelope import Envelope, Recipient
@@ -87,7 +88,11 @@ class Talk:
             session.remotePort,
         )
         answer = await self.ask(Stage.CONNECT, told, Step.NO_CONNECT, Step.NR_CONNECT)
-        self._judge(answer, {True: NO_CONNECTION, False: NO_CONNECTION_NOW})
+        if isinstance(answer, ReplyCode):
+            # RFC 5321 4.2: in place of a greeting there is 554, or 421.
+            code = 421 if answer.reply.isTransient else 554
+            raise Refused(attrs.evolve(answer.reply, code=code), "by a filter")
+        self._judge(answer, NO_CONNECTION, NO_CONNECTION_NOW)
 
     async def hello(self, domain: str) -> None:
         """Tell what the client calls itself; nothing where there is no connection now."""
@@ -95,18 +100,14 @@ class Talk:
         if self.connection is None or self.connection.failed is not None or self.isAccepted:
             return
         answer = await self.ask(Stage.HELLO, milter.hello(domain), Step.NO_HELLO, Step.NR_HELLO)
-        self._judge(answer, {True: REJECTED, False: LATER})
+        self._judge(answer, REJECTED, LATER)
 
-    def _judge(self, answer: Answer | None, replies: Mapping[bool, Reply]) -> None:
+    def _judge(self, answer: Answer | None, rejected: Reply, later: Reply) -> None:
         """What is said before a transaction counts for all of them."""
         if answer is Verdict.ACCEPT:
             self.isAccepted = True
-        elif isinstance(answer, ReplyCode) and replies[True] is NO_CONNECTION:
-            # RFC 5321 4.2: in place of a greeting there is 554, or 421.
-            as_ = NO_CONNECTION_NOW if answer.reply.isTransient else NO_CONNECTION
-            raise Refused(Reply(as_.code, answer.reply.status, answer.reply.lines), "by a filter")
         elif answer is not None:
-            raiseRefusal(answer, replies[True], replies[False])
+            raiseRefusal(answer, rejected, later)
 
     async def begin(self, envelope: Envelope) -> None:
         """Begin a transaction.
