@@ -3,7 +3,7 @@
 ``[[route]]`` sections are asked in their order; the first that matches wins, and ``[relay]`` itself
 is the last one.  A route matches when each of its lists that is not empty has an entry that
 matches: a domain (``example.org``), all below one (``.example.org``), or an address; logins are
-compared as they are written.  A recipient without a route is failed with 5.4.4.
+compared without the case of ASCII letters.  A recipient without a route is failed with 5.4.4.
 """
 
 from __future__ import annotations
