@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from submitd.equality import sameDomain, sameLocalPart
 from submitd.policies.addresses import Addresses, Pattern, readPattern
 from submitd.wire.address import readMailbox
 
@@ -44,6 +45,12 @@ def readLoginLine(words: list[bytes], logins: Addresses[bool]) -> None:
 def includes(logins: Addresses[bool], login: str) -> bool:
     """Whether a login is among these."""
     return any(_found(logins, login))
+
+
+def sameLogin(login: str) -> str:
+    """The form in which equal logins are equal strings."""
+    localPart, at, domain = login.rpartition("@")
+    return f"{sameLocalPart(localPart)}@{sameDomain(domain)}" if at else login
 
 
 def _pattern(word: bytes) -> Pattern:

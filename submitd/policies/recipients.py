@@ -24,7 +24,7 @@ from zope.interface import implementer
 from submitd.envelope import Envelope, Recipient
 from submitd.interfaces import IChecked, IConnectionPolicy, IRecipientPolicy, ISenderPolicy, IWarns
 from submitd.policies.addresses import Addresses, WatchedFile, readPattern
-from submitd.policies.senderowner import sameLogin
+from submitd.policies.logins import sameLogin
 from submitd.session import Session
 from submitd.typed import Count
 from submitd.wire.address import Mailbox

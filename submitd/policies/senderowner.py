@@ -36,11 +36,11 @@ import attrs
 from zope.interface import implementer
 
 from submitd.envelope import Envelope
-from submitd.equality import sameDomain, sameLocalPart
 from submitd.interfaces import IChecked, IHeaderPolicy, ISenderPolicy, ISubmitter, IWarns
 from submitd.message.header import Header
 from submitd.message.mailboxes import readMailboxes
 from submitd.policies.addresses import Addresses, WatchedFile, readPattern
+from submitd.policies.logins import sameLogin
 from submitd.policies.ownersquery import OwnersQuery
 from submitd.policies.rights import RIGHTS, Right, best, give
 from submitd.session import Session
@@ -278,12 +278,6 @@ def readLine(words: list[bytes], owners: Addresses[Owned]) -> None:
     owners.set(
         pattern, {each: best(x[each] for x in (before, given) if each in x) for each in logins}
     )
-
-
-def sameLogin(login: str) -> str:
-    """The form in which equal logins are equal strings."""
-    localPart, at, domain = login.rpartition("@")
-    return f"{sameLocalPart(localPart)}@{sameDomain(domain)}" if at else login
 
 
 def _fromAttributes(user: ISubmitter) -> Addresses[Right]:
