@@ -26,23 +26,23 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
 def refusals(settings: Settings) -> Iterator[Finding]:
     """The file of the refusals."""
     file = settings.refusals.file
-    if file is None:
-        return
-    if file.is_dir():
-        yield Finding("refusals.file", f"{file} is a directory")
-    elif not file.parent.is_dir():
-        yield Finding("refusals.file", f"there is no directory {file.parent}")
+    if file is not None:
+        yield from _cannotBe("refusals.file", file)
 
 
 def log(settings: Settings) -> Iterator[Finding]:
     """The JSON log."""
     target = settings.log.json
-    if target in ("", "-"):
-        return
-    if Path(target).is_dir():
-        yield Finding("log.json", f"{target} is a directory")
-    elif not Path(target).parent.is_dir():
-        yield Finding("log.json", f"there is no directory {Path(target).parent}")
+    if target not in ("", "-"):
+        yield from _cannotBe("log.json", Path(target))
+
+
+def _cannotBe(path: str, file: Path) -> Iterator[Finding]:
+    """A file that is made where it is not there yet."""
+    if file.is_dir():
+        yield Finding(path, f"{file} is a directory")
+    elif not file.parent.is_dir():
+        yield Finding(path, f"there is no directory {file.parent}")
 
 
 def othersCanRead(path: str, file: Path) -> Iterator[Finding]:
