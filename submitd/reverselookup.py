@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from submitd.files import Stamp, stampAt
 from submitd.interfaces import IReverseResolver
-from submitd.wire import abnf
+from submitd.wire.address import isDomain
 from submitd.wire.network import parseAddress
 
 # An address may have any number of names; an honest one has one.
@@ -38,7 +38,6 @@ MAX_NAMES = 3
 DNS_PORT = 53
 RESOLV_CONF = Path("/etc/resolv.conf")
 
-_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 _ADDRESS = re.compile(r"[0-9.]+")
 _SERVER = re.compile(r"([0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)|(?:\[([^\]]+)\]|([^:]+))(?::([0-9]{1,5}))?")
 
@@ -70,8 +69,7 @@ async def _result(given: Any) -> Sequence[str]:
 def _domain(said: object) -> str:
     """What was said as a domain, or nothing when it is none: a dotted number is none."""
     name = said.removesuffix(".").lower() if isinstance(said, str) else ""
-    isName = len(name) <= 255 and _DOMAIN.fullmatch(name) and not _ADDRESS.fullmatch(name)
-    return name if isName else ""
+    return name if isDomain(name) and not _ADDRESS.fullmatch(name) else ""
 
 
 def _addresses(texts: Sequence[str]) -> list[object]:

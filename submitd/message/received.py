@@ -21,7 +21,7 @@ from functools import lru_cache
 from submitd.envelope import Envelope
 from submitd.equality import sameDomain
 from submitd.session import Session
-from submitd.wire import abnf
+from submitd.wire.address import isDomain
 from submitd.wire.network import addressLiteral
 
 # RFC 5322 2.1.1: a line should have no more than 78 characters.
@@ -29,7 +29,6 @@ FOLD_AT = 78
 
 NOBODY = ("", "", "")
 
-_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 # RFC 5322 3.2.2: ctext has no parentheses and no backslash.
 _NOT_CTEXT = re.compile(r"([()\\])")
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -117,19 +116,15 @@ def _from(heloName: str, clientHostname: str, remoteAddress: str) -> tuple[str, 
     """``From-domain`` of RFC 5321 4.4, cut where it may be folded."""
     literal = addressLiteral(remoteAddress)
     if not literal:  # a unix socket
-        parts: tuple[str, ...] = (f"from {heloName if _isDomain(heloName) else 'localhost'}",)
+        parts: tuple[str, ...] = (f"from {heloName if isDomain(heloName) else 'localhost'}",)
     else:
         # TCP-info = address-literal / ( Domain FWS address-literal )
-        known = f"{clientHostname} " if _isDomain(clientHostname) else ""
-        said = heloName if _isDomain(heloName) or heloName == literal else literal
+        known = f"{clientHostname} " if isDomain(clientHostname) else ""
+        said = heloName if isDomain(heloName) or heloName == literal else literal
         parts = (f"from {said}", f"({known}{literal})")
     if parts[0] != f"from {heloName}" and heloName:
         parts += (_comment(f"helo {heloName}"),)
     return parts
-
-
-def _isDomain(name: str) -> bool:
-    return len(name) <= 255 and _DOMAIN.fullmatch(name) is not None
 
 
 def _comment(text: str) -> str:

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 from submitd import events
 from submitd.equality import sameAddress
 from submitd.files import Stamp, settledStamp, stampOf
-from submitd.wire.address import Mailbox, readMailbox
+from submitd.wire.address import Mailbox, isDomain, readMailbox
 
 T = TypeVar("T")
 
@@ -43,6 +43,15 @@ def readPattern(word: bytes) -> Pattern:
     below = word.startswith(b"@*.")
     domain = sameAddress(readMailbox(b"x@" + word.removeprefix(b"@").removeprefix(b"*.")))[1]
     return None, f".{domain}" if below else domain
+
+
+def domainOrNothing(policy: object, attribute: object, domain: str) -> None:
+    """The validator of a key that may name a domain.
+
+    :raise ValueError: for what is none.
+    """
+    if domain and not isDomain(domain):
+        raise ValueError(f'must be a domain, not "{domain}"')
 
 
 class Addresses(Generic[T]):

@@ -58,23 +58,17 @@ from submitd.message.dkim import (
 from submitd.message.dkimkeys import KeyFile, SigningKey
 from submitd.message.header import Header
 from submitd.message.mailboxes import readMailboxes
+from submitd.policies.addresses import domainOrNothing
 from submitd.session import Session
 from submitd.threads import Run, inThreadsOf
 from submitd.typed import Seconds
-from submitd.wire import abnf
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
 NOT_SIGNED = Reply(550, "5.7.1", "Message cannot be signed for the domain in From")
 
-_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 # RFC 5322 2.2: a field name, here in the characters that h= can list (RFC 6376 3.5).
 _NAME = re.compile(r"[!-9<-~]+")
-
-
-def _isDomain(instance: object, attribute: object, domain: str) -> None:
-    if domain and not (len(domain) <= 255 and _DOMAIN.fullmatch(domain)):
-        raise ValueError(f'must be a domain, not "{domain}"')
 
 
 def _isThere(instance: object, attribute: object, value: str) -> None:
@@ -100,12 +94,12 @@ class Key:
 
     domain: str = attrs.field(
         converter=sameDomain,
-        validator=[_isThere, _isDomain],
+        validator=[_isThere, domainOrNothing],
         metadata={"help": "The domain that signs (d=)."},
     )
     selector: str = attrs.field(
         converter=sameDomain,
-        validator=[_isThere, _isDomain],
+        validator=[_isThere, domainOrNothing],
         metadata={"help": "What stands before ._domainkey.DOMAIN in the DNS (s=)."},
     )
     file: Path = attrs.field(
@@ -147,7 +141,7 @@ class DKIM:
     default: str = attrs.field(
         default="",
         converter=sameDomain,
-        validator=_isDomain,
+        validator=domainOrNothing,
         metadata={
             "help": "The domain that signs where the one in From has no key. Empty for none."
         },

@@ -44,9 +44,9 @@ from submitd.interfaces import (
 from submitd.message.header import Field, Header
 from submitd.message.mailboxes import MAX_OCTETS, readMailboxes
 from submitd.message.received import dateTime
+from submitd.policies.addresses import domainOrNothing
 from submitd.session import Session
 from submitd.typed import Count
-from submitd.wire import abnf
 from submitd.wire.address import Mailbox
 from submitd.wire.errors import Refused
 from submitd.wire.reply import Reply
@@ -74,18 +74,12 @@ _DATE = re.compile(
 # More than RFC 5322 3.6.4: anything printable without a space, since many have no "@" in it.
 _MESSAGE_ID = re.compile(rb"<[!-;=?-~\x80-\xff]+>(?:[ \t]*\([^()]*\))*")
 
-_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 _HIDDEN = b"Received: from localhost by localhost; %s\r\n"
 
 
 def _meant(field: Field) -> bytes:
     """A field's value; that of an encoding has no case (RFC 2045 6.1)."""
     return field.value.lower() if field.name == b"content-transfer-encoding" else field.value
-
-
-def _isDomain(policy: object, attribute: object, domain: str) -> None:
-    if domain and not _DOMAIN.fullmatch(domain):
-        raise ValueError(f'must be a domain, not "{domain}"')
 
 
 @implementer(ISenderPolicy, IRecipientPolicy, IDataPolicy, IHeaderPolicy, INamesHost)
@@ -107,7 +101,7 @@ class MessageFixups:
     )
     message_id_domain: str = attrs.field(
         default="",
-        validator=_isDomain,
+        validator=domainOrNothing,
         metadata={
             "help": "What stands behind the @ of a Message-ID that is added. Empty for the domain "
             "of the sender, or hostname for the null sender."

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import stat
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from submitd.message.dkimkeys import (
     recordProblem,
     recordText,
 )
-from submitd.wire import abnf
+from submitd.wire.address import isDomain
 
 DESCRIPTION = """\
 Make DKIM keys, print their DNS records, and check whether a published record
@@ -73,8 +72,6 @@ MIN_BITS = 2048
 
 # Octets of standard input; a record is shorter than a DNS message.
 _MAX_RECORD = 65536
-
-_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 
 
 class Problem(Exception):
@@ -163,7 +160,7 @@ _RUN = {"new": _new, "record": _show, "check": _check}
 def _domain(text: str) -> str:
     """A domain or selector, in A-labels."""
     domain = sameDomain(text.removesuffix("."))
-    if not _DOMAIN.fullmatch(domain) or len(domain) > 253:
+    if not isDomain(domain) or len(domain) > 253:
         raise argparse.ArgumentTypeError(f"not a domain: {text!r}")
     return domain
 

@@ -32,6 +32,7 @@ MAX_LABEL = 63
 
 _DOT_STRING = re.compile(abnf.DOT_STRING)
 _DOMAIN = re.compile(abnf.DOMAIN)
+_ASCII_DOMAIN = re.compile(abnf.ASCII_DOMAIN)
 _LITERAL = re.compile(abnf.ADDRESS_LITERAL)
 _HELLO = re.compile(abnf.HELLO)
 _MAILBOX = re.compile(rf"({abnf.LOCAL_PART})(?:@([^<>@\x20]+))?")
@@ -200,6 +201,11 @@ def _mailbox(matched: re.Match[str] | None) -> Mailbox:
     elif local.lower() != "postmaster":
         raise ValueError("no domain")
     return Mailbox(local, domain or "")
+
+
+def isDomain(text: str) -> bool:
+    """Whether a text is a domain in ASCII, as all but addresses have to have it."""
+    return len(text) <= MAX_DOMAIN and _ASCII_DOMAIN.fullmatch(text) is not None
 
 
 def _checkDomain(domain: str) -> None:

@@ -176,6 +176,7 @@ class CompleteTests(FixupsTestCase):
         made = self.fixed("From: a@b.c\r\n", message_id_domain="ids.example")
         self.assertIn(b"@ids.example>", made)
         error = self.assertRaises(ValueError, MessageFixups, message_id_domain="no domain")
+        self.assertRaises(ValueError, MessageFixups, message_id_domain="a." * 200 + "example")
         self.assertIn("must be a domain", str(error))
 
     def test_hostname(self) -> None:

@@ -11,6 +11,7 @@ from submitd.wire.address import (
     NULL_PATH,
     Mailbox,
     ReversePath,
+    isDomain,
     parseHello,
     readMailbox,
     readPath,
@@ -300,6 +301,27 @@ class PathTests(SynchronousTestCase):
     def test_longDomain(self) -> None:
         """A domain is bounded in octets of UTF-8 as in ASCII."""
         self.assertRaises(ValueError, readPath, ("<a@" + "ü." * 90 + "b>").encode())
+
+
+class DomainTests(SynchronousTestCase):
+    """A domain by itself."""
+
+    def test_isDomain(self) -> None:
+        """ASCII alone, without a dot at its end, and no longer than a path could hold it."""
+        longest = ".".join(["a" * 63] * 4)
+        for good in ("a.example", "localhost", "xn--bcher-kva.example", longest):
+            self.assertTrue(isDomain(good), good)
+        for bad in (
+            "",
+            "a.",
+            ".a",
+            "a_b",
+            "a b",
+            "b\u00fccher.example",
+            "[192.0.2.1]",
+            longest + "a",
+        ):
+            self.assertFalse(isDomain(bad), bad)
 
 
 class HelloTests(SynchronousTestCase):
