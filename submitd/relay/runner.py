@@ -17,7 +17,7 @@ drain, and is then broken off and given back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -39,7 +39,7 @@ from submitd.relay.schedule import Schedule
 from submitd.relay.settings import RelaySettings
 from submitd.relay.settlements import Settlements, logReport
 from submitd.relay.verdicts import Judge, Verdict
-from submitd.spool.records import LeaseLost, QueuedMessage, State
+from submitd.spool.records import LeaseLost, NewMessage, QueuedMessage, Settlement, State
 from submitd.turns import Turns
 from submitd.wire.errors import Refused
 
@@ -360,42 +360,56 @@ class Runner:
     # Settling.
 
     async def _settle(self, part: Part) -> None:
+        """Have what came of it written down, as far as it is still ours to say, and log it."""
         part.isSettling = True
         settlements, reports = await self._settlements.of(part.message, part.verdicts)
-        written = [each.message for each in reports]
+        lost = await self._written(part, settlements, [each.message for each in reports])
+        if lost is not None:
+            events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
+            ours = _oursOf(part, lost)
+            if 0 < len(ours) < len(part.verdicts):
+                # What came of the others is not to be lost with it.
+                part.verdicts = ours
+                await self._settle(part)
+            return
+        for verdict in part.verdicts:
+            _logVerdict(part.message, verdict)
+        for report in reports:
+            logReport(part.message, report)
+
+    async def _written(
+        self, part: Part, settlements: Sequence[Settlement], reports: Sequence[NewMessage]
+    ) -> LeaseLost | None:
+        """Wait until it is written down, for the data base may come back.
+
+        What was delivered is not to be delivered again.
+
+        :return: why it never will be, or ``None``.
+        :raise CancelledError: when the part is told to end, and there is no data base.
+        """
         isTold = False
         while True:
             try:
                 # As it is by now: it is extended meanwhile.
-                await self._spool.settle(part.lease.work, settlements, written)
-                break
+                await self._spool.settle(part.lease.work, settlements, reports)
+                return None
             except LeaseLost as lost:
-                ours = [
-                    each for each in part.verdicts if each.recipient.position not in lost.positions
-                ]
-                if isTold and not ours and part.lease.work.until > self._now():
-                    break  # An answer did not arrive: it was ourselves who have settled it.
-                events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
-                if 0 < len(ours) < len(part.verdicts):
-                    # What came of the others is not to be lost with it.
-                    part.verdicts = ours
-                    await self._settle(part)
-                return
+                # An answer did not arrive: then it was ourselves who have settled it.
+                isOurs = isTold and not _oursOf(part, lost)
+                return None if isOurs and part.lease.work.until > self._now() else lost
             except Refused as refused:
-                # What was delivered is not to be delivered again: the data base may come back.
                 if not isTold:
                     isTold = True
-                    id = part.message.id
-                    events.emit(events.RELAY_PROBLEM, id=id, problem=str(refused))
+                    events.emit(events.RELAY_PROBLEM, id=part.message.id, problem=str(refused))
                 if part.isStopped:
                     raise CancelledError from None
                 part.isSettling = False
                 await deferLater(self._clock, AGAIN, lambda: None)
                 part.isSettling = True
-        for verdict in part.verdicts:
-            _logVerdict(part.message, verdict)
-        for report in reports:
-            logReport(part.message, report)
+
+
+def _oursOf(part: Part, lost: LeaseLost) -> list[Verdict]:
+    return [each for each in part.verdicts if each.recipient.position not in lost.positions]
 
 
 _LOGGED = {
