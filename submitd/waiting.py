@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from inspect import iscoroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
+
+
+class Overdue(Exception):
+    """There was no answer within the time limit."""
 
 
 def asDeferred(waiting: Deferred[Any] | Coroutine[Any, Any, Any]) -> Deferred[Any]:
@@ -96,3 +100,11 @@ def _nothing(_: object) -> None:
 def _first(failure: Failure) -> Failure:
     """What went wrong, without the wrapping of gatherResults."""
     return failure.value.subFailure if isinstance(failure.value, FirstError) else failure
+
+
+def overdue(result: object, timeout: float) -> NoReturn:
+    """What a Deferred's time limit calls, in place of failing as one that nobody wants any more.
+
+    :raise Overdue: in any case.
+    """
+    raise Overdue(f"no answer within {timeout:g} s")

@@ -7,13 +7,23 @@ import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.waiting import allOf, asDeferred, over, promised, runNow, then
+from submitd.waiting import Overdue, allOf, asDeferred, over, overdue, promised, runNow, then
 
 
 class AnswerTests(SynchronousTestCase):
     """One answer."""
+
+    def test_overdue(self) -> None:
+        """What did not come in time is not what nobody wanted any more."""
+        clock = Clock()
+        waiting: Deferred[None] = Deferred()
+        waiting.addTimeout(2, clock, onTimeoutCancel=overdue)
+        clock.advance(2)
+        failure = self.failureResultOf(waiting, Overdue)
+        self.assertEqual(failure.getErrorMessage(), "no answer within 2 s")
 
     def test_asDeferred(self) -> None:
         """Deferreds and coroutines are waited for, and all else is a mistake."""

@@ -29,7 +29,7 @@ from submitd.counters.windows import Room, Storage, Taken, Want
 from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
 from submitd.turns import InTurn
-from submitd.waiting import then
+from submitd.waiting import overdue, then
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
 
@@ -41,10 +41,6 @@ MEMORY = "memory"
 PAUSE = 5.0
 # Questions that may be in threads at one time: the reactor's are for other things too.
 MAX_THREADS = 3
-
-
-class Overdue(Exception):
-    """There was no answer within the time limit."""
 
 
 class Counters:
@@ -181,7 +177,7 @@ class Counters:
         self._askAgain = now + PAUSE
         assert self._inTurn is not None
         answer = self._inTurn.call(self._call, question)
-        answer.addTimeout(self._timeout, self.clock, onTimeoutCancel=_overdue)
+        answer.addTimeout(self._timeout, self.clock, onTimeoutCancel=overdue)
         return answer.addCallbacks(self._answered, self._failed)
 
     def _call(self, question: Callable[[Storage], T]) -> T:
@@ -211,10 +207,6 @@ class Counters:
     def _refuse(self) -> None:
         if self._onFailure == "closed":
             raise Refused(self._refusal, f"the counters of {self._name} are away")
-
-
-def _overdue(result: Any, timeout: float) -> Any:
-    raise Overdue(f"no answer within {timeout:g} s")
 
 
 def _wouldTake(rooms: list[Room] | None, wants: Sequence[Want]) -> Taken | None:

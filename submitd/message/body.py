@@ -76,6 +76,7 @@ class HeldMessage:
     :param path: where it goes on.
     :param at: which of its links this is.
     :ivar body: what came.
+    :ivar isReleased: whether it has gone on.
     """
 
     header: Header

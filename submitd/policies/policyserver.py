@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from submitd.connecting import connected
 from submitd.turns import Turns
+from submitd.waiting import overdue
 from submitd.wire.policyrequest import Action, AnswerError, AnswerReader
 
 # Seconds in which nobody connects after an attempt that has failed.
@@ -37,10 +38,6 @@ MAX_IDLE = 60.0
 
 class Unavailable(Exception):
     """There is no connection to the server; the text says why."""
-
-
-class Overdue(Exception):
-    """There was no answer within the time limit."""
 
 
 class Lost(Exception):
@@ -81,11 +78,11 @@ class PolicyServer:
     def ask(self, request: bytes) -> Deferred[Action]:
         """Ask.
 
-        :return: fails with :class:`Unavailable`, :class:`Overdue`, :class:`Lost` or
+        :return: fails with :class:`Unavailable`, :class:`submitd.waiting.Overdue`, :class:`Lost` or
             :class:`submitd.wire.policyrequest.AnswerError`.
         """
         asking: Deferred[Action] = Deferred.fromCoroutine(self._inTurn(request))
-        return asking.addTimeout(self._timeout, self._clock, onTimeoutCancel=_overdue)
+        return asking.addTimeout(self._timeout, self._clock, onTimeoutCancel=overdue)
 
     def close(self) -> None:
         """End all connections that nobody uses, and keep no more."""
@@ -146,10 +143,6 @@ class PolicyServer:
         idle, self._idle = self._idle, []
         for line in idle:
             line.abort()
-
-
-def _overdue(result: Any, timeout: float) -> Any:
-    raise Overdue(f"no answer within {timeout:g} s")
 
 
 class _Lines(Factory):

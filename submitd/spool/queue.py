@@ -252,6 +252,8 @@ class Queue:
         _logDamage(damaged)
         return self._write(endings.quarantine, (damaged, self.now()))
 
+    # Starting, stopping, and clearing away.
+
     def start(self, reactor: Any) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.start`."""
         self._threads = [

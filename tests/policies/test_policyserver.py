@@ -12,10 +12,10 @@ from submitd.policies.policyserver import (
     MAX_IDLE,
     PAUSE,
     Lost,
-    Overdue,
     PolicyServer,
     Unavailable,
 )
+from submitd.waiting import Overdue
 from submitd.wire.policyrequest import Action, AnswerError
 from tests.policies.policyservers import Endpoint
 
