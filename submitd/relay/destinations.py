@@ -339,7 +339,7 @@ class Destination:
         Else each connection would wait for them first, for as long as connecting may take.
         """
         now = self._means.reactor.seconds()
-        self._lastUntil = {host: until for host, until in self._lastUntil.items() if until > now}
+        self._lastUntil = {where: until for where, until in self._lastUntil.items() if until > now}
         return sorted(hosts, key=lambda host: host.where in self._lastUntil)
 
     def _afterBackoff(self) -> float:
@@ -432,11 +432,10 @@ class Destination:
     # Opening.
 
     async def _hosts(self) -> list[Host]:
-        route = self._route
-        if route.kind != "mx":
+        if self._isNamed:
             return [
                 self._host(self._endpoint(each), each.text, each.host, each.tls)
-                for each in route.targets
+                for each in self._route.targets
             ]
         exchangers = await self._means.exchangers.hosts(self._domain)
         if self._requireTLS:
@@ -444,7 +443,7 @@ class Destination:
         if not exchangers:
             raise NoHosts(REQUIRETLS_UNVERIFIED)
         return [
-            self._host(self._addressed(address), address, each.name, route.tls)
+            self._host(self._addressed(address), address, each.name, self._route.tls)
             for each in exchangers
             for address in each.addresses
         ][:MAX_PLACES]
