@@ -29,7 +29,7 @@ from submitd.interfaces import (
 from submitd.sasl.credentials import malformed
 from submitd.states import State
 from submitd.twistedmail import adaptAvatar
-from submitd.waiting import runNow
+from submitd.waiting import promised, runNow
 from submitd.wire.base64text import decodeBase64
 from submitd.wire.errors import Refused
 from submitd.wire.reply import (
@@ -113,6 +113,7 @@ class Login:
         :return: 235, or one more challenge before it or before a refusal.
         :raise Refused: for whatever is in the way.
         """
+        self.dialogue.session.mechanismTried = self.name
         try:
             return await self._finish(credentials)
         finally:  # CancelledError too: a policy that has begun something ends it, whatever came
@@ -189,7 +190,7 @@ class Login:
         identity = _otherIdentity(credentials)
         if identity and not dialogue.pipeline.identity:
             raise UnauthorizedLogin("nobody may act as somebody else: no policy says so")
-        login = portal.login(credentials, dialogue.session, *_AVATARS)
+        login = portal.login(credentials, dialogue.session, *_AVATARS).addCallback(promised)
         made = await dialogue.rules.limited(login)
         avatar, logout = _submitter(made, _usernameOf(credentials))
         return await self._become(identity, avatar, logout) if identity else (avatar, logout)

@@ -5,19 +5,23 @@ A login that is an address owns that address; equality.py says when two addresse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
+from twisted.internet.defer import Deferred
 from zope.interface import Interface, implementer
 
 from submitd.equality import isAddressOf
 from submitd.interfaces import ISubmitter
+from submitd.pipeline import promised
 from submitd.wire.address import Mailbox
 
 Login = tuple[type[Interface], "Submitter", Callable[[], None]]
+Attributes = Mapping[str, Any]
 
 
 @implementer(ISubmitter)
@@ -42,16 +46,20 @@ class Submitter:
 class SubmissionRealm:
     """Makes a :class:`Submitter` of any avatarId.
 
-    :param attributes: gives what is known about an avatarId; ``None`` for nothing.
+    :param attributes: gives what is known about an avatarId, at once or as a Deferred or coroutine;
+        ``None`` for nothing.
     """
 
-    attributes: Callable[[str], Mapping[str, Any]] | None = None
+    attributes: (
+        Callable[[str], Attributes | Deferred[Any] | Coroutine[Any, Any, Attributes]] | None
+    ) = None
 
     def requestAvatar(
         self, avatarId: bytes | str | tuple[()], mind: object, *interfaces: type[Interface]
-    ) -> Login:
+    ) -> Login | Deferred[Any]:
         """The avatar with its logout, which has nothing to do.
 
+        :return: a Deferred of them where ``attributes`` takes its time.
         :raise NotImplementedError: when ``interfaces`` does not name :class:`ISubmitter`.
         :raise UnauthorizedLogin: for the anonymous; mail is from somebody.
         """
@@ -60,8 +68,14 @@ class SubmissionRealm:
         if not avatarId:
             raise UnauthorizedLogin("nobody submits without a name")
         name = avatarId.decode("utf-8") if isinstance(avatarId, bytes) else str(avatarId)
-        known = dict(self.attributes(name)) if self.attributes else {}
-        return ISubmitter, Submitter(name, known), _logout
+        known = promised(self.attributes(name)) if self.attributes else {}
+        if isinstance(known, Deferred):
+            return known.addCallback(partial(_login, name))
+        return _login(name, known)
+
+
+def _login(name: str, known: Attributes) -> Login:
+    return ISubmitter, Submitter(name, dict(known)), _logout
 
 
 def _logout() -> None:

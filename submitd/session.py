@@ -156,6 +156,8 @@ class Session:
     :ivar user: the avatar, once logged in.
     :ivar mechanism: how: by which SASL mechanism, ``"XCLIENT"``, or ``"ADDRESS"`` where the
         client's network has the login.
+    :ivar mechanismTried: how somebody tries to log in, or did last, whatever came of it; for the
+        policies that are asked about the login itself.
     :ivar maxRecipients: how many recipients a message may have, 0 for no limit; a policy may lower
         it, and LIMITS shows it.
     :ivar maxTransactions: how many mail transactions may be begun, in the same way.
@@ -188,6 +190,7 @@ class Session:
     openingCommand: str = ""
     user: ISubmitter | None = None
     mechanism: str = ""
+    mechanismTried: str = ""
     maxRecipients: int = 0
     maxTransactions: int = 0
     rcptMax: int = 0
@@ -251,6 +254,7 @@ class Session:
         self.openingCommand = ""
         self.user = None
         self.mechanism = ""
+        self.mechanismTried = ""
         self.envelope = None
         self.rcptMax = 0
         self.mailMax = 0

@@ -33,7 +33,7 @@ from submitd.interfaces import (
     ITLSMechanism,
     ITraceField,
 )
-from submitd.realm import SubmissionRealm
+from submitd.realm import SubmissionRealm, Submitter
 from submitd.sasl import mechanism
 from submitd.sasl.bearer import TokenRefused
 from submitd.session import TLSInfo
@@ -574,6 +574,24 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(talk.transport.taken()[:9], b"454 4.7.0")
         self.flushLoggedErrors()
 
+    def test_realmAwaits(self) -> None:
+        """A realm may be a coroutine, as a checker may."""
+        asked: Deferred[None] = Deferred()
+
+        class Realm:
+            async def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                await asked
+                return ISubmitter, Submitter("alice", {"from": mind.remoteAddress}), lambda: None
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        self.assertEqual(talk.say(LOGIN), "")
+        asked.callback(None)
+        self.assertEqual(talk.transport.taken()[:9], b"235 2.7.0")
+        user = talk.protocol.dialogue.session.user
+        self.assertEqual(user.attributes, {"from": "192.0.2.7"})
+
     def test_ownReply(self) -> None:
         """A checker may answer with a reply of its own."""
         talk = self.checkedBy(refuse)
@@ -588,6 +606,24 @@ class LoginTests(SynchronousTestCase):
         stages = [seen[0] for seen in policy.seen]
         self.assertEqual(stages, ["hello", "requested", "failed", "requested", "succeeded"])
         self.assertEqual(policy.seen[-1][1].avatarId, "alice")
+
+    def test_mechanismTried(self) -> None:
+        """They see by which mechanism it is tried, and nobody has logged in by it yet."""
+        tried: list[tuple[str, str]] = []
+
+        def note(*arguments: Any) -> None:
+            session = talk.protocol.dialogue.session
+            tried.append((session.mechanismTried, session.mechanism))
+
+        talk = self.talk(policies=[Policy(requested=note, failed=note, succeeded=note)])
+        session = talk.protocol.dialogue.session
+        self.assertEqual(session.mechanismTried, "")
+        talk.say(WRONG)
+        self.assertEqual(session.mechanismTried, "PLAIN")
+        talk.say("AUTH LOGIN", "YWxpY2U=")
+        talk.say("d29uZGVybGFuZA==")
+        self.assertEqual(tried, [("PLAIN", "")] * 2 + [("LOGIN", "")] * 2)
+        self.assertEqual(session.mechanism, "LOGIN")
 
     def test_requestRefused(self) -> None:
         """Refused before the checker, the password is not even tried."""

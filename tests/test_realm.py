@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.cred.checkers import ANONYMOUS, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
 from zope.interface.verify import verifyObject
@@ -33,6 +34,26 @@ class RealmTests(SynchronousTestCase):
         self.assertEqual(avatar, Submitter("alice"))
         self.assertEqual(avatar.attributes, {"name": "Alice"})
         logout()
+
+    def test_asked(self) -> None:
+        """What is known may come later, as from a data base; there is no avatar before it has."""
+        questions: list[Deferred[dict[str, int]]] = []
+
+        def ask(name: str) -> Deferred[dict[str, int]]:
+            questions.append(Deferred())
+            return questions[-1]
+
+        async def awaits(name: str) -> dict[str, int]:
+            return await ask(name)
+
+        for attributes in (ask, awaits):
+            checker = InMemoryUsernamePasswordDatabaseDontUse(alice=b"pass")
+            portal = Portal(SubmissionRealm(attributes), [checker])
+            login = portal.login(UsernamePassword(b"alice", b"pass"), None, ISubmitter)
+            self.assertNoResult(login)
+            questions.pop().callback({"id": 42})
+            _, avatar, _ = self.successResultOf(login)
+            self.assertEqual((avatar.avatarId, avatar.attributes), ("alice", {"id": 42}))
 
     def test_avatarId(self) -> None:
         """Octets from a checker are UTF-8; a str is taken as it is."""
