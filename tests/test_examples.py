@@ -5,13 +5,18 @@ Those that docs/extending.rst and docs/embedding.rst take apart are tested in te
 
 from __future__ import annotations
 
+import base64
+import hmac
 import importlib
 import os
+import re
+import shutil
 import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 import unittest
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +25,10 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import Portal
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -32,6 +39,7 @@ from submitd import interfaces, service
 from submitd.deliveries.maildir import Maildir
 from submitd.envelope import Envelope, Recipient
 from submitd.realm import Submitter
+from submitd.sasl import mechanism
 from submitd.sasl.credentials import UsernamePassword
 from submitd.session import Session, TLSInfo
 from submitd.settings import Component, LimitSettings, ListenerSettings
@@ -47,6 +55,10 @@ from tests.fixtures import Conversation, MemoryDelivery, makeSubmission
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 TEXT = "Subject: hello\r\n\r\n.hello\r\n"
+MODULES = "/node_modules"
+# What the two programs of docs/migrating.rst say: before TLS, before a login, to two logins, to
+# somebody else's address, and to three messages with two recipients each.
+SAID = [530, 530, 535, 235, 553, 250, 550, 250, 250, 250, 550, 250, 550, 250, 550, 250, 552]
 
 
 def example(test: SynchronousTestCase, name: str) -> Any:
@@ -244,8 +256,8 @@ class AuthenticatedTests(ServerTestCase):
         )
         self.addCleanup(child.stop)
         child.waitFor(port)
-        for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
-            self.submit(port, mechanism)
+        for name in ("PLAIN", "LOGIN", "CRAM-MD5"):
+            self.submit(port, name)
         self.refusals(port)
         self.assertEqual(child.stop(), 0, child.output)
         files = list(self.directory.glob("*.eml"))
@@ -309,6 +321,117 @@ class AuthenticatedTests(ServerTestCase):
         for password in (b"", b"secret123"):
             nobody = UsernamePassword(b"nobody", password)
             self.assertRaises(UnauthorizedLogin, checker.requestAvatarId, nobody)
+
+
+class FromNodeTests(ServerTestCase):
+    """fromnode.py, fromnode.cjs, and what else docs/migrating.rst has."""
+
+    def talk(self, command: list[str]) -> tuple[list[int], str]:
+        """Run a program, be its client, and end it; the codes it says, and what it prints."""
+        certificate, key = self.certificate("localhost")
+        [port] = running.freePorts(1)
+        child = running.Process(
+            [*command, str(port), str(certificate), str(key)],
+            self.directory,
+            {
+                **running.environment(),
+                "NODE_PATH": os.environ.get("SUBMITD_TEST_NODE", "") + MODULES,
+            },
+        )
+        self.addCleanup(child.stop)
+        child.waitFor(port)
+        with smtplib.SMTP("localhost", port, timeout=30) as client:
+            codes = self.codes(client)
+        child.stop()
+        return codes, child.output
+
+    def codes(self, client: smtplib.SMTP) -> list[int]:
+        """What a client is told that may do this and not that."""
+        client.ehlo()
+        codes = [client.mail("alice@example.com")[0]]
+        client.starttls(context=self.context())
+        client.ehlo()
+        codes.append(client.mail("alice@example.com")[0])
+        for login in ("AGFsaWNlAG5vdGhpcw==", "AGFsaWNlAHNlY3JldDEyMw=="):
+            codes.append(client.docmd("AUTH PLAIN", login)[0])
+        codes.append(client.mail("bob@example.com")[0])
+        for body in ("hello", "SPAM", "\r\n".join(["x" * 70] * 2000)):
+            codes.append(client.mail("alice@example.com")[0])
+            codes.append(client.rcpt("nobody@example.org")[0])
+            codes.append(client.rcpt("b@example.org")[0])
+            codes.append(client.data(f"Subject: hello\r\n\r\n{body}\r\n")[0])
+        return codes
+
+    def test_submitd(self) -> None:
+        """Each callback of the page does what it says."""
+        codes, output = self.talk([sys.executable, str(EXAMPLES / "fromnode.py")])
+        self.assertEqual(codes, SAID, output)
+        self.assertIn("PLAIN from 127.0.0.1\n", output)
+        self.assertIn("127.0.0.1 is gone\n", output)
+        self.assertNotIn("Traceback", output)
+
+    def test_node(self) -> None:
+        """The program of smtp-server, too."""
+        modules = os.environ.get("SUBMITD_TEST_NODE", "") + MODULES
+        node = shutil.which("node")
+        if node is None or not Path(modules, "smtp-server").is_dir():
+            raise unittest.SkipTest("SUBMITD_TEST_NODE does not say where smtp-server is installed")
+        codes, output = self.talk([node, str(EXAMPLES / "fromnode.cjs")])
+        self.assertEqual(codes, SAID, output)
+
+    def test_methods(self) -> None:
+        """The checker is one for each mechanism; the delivery keeps who sent what to whom."""
+        fromnode = example(self, "fromnode")
+        delivery = fromnode.Store()
+        portal = Portal(fromnode.SubmissionRealm(fromnode.known), [fromnode.Users()])
+        names = ("PLAIN", "LOGIN", "CRAM-MD5")
+        talk = Conversation(
+            makeSubmission(
+                portal=portal,
+                delivery=delivery,
+                mechanisms=[mechanism(name) for name in names],
+                requireTLS=False,
+                insecureLogin=True,
+            )
+        )
+        talk.say("EHLO c")
+        challenge = base64.b64decode(talk.say("AUTH CRAM-MD5").split()[1])
+        digest = hmac.new(b"secret123", challenge, "md5").hexdigest()
+        self.assertEqual(talk.say(base64.b64encode(f"alice {digest}".encode()).decode())[:3], "235")
+        talk.say("MAIL FROM:<alice@example.com>", "RCPT TO:<b@example.org>", "DATA")
+        self.assertEqual(talk.say("hello", "."), "250 2.0.0 Kept as number 1")
+        [(user, recipients, text)] = delivery.kept
+        self.assertEqual((user, recipients), ("alice", ["b@example.org"]))
+        self.assertTrue(text.startswith(b"Received: ") and text.endswith(b"\r\nhello\r\n"))
+
+    def test_configuration(self) -> None:
+        """The configuration of the page has no mistake."""
+        page = (ROOT / "docs" / "migrating.rst").read_text("utf-8")
+        [text] = re.findall(r"(?ms)^    hostname = .*?(?=^\S)", page)
+        for source, name in (("certificate", "certificate"), ("private_key", "private_key")):
+            data = (ROOT / "tests" / "data" / f"{source}.pem").read_bytes()
+            (self.directory / f"{name}.pem").write_bytes(data)
+        users = (ROOT / "tests" / "data" / "passwd").read_bytes()
+        (self.directory / "passwd").write_bytes(users)
+        (self.directory / "submitd.toml").write_text(textwrap.dedent(text))
+        done = running.run("--config", "submitd.toml", "--check", cwd=self.directory)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    async def test_inMemory(self) -> None:
+        """A certificate in memory, as the page has it, serves STARTTLS and TLS at once."""
+        certificate, key = (file.read_bytes() for file in self.certificate("localhost"))
+        tls: Any = PrivateCertificate.loadPEM(key + certificate).options()
+        port = self.listen(tls)
+        self.assertEqual((await deferToThread(self.greeting, port, "localhost"))[:3], b"220")
+        port = self.listen(tls, "starttls")
+        code = await deferToThread(self.startTLS, port)
+        self.assertEqual(code, 250)
+
+    def startTLS(self, port: int) -> int:
+        """What is said to EHLO behind STARTTLS."""
+        with smtplib.SMTP("localhost", port, timeout=30) as client:
+            client.starttls(context=self.context())
+            return client.ehlo()[0]
 
 
 class EmlTests(TestCase):
