@@ -119,7 +119,7 @@ class Stored:
             raise Refused(Reply(550, "5.7.1", "Spam detected"))
 
     def prepend(self, fields: bytes) -> None:
-        """The Received field, which submitd makes."""
+        """The header fields of policies, where there are any."""
         self.text = fields + self.text
 
     def eomReceived(self) -> list[Reply]:
