@@ -21,7 +21,7 @@ from submitd.envelope import Envelope, Recipient
 from submitd.equality import sameAddress
 from submitd.interfaces import IBlindCopyDelivery, IHoldingDelivery, IMessage, ITraceField
 from submitd.message.copied import begin, beginningOf
-from submitd.message.incoming import IncomingMessage, Review
+from submitd.message.incoming import IncomingMessage, Review, drop
 from submitd.message.received import receivedField
 from submitd.states import CLOSED, MAIL, RCPT, READY, VERBS, Verb
 from submitd.waiting import runNow
@@ -238,7 +238,7 @@ def _opened(
     then: Callable[[Dialogue, IncomingMessage], Outcome],
 ) -> Outcome:
     if dialogue.state is CLOSED:  # the delivery began although it was told to give up
-        sink.connectionLost()
+        drop(sink)
         raise Refused(LOCAL_ERROR, "the client is gone")
     limits, now = dialogue.submission.limits, dialogue.submission.clock.seconds()
     headerLimit = limits.headerSize if dialogue.pipeline.message else 0

@@ -12,11 +12,12 @@ and becomes 451 4.3.0.  Nothing that a client sends makes a method of this class
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 from twisted.cred.portal import Portal
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, maybeDeferred
 from twisted.python.failure import Failure
 
 from submitd import byaddress, commands, events
@@ -354,14 +355,11 @@ class Dialogue:
 
     def _tell(self, origin: str, call: Callable[[], object]) -> None:
         """Call somebody who cannot object, and whose failure must not keep others from hearing."""
-        try:
-            call()
-        except Exception:
-            self.failedToHear(origin)
+        maybeDeferred(call).addErrback(partial(self.failedToHear, origin))
 
-    def failedToHear(self, origin: str) -> None:
+    def failedToHear(self, origin: str, failure: Failure) -> None:
         """Log the exception of an observer that was told something."""
-        events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=Failure())
+        events.emit(events.POLICY_FAILED, session=self.session.id, origin=origin, failure=failure)
 
     # Commands.
 

@@ -116,10 +116,11 @@ class IIdentityPolicy(Interface):
 class ILoginObserver(Interface):
     """Is told that a login is over."""
 
-    def loginEnded(session: Session) -> None:
+    def loginEnded(session: Session) -> Verdict:
         """Once for each login of which ``loginRequested`` was asked, however it ended.
 
-        Also where the checker could not tell, a policy objected, or the client is gone.
+        Also where the checker could not tell, a policy objected, or the client is gone.  Nobody
+        waits for a Deferred or coroutine.
         """
 
 
@@ -176,8 +177,8 @@ class IMessagePolicy(Interface):
 class IDisconnectObserver(Interface):
     """Is told that a connection is gone."""
 
-    def connectionLost(session: Session, reason: Failure) -> None:
-        """Once per connection.
+    def connectionLost(session: Session, reason: Failure) -> Verdict:
+        """Once per connection; nobody waits for a Deferred or coroutine.
 
         :param reason: a ``twisted.python.failure.Failure``.
         """
@@ -331,7 +332,10 @@ class IMessage(Interface):
         """
 
     def prepend(fields: bytes) -> None:
-        """Put header fields in front of everything; at most once, just before the commit."""
+        """Put header fields in front of everything; at most once, just before the commit.
+
+        Not a coroutine: whatever takes its time can wait for ``eomReceived``.
+        """
 
     def eomReceived() -> Outcome | Deferred[Any] | Coroutine[Any, Any, Outcome]:
         """Commit.  When this returns (or its Deferred fires), the message is safe.
@@ -342,8 +346,11 @@ class IMessage(Interface):
         :raise Refused: when it cannot be kept; then nothing of it is left behind.
         """
 
-    def connectionLost() -> None:
-        """Abort: leave nothing behind.  The client went, or the message was refused."""
+    def connectionLost() -> Verdict:
+        """Abort: leave nothing behind.  The client went, or the message was refused.
+
+        Nobody waits for a Deferred or coroutine.
+        """
 
 
 class IRunning(Interface):

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import providedBy
 from zope.interface.interface import InterfaceClass
 
@@ -150,16 +151,17 @@ class Stage:
         refused.origin = origin
         return refused
 
-    def tell(self, session: Session, *arguments: Any, failed: Callable[[str], None]) -> None:
+    def tell(
+        self, session: Session, *arguments: Any, failed: Callable[[str, Failure], None]
+    ) -> None:
         """Call each observer; none can object, and none keeps the next from being called.
 
-        :param failed: called with the origin inside an ``except`` block for one that raised.
+        Nobody waits for one that takes its time, but it is run to its end.
+
+        :param failed: called with the origin and the failure of one that raised.
         """
         for origin, call in self._calls:
-            try:
-                call(session, *arguments)
-            except Exception:
-                failed(origin)
+            maybeDeferred(call, session, *arguments).addErrback(partial(failed, origin))
 
 
 class Pipeline:

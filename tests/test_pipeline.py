@@ -180,6 +180,28 @@ class PipelineTests(SynchronousTestCase):
         observers = [Observer("a", refuse), Observer("b", lambda: None)]
         failed: list[str] = []
         pipeline = Pipeline(observers, self.clock, 30)
-        pipeline.close.tell(Session(), None, failed=failed.append)
+        pipeline.close.tell(Session(), None, failed=lambda origin, failure: failed.append(origin))
         self.assertEqual(self.calls, ["a", "b"])
         self.assertEqual(failed, ["a at close"])
+
+    def test_observerAwaits(self) -> None:
+        """One that takes its time is run to its end, and its failure is heard; nobody waits."""
+        waiting: list[Deferred[None]] = []
+
+        @implementer(IDisconnectObserver)
+        class Observer:
+            async def connectionLost(observer, session: Any, reason: Any) -> None:
+                waiting.append(Deferred())
+                await waiting[-1]
+                self.calls.append("told")
+                raise ZeroDivisionError
+
+        failed: list[Any] = []
+        pipeline = Pipeline([Observer(), Observer()], self.clock, 30)
+        pipeline.close.tell(Session(), None, failed=lambda *told: failed.append(told))
+        self.assertEqual((len(waiting), self.calls, failed), (2, [], []))
+        for each in waiting:
+            each.callback(None)
+        self.assertEqual(self.calls, ["told", "told"])
+        [(origin, failure), _] = failed
+        self.assertEqual((origin, failure.type), ("Observer at close", ZeroDivisionError))

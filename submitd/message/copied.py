@@ -11,7 +11,6 @@ Each delivery is given the same chunks, one at a time; the client waits for the 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from zope.interface import implementer
 from submitd import events
 from submitd.envelope import Envelope
 from submitd.interfaces import IDelivery, IMessage
+from submitd.message.incoming import drop, prepend
 from submitd.session import Session
 from submitd.waiting import allOf, asDeferred, promised
 from submitd.wire.errors import Refused
@@ -114,7 +114,7 @@ class _Track:
         """Put header fields in front."""
         if not self._over:
             try:
-                self.sink.prepend(fields)
+                prepend(self.sink, fields)
             except Exception:
                 self.fail(Failure())
 
@@ -159,8 +159,8 @@ class _Track:
         """Drop it, unless it is safe."""
         if not self._over:
             self._over = True
-            with contextlib.suppress(Exception):  # it is given up anyway
-                self.sink.connectionLost()
+            if self.sink is not None:  # it may never have begun
+                drop(self.sink)
 
 
 def _raiseRefusal(outcome: Any) -> None:
@@ -200,7 +200,7 @@ class CopiedMessage:
 
     def prepend(self, fields: bytes) -> None:
         """See :meth:`submitd.interfaces.IMessage.prepend`."""
-        self._own.prepend(fields)
+        prepend(self._own, fields)
         self._each(lambda track: track.prepend(fields))
 
     def eomReceived(self) -> Deferred[Any]:
@@ -223,7 +223,7 @@ class CopiedMessage:
         self._each(lambda track: track.abort())
         if not self._committing:
             self._committing = True
-            self._own.connectionLost()
+            drop(self._own)
 
     def _each(self, call: Callable[[_Track], None]) -> None:
         for track in self._tracks:

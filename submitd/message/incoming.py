@@ -14,9 +14,10 @@ with 552 5.3.4 then, for nobody has seen all of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import iscoroutine
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -35,6 +36,30 @@ Review = Callable[[Header], "Deferred[None] | None"]
 Limited = Callable[[Deferred[Any]], Deferred[Any]]
 
 _HEADER_END = b"\r\n\r\n"
+
+
+def drop(sink: IMessage) -> None:
+    """Have a delivery drop a message.
+
+    Nobody waits for one that takes its time, but it is run to its end, and what fails is logged.
+    """
+    maybeDeferred(sink.connectionLost).addErrback(
+        lambda failure: events.emit(
+            events.POLICY_FAILED, origin="delivery, to abort", failure=failure
+        )
+    )
+
+
+def prepend(sink: Any, fields: bytes) -> None:
+    """Have a delivery put header fields in front of a message.
+
+    :raise TypeError: where ``prepend`` is a coroutine, which nobody would run: the message would be
+        kept without the fields.
+    """
+    answer = sink.prepend(fields)
+    if iscoroutine(answer):
+        answer.close()
+        raise TypeError(f"{type(sink).__name__}.prepend must not be a coroutine")
 
 
 def _unlimited(waiting: Deferred[Any]) -> Deferred[Any]:
@@ -258,7 +283,7 @@ class IncomingMessage:
             raise RuntimeError("a policy has not let the message go")
         if self.prepended:
             # The last policy's field stands on top, as a trace field does.
-            self._sink.prepend(b"".join(reversed(self.prepended)))
+            prepend(self._sink, b"".join(reversed(self.prepended)))
         self.committing = True
         return promised(self._sink.eomReceived())
 
@@ -270,10 +295,7 @@ class IncomingMessage:
             self._held.clear()
             if self._body is not None:
                 self._body.close()
-            try:
-                self._sink.connectionLost()
-            except Exception:
-                events.emit(events.POLICY_FAILED, origin="delivery, to abort", failure=Failure())
+            drop(self._sink)
 
 
 def _endOfHeader(octets: bytes | bytearray, before: int) -> int:

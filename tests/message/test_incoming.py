@@ -50,6 +50,35 @@ class IncomingMessageTests(SynchronousTestCase):
         self.assertIsInstance(message.problem.value, TypeError)
         self.assertEqual(self.sink.state, "aborted")
 
+    def test_dropsLater(self) -> None:
+        """A delivery may take its time to drop a message: it is run to its end."""
+        waiting: Deferred[None] = Deferred()
+
+        class Slow(MemoryMessage):
+            async def connectionLost(self) -> None:
+                await waiting
+                super().connectionLost()
+
+        sink = Slow(MemoryDelivery(), None, None)
+        IncomingMessage(sink, 0, 0).abort()
+        self.assertEqual(sink.state, "open")
+        waiting.callback(None)
+        self.assertEqual(sink.state, "aborted")
+
+    def test_fieldsLater(self) -> None:
+        """Fields that a delivery would put in front later are a mistake: they would be missing."""
+
+        class Later(MemoryMessage):
+            async def prepend(self, fields: bytes) -> None:
+                super().prepend(fields)
+
+        sink = Later(MemoryDelivery(), None, None)
+        message = IncomingMessage(sink, 0, 0)
+        message.prepend(b"X-A: b\r\n")
+        error = self.assertRaises(TypeError, message.commit)
+        self.assertEqual(str(error), "Later.prepend must not be a coroutine")
+        self.assertFalse(message.committing)
+
     def test_deliveryFailsToAbort(self) -> None:
         """A delivery that raises when it is told to abort is logged, and nothing else happens."""
 
