@@ -6,16 +6,18 @@ here is found by the same means, and said in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.cred.portal import Portal
 
+from submitd import extensions
 from submitd.dialogue import Rules
 from submitd.interfaces import ITrustedLogin
 from submitd.listener import keepingAllOut
+from submitd.preflight.names import commands, hello, hostname, unknown, words
 from submitd.settings import ListenerSettings
 from submitd.submission import Submission
 from submitd.typed import nearest, structure
@@ -54,14 +56,45 @@ def checkWhole(
     submission: Submission,
     listeners: Sequence[ListenerSettings],
     policiesOf: Mapping[str, Sequence[Any]],
+    tls: object,
 ) -> None:
     """See that somebody can send by each listener, and that all that are named are there.
 
     :raise ValueError: with all that is wrong.
     """
-    wrong = [*_keepingAllOut(submission, listeners), *_misnamed(policiesOf, listeners)]
+    wrong = [
+        *_withoutCertificate(listeners, tls),
+        *_keepingAllOut(submission, listeners),
+        *_misnamed(policiesOf, listeners),
+    ]
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def checkWords(submission: Submission, common: Container[str]) -> None:
+    """See that what is said to clients can be said, and that what is hidden or disabled is there.
+
+    :param common: what the program says itself; the system's own name need not be a good one.
+    :raise ValueError: with all that is wrong.
+    """
+    own = (each for each in submission.extensions if each.keyword not in extensions.REGISTRY)
+    known = [*extensions.extensions(), *own]
+    wrong = [
+        *words("banner", submission.banner),
+        *hello("helloText", submission.helloText),
+        *words("loginRequiredText", submission.loginRequiredText),
+        *unknown(
+            "hiddenExtensions",
+            "extension",
+            sorted(submission.hiddenExtensions),
+            [each.keyword for each in known],
+        ),
+        *unknown("disabledVerbs", "command", sorted(submission.disabledVerbs), commands(known)),
+    ]
+    if "hostname" in common:
+        wrong += hostname("hostname", submission.hostname)
+    if wrong:
+        raise ValueError("; ".join(map(str, wrong)))
 
 
 def typed(settings: S, key: str) -> S:
@@ -78,6 +111,15 @@ def typed(settings: S, key: str) -> S:
 
 def _asWritten(settings: object, field: object, value: Any) -> Any:
     return list(value) if isinstance(value, (tuple, set, frozenset)) else value  # TOML has lists
+
+
+def _withoutCertificate(listeners: Sequence[ListenerSettings], tls: object) -> Iterator[str]:
+    for at, listener in enumerate(listeners):
+        if tls is None and listener.tls != "off":
+            yield (
+                f'listeners[{at}].tls: is "{listener.tls}", and there is no certificate: tls must'
+                ' be a ServerTLS, or this "off" and require_tls false'
+            )
 
 
 def _keepingAllOut(submission: Submission, listeners: Sequence[ListenerSettings]) -> Iterator[str]:

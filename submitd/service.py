@@ -371,7 +371,8 @@ def submissionService(
     }
     submission = _named(Submission(**{**usual, **common}))
     chosen = policiesOf or {}
-    given.checkWhole(submission, listeners, chosen)
+    given.checkWords(submission, common)
+    given.checkWhole(submission, listeners, chosen, tls)
     own = [
         (each, _named(forListener(submission, each, chosen.get(each.name)))) for each in listeners
     ]

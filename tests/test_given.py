@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import attrs
@@ -12,11 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from submitd import service
 from submitd.checkers.trusted import TrustedProxy
 from submitd.deliveries.discard import Discard
+from submitd.extensions.extension import Extension
 from submitd.policies.fixups import MessageFixups
 from submitd.realm import SubmissionRealm
 from submitd.settings import LimitSettings
+from submitd.states import State, Verb
+from submitd.wire.reply import OK
 from tests.fixtures import makePortal
 from tests.test_service import DATA, LISTENER, Part, listenersOf
+
+
+class Own(Extension):
+    """An extension with a command, of a program's own."""
+
+    keyword = "XOWN"
+    verbs = ((Verb(b"XOWN", frozenset({State.READY}), "XOWN"), lambda dialogue, argument: OK),)
 
 
 class GivenTests(SynchronousTestCase):
@@ -64,6 +75,34 @@ class GivenTests(SynchronousTestCase):
         """What is no context factory would have failed at each handshake."""
         said = self.wrong(LISTENER, error=TypeError, tls=object())
         self.assertIn("has no getContext()", said)
+
+    def test_certificate(self) -> None:
+        """Where there is none, it says which listener wants one, and what to do."""
+        said = self.wrong(LISTENER, attrs.evolve(LISTENER, tls="implicit"))
+        self.assertIn('listeners[1].tls: is "implicit", and there is no certificate', said)
+        self.assertNotIn("listeners[0]", said)
+
+    def test_words(self) -> None:
+        """What clients are told can be said to them, and is what was meant."""
+        for given, expected in (
+            ({"banner": "Grüße"}, "banner: must be printable ASCII"),
+            ({"loginRequiredText": "a\nb"}, "loginRequiredText: must be printable ASCII"),
+            ({"helloText": "grüßt {client}"}, "helloText: must be printable ASCII"),
+            ({"helloText": "%s Nice to meet you, %s"}, "helloText: nothing is filled in for %s"),
+            ({"hostname": "mail example"}, "hostname: must be a domain or an address literal"),
+            ({"hostname": ""}, "hostname: must be a domain or an address literal"),
+        ):
+            self.assertIn(expected, self.wrong(LISTENER, **given))
+        self.patch(socket, "getfqdn", lambda: "my_machine")
+        self.make(LISTENER)
+
+    def test_notThere(self) -> None:
+        """A command that is not there would have been disabled, and the one that was meant not."""
+        said = self.wrong(LISTENER, hiddenExtensions=["STARTTLS", "DNS"], disabledVerbs=["vfry"])
+        self.assertIn('hiddenExtensions[0]: there is no extension "DNS"; did you mean "DSN"?', said)
+        self.assertIn('disabledVerbs[0]: there is no command "VFRY"; did you mean "VRFY"?', said)
+        self.make(LISTENER, hiddenExtensions=["dsn"], disabledVerbs=["vrfy", "AUTH", "starttls"])
+        self.make(LISTENER, extensions=[Own()], hiddenExtensions=["XOWN"], disabledVerbs=["XOWN"])
 
     def test_nobody(self) -> None:
         """Where nobody could send it is a mistake; where somebody could it is none."""

@@ -14,6 +14,7 @@ from submitd.checkers.factory import takesFile
 from submitd.interfaces import ICertificateLogin, IIncapable, IScramProof
 from submitd.preflight.asking import ask, asked, unasked, warnings
 from submitd.preflight.files import othersCanRead
+from submitd.preflight.names import words
 from submitd.settings import Settings
 from submitd.typed import Finding, nearest
 
@@ -21,8 +22,7 @@ from submitd.typed import Finding, nearest
 def section(settings: Settings) -> Iterator[Finding]:
     """Mechanisms and checkers are made, and asked; and held against each other."""
     auth = settings.auth
-    if not (auth.required_text.isascii() and auth.required_text.isprintable()):
-        yield Finding("auth.required_text", "must be printable ASCII (RFC 5321 4.2)")
+    yield from words("auth.required_text", auth.required_text)
     mechanisms: dict[int, Any] = {}
     yield from _mechanisms(auth.mechanisms, mechanisms)
     verified: dict[Any, list[str]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from submitd import extensions
-from submitd.interfaces import IReverseResolver
+from submitd.interfaces import IExtension, IReverseResolver
 from submitd.preflight.asking import asked
 from submitd.reverselookup import parseServer
 from submitd.settings import Component, Settings
@@ -25,12 +25,32 @@ LONGEST = 999_999_999
 
 def greeting(settings: Settings) -> Iterator[Finding]:
     """What the greeting says: hostname and banner."""
-    if settings.hostname and not _HOSTNAME.fullmatch(settings.hostname):
+    if settings.hostname:
+        yield from hostname("hostname", settings.hostname)
+    yield from words("banner", settings.banner)
+
+
+def hostname(key: str, name: str) -> Iterator[Finding]:
+    """What is no name for a server."""
+    if not _HOSTNAME.fullmatch(name):
+        yield Finding(key, f'must be a domain or an address literal, not "{name}"')
+
+
+def words(key: str, text: str) -> Iterator[Finding]:
+    """What cannot stand in a reply."""
+    if not (text.isascii() and text.isprintable()):
+        yield Finding(key, "must be printable ASCII (RFC 5321 4.2)")
+
+
+def hello(key: str, text: str) -> Iterator[Finding]:
+    """What cannot stand in the answer to EHLO; clients would be shown a place that nobody fills."""
+    yield from words(key, text)
+    if "%s" in text:
         yield Finding(
-            "hostname", f'must be a domain or an address literal, not "{settings.hostname}"'
+            key,
+            "nothing is filled in for %s: {client} stands for the client's name, and ours is in"
+            " front of the text",
         )
-    if not (settings.banner.isascii() and settings.banner.isprintable()):
-        yield Finding("banner", "must be printable ASCII (RFC 5321 4.2)")
 
 
 def ownName(settings: Settings) -> Iterator[Finding]:
@@ -48,16 +68,19 @@ def ownName(settings: Settings) -> Iterator[Finding]:
 def smtpSection(settings: Settings) -> Iterator[Finding]:
     """What EHLO says, and the commands that there are."""
     smtp = settings.smtp
-    if not (smtp.hello_text.isascii() and smtp.hello_text.isprintable()):
-        yield Finding("smtp.hello_text", "must be printable ASCII (RFC 5321 4.2)")
-    verbs = [row.name.decode("ascii") for row in VERBS]
-    for extension in extensions.extensions():
-        verbs += [row.name.decode("ascii") for row, _ in extension.verbs]
+    yield from hello("smtp.hello_text", smtp.hello_text)
+    verbs = commands(extensions.extensions())
     yield from unknown("smtp.hide", "extension", smtp.hide, extensions.REGISTRY)
     yield from unknown("smtp.disabled_commands", "command", smtp.disabled_commands, verbs)
     for key, seconds in (("max_hold", smtp.max_hold), ("min_deliver_by", smtp.min_deliver_by)):
         if seconds > LONGEST:
             yield Finding(f"smtp.{key}", f"must be {LONGEST} seconds at most (RFC 4865, RFC 2852)")
+
+
+def commands(offered: Iterable[IExtension]) -> list[str]:
+    """The names of all commands that there are with these extensions."""
+    rows = [*VERBS, *(row for extension in offered for row, _ in extension.verbs)]
+    return [row.name.decode("ascii") for row in rows]
 
 
 def unknown(key: str, what: str, names: Iterable[str], known: Iterable[str]) -> Iterator[Finding]:
