@@ -301,8 +301,17 @@ def _usernameOf(credentials: Any) -> bytes:
 
 
 def _submitter(avatar: tuple[Any, Any, Any], username: bytes) -> tuple[ISubmitter, Any]:
-    """What a realm gave, as our kind of avatar."""
+    """What a realm gave, as our kind of avatar.
+
+    :raise TypeError: for what is none; it may hold anything, so its kind alone is told.
+    """
     interface, aspect, logout = avatar
     if interface is not ISubmitter:
         aspect = adaptAvatar(interface, aspect, username.decode("utf-8", "replace"))
+    if not ISubmitter.providedBy(aspect):
+        logout()
+        raise TypeError(
+            f"the realm's avatar, a {type(aspect).__name__}, does not provide ISubmitter;"
+            " name it to @implementer of the class"
+        )
     return aspect, logout

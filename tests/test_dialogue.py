@@ -592,6 +592,24 @@ class LoginTests(SynchronousTestCase):
         user = talk.protocol.dialogue.session.user
         self.assertEqual(user.attributes, {"from": "192.0.2.7"})
 
+    def test_noSubmitter(self) -> None:
+        """What a realm gives must be an avatar; else nobody is in, and it is logged out again."""
+        left: list[str] = []
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, {"password": "wonderland"}, lambda: left.append("out")
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        self.assertEqual(talk.say(LOGIN)[:9], "454 4.7.0")
+        self.assertEqual(left, ["out"])
+        self.assertEqual(talk.say("MAIL FROM:<a@example.com>")[:9], "530 5.7.0")
+        [failure] = self.flushLoggedErrors(TypeError)
+        self.assertIn("a dict, does not provide ISubmitter", str(failure.value))
+        self.assertNotIn("wonderland", str(failure.value))
+
     def test_ownReply(self) -> None:
         """A checker may answer with a reply of its own."""
         talk = self.checkedBy(refuse)
