@@ -344,11 +344,13 @@ def _committed(
 
 
 def _repliesIn(outcome: Any, count: int) -> list[Reply]:
+    if isinstance(outcome, Reply):
+        return [outcome] * count
     replies = list(outcome) if isinstance(outcome, Iterable) else []
     if len(replies) != count or not all(isinstance(each, Reply) for each in replies):
         raise TypeError(
             f"eomReceived gave {type(outcome).__name__},"
-            f" neither a queue id (str) nor a list of {count} replies, one for each recipient"
+            f" neither a queue id (str) nor a Reply nor a list of {count}, one for each recipient"
         )
     return replies
 

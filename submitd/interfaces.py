@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from submitd.wire.reply import Reply
 
     Verdict = Deferred[None] | Coroutine[Any, Any, None] | None
-    Outcome = str | Sequence[Reply] | None
+    Outcome = str | Reply | Sequence[Reply] | None
 
 # zope.interface methods have no self; mypy-zope knows it.
 #
@@ -340,9 +340,9 @@ class IMessage(Interface):
     def eomReceived() -> Outcome | Deferred[Any] | Coroutine[Any, Any, Outcome]:
         """Commit.  When this returns (or its Deferred fires), the message is safe.
 
-        :return: the queue id as ``str``, ``None`` for the envelope's own, or one
-            :class:`submitd.wire.reply.Reply` per recipient, in order; or a Deferred or coroutine of
-            one of these.
+        :return: the queue id as ``str``, ``None`` for the envelope's own, a
+            :class:`submitd.wire.reply.Reply` for all recipients, or one for each, in order; or a
+            Deferred or coroutine of one of these.
         :raise Refused: when it cannot be kept; then nothing of it is left behind.
         """
 

@@ -168,9 +168,20 @@ class MessageTests(SynchronousTestCase):
         clock.advance(60)
         self.assertEqual(talk.transport.taken()[:9], b"451 4.3.0")
 
+    def test_oneReply(self) -> None:
+        """One reply is for all recipients, over LMTP as well, and a refusal keeps nobody's."""
+        for reply in (Reply(250, "2.0.0", "Kept"), Reply(452, "4.3.1", "Full")):
+            delivery = MemoryDelivery(onEnd=lambda message, reply=reply: reply)
+            said = reply.wire.decode("ascii").strip()
+            self.assertEqual(self.outcome(delivery), said)
+            talk = Conversation(openly(delivery=delivery, lmtp=True))
+            talk.say("LHLO c", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>")
+            talk.say("RCPT TO:<c@example.org>", "DATA")
+            self.assertEqual(talk.say("hello", ".").splitlines(), [said, said])
+
     def test_wrongOutcome(self) -> None:
         """What is no outcome is our mistake, and the log says whose."""
-        for wrong in (Reply(250, "2.0.0", "Ok"), b"Q42", b"Q4", True, [OK, "Q42"]):
+        for wrong in (b"Q42", b"Q4", True, [OK, "Q42"]):
             said = self.outcome(MemoryDelivery(onEnd=lambda message, wrong=wrong: wrong))
             self.assertEqual(said[:9], "451 4.3.0")
             [failure] = self.flushLoggedErrors(TypeError)

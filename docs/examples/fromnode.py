@@ -122,12 +122,12 @@ class Stored:
         """The header fields of policies, where there are any."""
         self.text = fields + self.text
 
-    def eomReceived(self) -> list[Reply]:
+    def eomReceived(self) -> Reply:
         """``stream.on("end")``: what returns from here is kept, and the client is told so."""
         assert self.session.user is not None
         recipients = [str(recipient.mailbox) for recipient in self.envelope.recipients]
         self.kept.append((self.session.user.avatarId, recipients, self.text))
-        return [Reply(250, "2.0.0", f"Kept as number {len(self.kept)}")] * len(recipients)
+        return Reply(250, "2.0.0", f"Kept as number {len(self.kept)}")
 
     def connectionLost(self) -> None:
         """The client went, or the message was refused: nothing of it is to be left."""

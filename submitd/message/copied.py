@@ -164,6 +164,8 @@ class _Track:
 
 
 def _raiseRefusal(outcome: Any) -> None:
+    if isinstance(outcome, Reply):
+        outcome = (outcome,)
     replies = () if outcome is None or isinstance(outcome, str) else outcome
     refusal: Reply | None = next((each for each in replies if not each.isPositive), None)
     if refusal is not None:

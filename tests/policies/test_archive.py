@@ -274,10 +274,10 @@ class DialogueTests(SynchronousTestCase):
     def test_copyRefuses(self) -> None:
         """452 of a full archive is what the client is told; 550 of it is 451."""
         for code, said in ((452, "452 4.3.1"), (550, "451 4.3.0")):
-            self.archive = MemoryDelivery(
-                onEnd=lambda message, code=code: [Reply(code, STATUS[code], "no")]
-            )
-            self.assertStartsWith(self.say(self.policy()), said)
+            no = Reply(code, STATUS[code], "no")
+            for outcome in (no, [no]):
+                self.archive = MemoryDelivery(onEnd=lambda message, outcome=outcome: outcome)
+                self.assertStartsWith(self.say(self.policy()), said)
 
     def test_accepted(self) -> None:
         """Where a copy is not required an event says that there is none, and the mail goes on."""
