@@ -10,6 +10,7 @@ long, is a refusal with 451 4.3.0: a stage fails closed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred

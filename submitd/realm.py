@@ -17,7 +17,7 @@ from zope.interface import Interface, implementer
 
 from submitd.equality import isAddressOf
 from submitd.interfaces import ISubmitter
-from submitd.pipeline import promised
+from submitd.waiting import promised
 from submitd.wire.address import Mailbox
 
 Login = tuple[type[Interface], "Submitter", Callable[[], None]]
