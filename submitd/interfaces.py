@@ -728,6 +728,8 @@ class ISpool(Interface):
         :param reports: messages of our own making.
         :raise LeaseLost: when recipients are no longer ours, and which; then nothing has been
             changed, and the others may be settled without them.
+        :raise Damaged: when the data base is damaged where that would be written; the message is
+            not leased again by this process.
         """
 
     def hasten(latest: float) -> Deferred[None]:

@@ -39,7 +39,14 @@ from submitd.relay.schedule import Schedule
 from submitd.relay.settings import RelaySettings
 from submitd.relay.settlements import Settlements, logReport
 from submitd.relay.verdicts import Judge, Verdict
-from submitd.spool.records import LeaseLost, NewMessage, QueuedMessage, Settlement, State
+from submitd.spool.records import (
+    Damaged,
+    LeaseLost,
+    NewMessage,
+    QueuedMessage,
+    Settlement,
+    State,
+)
 from submitd.turns import Turns
 from submitd.wire.errors import Refused
 
@@ -363,7 +370,10 @@ class Runner:
         """Have what came of it written down, as far as it is still ours to say, and log it."""
         part.isSettling = True
         settlements, reports = await self._settlements.of(part.message, part.verdicts)
-        lost = await self._written(part, settlements, [each.message for each in reports])
+        try:
+            lost = await self._written(part, settlements, [each.message for each in reports])
+        except Damaged:  # which has been told; it is left alone, and no report is in the queue
+            lost, reports = None, []
         if lost is not None:
             events.emit(events.RELAY_PROBLEM, id=lost.messageId, problem=str(lost))
             ours = _oursOf(part, lost)
@@ -386,6 +396,7 @@ class Runner:
 
         :return: why it never will be, or ``None``.
         :raise CancelledError: when the part is told to end, and there is no data base.
+        :raise Damaged: when it cannot be written down, for the queue is damaged there.
         """
         isTold = False
         while True:

@@ -58,7 +58,7 @@ def chunk(connection: sa.Connection, id: str, sequence: int) -> bytes:
     row = _found(connection, _PART, id, sequence)
     if row is not None:
         return _dataOf(row, id, sequence)
-    if _HAS_BODY.run(connection, {"id": id}).scalar() is None:
+    if _found(connection, _HAS_BODY, id, sequence) is None:
         raise LookupError(f"there is no message {id} any more")
     return b""
 

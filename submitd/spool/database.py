@@ -28,6 +28,7 @@ from sqlalchemy.pool import NullPool
 from submitd.databases import alone, readUrl, shownUrl
 from submitd.files import FULL
 from submitd.spool import schema
+from submitd.spool.records import Damaged
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, STORAGE_FULL
 
@@ -74,8 +75,9 @@ LOG_REMOVED = (
 _SQLITE_DAMAGE = frozenset({11, 0})
 _SQLITE_FULL = 13
 _SQLITE_NOTADB = 26
-# PostgreSQL, appendix A: disk_full, and its class insufficient_resources.
+# PostgreSQL, appendix A: disk_full; data_corrupted and index_corrupted.
 _POSTGRES_FULL = "53100"
+_POSTGRES_DAMAGE = frozenset({"XX001", "XX002"})
 
 # What every SQLite connection is told.  journal_size_limit: a log that one large message made long
 # is cut again.  secure_delete: what is deleted is overwritten where that costs nothing; Debian's
@@ -387,7 +389,8 @@ class Link:
                 self._connection = self._database.connect()
             with begin(self._connection):
                 return work(self._connection)
-        except sa.exc.SQLAlchemyError:
+        except (sa.exc.SQLAlchemyError, Damaged):
+            # Behind damage, too: what the disk gave back is in the memory of the connection.
             self.close()
             self._database.doubt()
             raise
@@ -402,7 +405,7 @@ class Link:
                 connection.invalidate()
 
 
-def cause(error: BaseException) -> str:
+def cause(error: BaseException | None) -> str:
     """Why, in one line; without the statement and its values, which SQLAlchemy would add."""
     origin = getattr(error, "orig", None) or error
     return " ".join(str(origin).split()) or type(origin).__name__
@@ -412,20 +415,39 @@ def isFull(error: BaseException) -> bool:
     """Whether there was no room."""
     if isinstance(error, OSError):
         return error.errno in FULL
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return _code(error) == _SQLITE_FULL or sqlstate == _POSTGRES_FULL
+    return _code(error) == _SQLITE_FULL or _sqlstate(error) == _POSTGRES_FULL
 
 
-def isDamage(error: BaseException) -> bool:
+def isDamage(error: BaseException | None) -> bool:
     """Whether it may be what was read that is wrong, and not what passes, as a full disk does.
 
-    Of PostgreSQL nothing is: that it is away has no code of SQLite's either.
+    A PostgreSQL that is away has no code of SQLite's either, and is none.
     """
     origin = getattr(error, "orig", None) or error
-    return isinstance(origin, sqlite3.Error) and _code(error) in _SQLITE_DAMAGE
+    if isinstance(origin, sqlite3.Error):
+        return _code(error) in _SQLITE_DAMAGE
+    return _sqlstate(error) in _POSTGRES_DAMAGE
 
 
-def _code(error: BaseException) -> int:
+@contextlib.contextmanager
+def readable(connection: sa.Connection, id: str, what: str = "") -> Iterator[None]:
+    """Read something of a message that may be damaged; all else can still be read afterwards.
+
+    :param what: its name in the sentence, with a space behind it.
+    :raise Damaged: when it is.
+    """
+    try:
+        # PostgreSQL answers nothing more in a transaction that has failed.
+        with connection.begin_nested():
+            yield
+    except sa.exc.DatabaseError as error:
+        # What passes is no reason to hold a message for good.
+        if not isDamage(error):
+            raise
+        raise Damaged(id, f"{what}cannot be read: {cause(error)}") from error
+
+
+def _code(error: BaseException | None) -> int:
     """SQLite's primary code of an error, which stands in the last octet of an extended one.
 
     :return: 0 where it is not one of SQLite's own.
@@ -433,6 +455,11 @@ def _code(error: BaseException) -> int:
     origin = getattr(error, "orig", None) or error
     code: int = getattr(origin, "sqlite_errorcode", 0)
     return code & 0xFF
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """PostgreSQL's code of an error; empty where it is not one of its own."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
 
 
 def asRefused(error: BaseException, name: str) -> Refused:

@@ -84,18 +84,21 @@ def drop(connection: sa.Connection, id: str) -> None:
         statement.run(connection, {"id": id})
 
 
-def quarantine(connection: sa.Connection, damages: list[tuple[Damaged, float]]) -> list[None]:
+def quarantine(
+    connection: sa.Connection, damages: list[tuple[Damaged, float | None]]
+) -> list[None]:
     """Put damaged messages on hold, with the reason and the time."""
     for each, now in damages:
         hold(connection, each, now)
     return [None] * len(damages)
 
 
-def hold(connection: sa.Connection, damaged: Damaged, now: float) -> None:
-    """Put a damaged message on hold: whoever looks at it decides."""
-    reason = f"damaged: {damaged.reason}"
-    connection.execute(_HOLD, {"id": damaged.messageId, "reason": cutReply(reason)})
-    note(
-        connection,
-        [historyRow(damaged.messageId, None, now, State.HELD.value, reason, "submitd")],
-    )
+def hold(connection: sa.Connection, damaged: Damaged, now: float | None) -> None:
+    """Put a damaged message on hold: whoever looks at it decides.
+
+    :param now: for its history; ``None`` where that cannot be written.
+    """
+    id, reason = damaged.messageId, f"damaged: {damaged.reason}"
+    connection.execute(_HOLD, {"id": id, "reason": cutReply(reason)})
+    if now is not None:
+        note(connection, [historyRow(id, None, now, State.HELD.value, reason, "submitd")])

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import sqlalchemy as sa
 
-from submitd.spool.database import isDamage
+from submitd.spool.database import cause, isDamage, readable
 from submitd.spool.endings import hold
 from submitd.spool.owners import Owners
 from submitd.spool.prepared import Prepared
@@ -25,6 +25,8 @@ class Claim:
     """The wish for work.
 
     :param unheard: earlier ones without an answer, which may have been granted all the same.
+    :param isCareful: whether only one message is taken, whose id is told when it is damaged.
+    :param without: ids of messages that are left alone.
     """
 
     token: str
@@ -32,6 +34,8 @@ class Claim:
     now: float
     until: float
     unheard: tuple[Claim, ...] = ()
+    isCareful: bool = False
+    without: Sequence[str] = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -47,34 +51,27 @@ class Leased:
     damaged: list[Damaged]
 
 
-class Spoiled(Exception):
-    """Something of what is due cannot be read, so nothing has been leased.
-
-    They are to be put on hold in another transaction: SQLite writes nothing more in one that has
-    met a damaged page.
-
-    :param damages: of which messages.
-    """
-
-    def __init__(self, damages: list[Damaged]) -> None:
-        super().__init__("; ".join(map(str, damages)))
-        self.damages = damages
+class Untakable(Damaged):
+    """What is due can be read, but no lease of it can be written."""
 
 
 _HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
 _HIGHEST_BELOW = Prepared(_HIGHEST.where(recipient.c.priority < sa.bindparam("below")))
-_DUE = Prepared(
+_DUE_ROWS = (
     sa.select(recipient.c.message)
     .where(recipient.c.priority == sa.bindparam("priority"), recipient.c.due <= sa.bindparam("now"))
     .order_by(recipient.c.due)
     .limit(sa.bindparam("limit"))
     .with_for_update(skip_locked=True)
 )
-_EARLIEST = Prepared(
-    sa.select(sa.func.min(recipient.c.due)).where(
-        recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
-    )
+_EARLIEST_ROW = sa.select(sa.func.min(recipient.c.due)).where(
+    recipient.c.priority == sa.bindparam("priority"), recipient.c.due.is_not(None)
 )
+_WITHOUT = recipient.c.message.not_in(sa.bindparam("without", expanding=True))
+_DUE = Prepared(_DUE_ROWS)
+_DUE_WITHOUT = _DUE_ROWS.where(_WITHOUT)
+_EARLIEST = Prepared(_EARLIEST_ROW)
+_EARLIEST_WITHOUT = _EARLIEST_ROW.where(_WITHOUT)
 _OF_MESSAGES = (
     sa.select(recipient)
     .where(
@@ -158,7 +155,8 @@ def priorities(connection: sa.Connection) -> Iterator[int]:
 def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
     """Take what is due.
 
-    :raise Spoiled: when something of it cannot be read.
+    :raise Damaged: when the one message of a careful claim cannot be read.
+    :raise Untakable: when it cannot be taken.
     """
     return [_lease(connection, claim) for claim in claims]
 
@@ -168,39 +166,28 @@ def _lease(connection: sa.Connection, claim: Claim) -> Leased:
     if claim.unheard:
         disown(connection, [claim.unheard])
     ids = _dueMessages(connection, claim)
-    if not ids:
-        return leased
-    try:
+    if claim.isCareful:
+        # What is on hold then is so in another transaction: SQLite writes nothing more in one that
+        # has met a damaged page.
+        for id in ids:
+            with readable(connection, id):
+                connection.execute(_OF_MESSAGES, {"ids": [id], "now": claim.now}).all()
+                connection.execute(_MESSAGES, {"ids": [id]}).all()
+    if ids:
         _leaseMessages(connection, claim, ids, leased)
-    except sa.exc.DatabaseError as error:
-        if not isDamage(error):
-            raise
-        damages = list(_unreadable(connection, claim, ids))
-        if not damages:
-            raise
-        raise Spoiled(damages) from error
     return leased
-
-
-def _unreadable(connection: sa.Connection, claim: Claim, ids: list[str]) -> Iterator[Damaged]:
-    """Read messages one by one, to find out which of them cannot be."""
-    for id in ids:
-        try:
-            connection.execute(_OF_MESSAGES, {"ids": [id], "now": claim.now}).all()
-            connection.execute(_MESSAGES, {"ids": [id]}).all()
-        except sa.exc.DatabaseError as error:
-            # What passes is no reason to hold a message for good.
-            if not isDamage(error):
-                raise
-            yield Damaged(id, f"cannot be read: {error.orig}")
 
 
 def _dueMessages(connection: sa.Connection, claim: Claim) -> list[str]:
     ids: dict[str, None] = {}
-    left = claim.limit
+    left = 1 if claim.isCareful else claim.limit
     for priority in priorities(connection):
         bound = {"priority": priority, "now": claim.now, "limit": left}
-        found = _DUE.run(connection, bound).scalars().all()
+        if claim.without:
+            due = connection.execute(_DUE_WITHOUT, {**bound, "without": claim.without})
+        else:
+            due = _DUE.run(connection, bound)
+        found = due.scalars().all()
         ids.update(dict.fromkeys(found))
         left -= len(found)
         if left <= 0:
@@ -232,7 +219,16 @@ def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leas
             for row in rows[id]
         ]
     if taken:
+        _take(connection, claim, taken)
+
+
+def _take(connection: sa.Connection, claim: Claim, taken: list[Row]) -> None:
+    try:
         _TAKE.run(connection, taken)
+    except sa.exc.DatabaseError as error:
+        if not claim.isCareful or not isDamage(error):
+            raise
+        raise Untakable(taken[0]["id"], f"cannot be taken: {cause(error)}") from error
 
 
 def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
@@ -349,10 +345,20 @@ def _bound(work: Work) -> list[Row]:
     ]
 
 
-def nextDue(connection: sa.Connection) -> float | None:
-    """When something is due next."""
-    times = (
-        _EARLIEST.run(connection, {"priority": priority}).scalar()
-        for priority in priorities(connection)
-    )
+def nextDue(connection: sa.Connection, without: Sequence[str] = ()) -> float | None:
+    """When something is due next.
+
+    :param without: ids of messages that are left alone.
+    """
+    times = (_earliest(connection, priority, without) for priority in priorities(connection))
     return min((time for time in times if time is not None), default=None)
+
+
+def _earliest(connection: sa.Connection, priority: int, without: Sequence[str]) -> float | None:
+    bound: dict[str, Any] = {"priority": priority}
+    if without:
+        found = connection.execute(_EARLIEST_WITHOUT, {**bound, "without": without})
+    else:
+        found = _EARLIEST.run(connection, bound)
+    earliest: float | None = found.scalar()
+    return earliest

@@ -1,7 +1,9 @@
 """What came of recipients, as statements for :mod:`submitd.spool.writer`.
 
 An outcome, its line of history and the reports about it are one transaction.  With the last
-recipient the message goes, or what is kept of it is its record.
+recipient the message goes, or what is kept of it is its record.  Where a damaged page of the data
+base stands in the way of that, the outcome is written down in brief: without history, and the
+message stays, but nobody will send it again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class Settling:
     """What came of some recipients.
 
     :param keep: seconds for which the record of a finished message is kept.
+    :param isBrief: whether the rows of the recipients, and the reports, are all that is written.
     """
 
     work: Work
@@ -31,6 +34,7 @@ class Settling:
     now: float
     who: str
     keep: float
+    isBrief: bool = False
 
 
 _STANDING = Prepared(
@@ -80,17 +84,17 @@ def _joined(settlings: list[Settling]) -> list[Settling]:
 
 def _settle(connection: sa.Connection, settling: Settling) -> None:
     id, token = settling.work.message.id, settling.work.token
-    if any(each.state is State.FAILED for each in settling.settlements):
-        # Sent again after it was given up, it is not a repetition.
-        endings.forget(connection, id)
-    else:
-        endings.lock(connection, id)
+    if not settling.isBrief:
+        _lock(connection, settling)
     standing = _STANDING.run(connection, {"id": id}).all()
     held = {row.position for row in standing if row.token == token}
     ours = {each.position: each.state for each in settling.settlements}
     lost = [position for position in ours if position not in held]
     if lost:
         raise LeaseLost(id, lost)
+    if settling.isBrief:
+        _write(connection, settling)
+        return
     # What cannot be read of the others is no reason to lose what came of these.
     isFinished = all(
         ours[row.position].isFinal if row.position in ours else row.state in endings.FINAL
@@ -104,7 +108,16 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
         endings.finish(connection, id, settling.now)
 
 
-def _record(connection: sa.Connection, settling: Settling) -> None:
+def _lock(connection: sa.Connection, settling: Settling) -> None:
+    id = settling.work.message.id
+    if any(each.state is State.FAILED for each in settling.settlements):
+        # Sent again after it was given up, it is not a repetition.
+        endings.forget(connection, id)
+    else:
+        endings.lock(connection, id)
+
+
+def _write(connection: sa.Connection, settling: Settling) -> None:
     id = settling.work.message.id
     _SETTLE.run(
         connection,
@@ -121,6 +134,11 @@ def _record(connection: sa.Connection, settling: Settling) -> None:
             for each in settling.settlements
         ],
     )
+
+
+def _record(connection: sa.Connection, settling: Settling) -> None:
+    id = settling.work.message.id
+    _write(connection, settling)
     endings.note(
         connection,
         [

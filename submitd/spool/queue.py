@@ -28,8 +28,8 @@ from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.spool import accepting, endings, leases, operations, tidying
 from submitd.spool.accepting import Acceptance, Accepted, Upload
 from submitd.spool.body import Body
-from submitd.spool.database import Database, Link, Unusable, asRefused
-from submitd.spool.leases import Claim, Leased, Spoiled
+from submitd.spool.database import Database, Link, Unusable, asRefused, cause, isDamage
+from submitd.spool.leases import Claim, Leased, Untakable
 from submitd.spool.outcomes import Settling, settle
 from submitd.spool.owners import Owners
 from submitd.spool.records import (
@@ -46,12 +46,17 @@ from submitd.spool.records import (
 )
 from submitd.spool.writer import GroupCommit, Statement, WorkThread
 from submitd.threads import Run
+from submitd.wire.errors import Refused
+from submitd.wire.reply import LOCAL_ERROR
 
 TIDY_INTERVAL = 60.0
 """Seconds between two looks for what is old enough to go."""
 
 STOP_LIMIT = 10.0
 """Seconds that the end waits for a data base which does not answer."""
+
+MAX_ASIDE = 1000
+"""Damaged messages that can be left alone; a data base with more of them is of no use."""
 
 LOOK_INTERVAL = 30.0
 """Seconds between two looks for processes that have died, and whose work is to be taken back."""
@@ -88,6 +93,8 @@ class Queue:
         self._told: list[Callable[[float], None]] = []
         self._left: set[str] = set()
         self._unheard: list[Claim] = []
+        # Ids of messages that a damaged page keeps from being held, or settled.
+        self._aside: set[str] = set()
         self._owner = ""
         self._owners = None if database.path is None else Owners(database.path)
         self._isPresent = False
@@ -164,17 +171,23 @@ class Queue:
         self._unheard = []
         claim = Claim(token=token, limit=limit, now=now, until=now + seconds, unheard=unheard)
         self._tidyNowAndThen()
-        leasing = Deferred.fromCoroutine(self._lease(claim))
+        leasing = Deferred.fromCoroutine(self._lease(claim)).addErrback(self._failed)
         return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
 
     async def _lease(self, claim: Claim) -> Leased:
         while True:
             try:
-                leased: Leased = await self._write(leases.lease, claim)
+                claim = attrs.evolve(claim, without=tuple(self._aside))
+                leased: Leased = await self._writer.submit(leases.lease, claim)
                 return leased
-            except Spoiled as spoiled:
-                for damaged in spoiled.damages:
-                    await self._quarantine(damaged)
+            except Untakable as damaged:
+                self._leaveAlone(damaged)
+            except Damaged as damaged:
+                await self._quarantine(damaged)
+            except sa.exc.DatabaseError as error:
+                if claim.isCareful or not isDamage(error):
+                    raise
+                claim = attrs.evolve(claim, isCareful=True)
 
     def _notLeased(self, failure: Failure, claim: Claim) -> Failure:
         # The connection may have been lost behind the commit; then work is leased, and nobody
@@ -225,8 +238,36 @@ class Queue:
         )
         times = [each.due for each in outcomes if each.due is not None]
         times += _dueTimes(own)
-        settled = self._write(settle, settling)
-        return settled.addCallback(lambda _: self._tell(times))
+        settled = self._writer.submit(settle, settling).addErrback(self._settleInBrief, settling)
+        return settled.addErrback(self._failed).addCallback(lambda _: self._tell(times))
+
+    def _settleInBrief(self, failure: Failure, settling: Settling) -> Any:
+        if not isDamage(failure.value):
+            return failure
+        reason = cause(failure.value)
+        damaged = Damaged(settling.work.message.id, f"only what came of it was written: {reason}")
+        settled = self._writer.submit(settle, attrs.evolve(settling, isBrief=True))
+        return settled.addCallbacks(
+            lambda _: _logDamage(damaged), self._notWritten, errbackArgs=(damaged.messageId,)
+        )
+
+    def _notWritten(self, failure: Failure, id: str) -> Failure:
+        if not isDamage(failure.value):
+            return failure
+        damaged = Damaged(id, f"nothing of it can be written: {cause(failure.value)}")
+        self._leaveAlone(damaged)
+        return Failure(damaged)
+
+    def _leaveAlone(self, damaged: Damaged) -> None:
+        """Have a message not leased again before the next start.
+
+        :raise Refused: when there are too many of them.
+        """
+        if len(self._aside) >= MAX_ASIDE:
+            raise Refused(LOCAL_ERROR, f"{self.database.name}: {damaged.reason}")
+        self._aside.add(damaged.messageId)
+        said = f"{damaged.reason}; it is left alone until the next start"
+        _logDamage(Damaged(damaged.messageId, said))
 
     def hasten(self, latest: float) -> Deferred[None]:
         """See :meth:`submitd.interfaces.ISpool.hasten`."""
@@ -234,7 +275,7 @@ class Queue:
 
     def nextDue(self) -> Deferred[float | None]:
         """See :meth:`submitd.interfaces.ISpool.nextDue`."""
-        return self._look(leases.nextDue)
+        return self._look(leases.nextDue, tuple(self._aside))
 
     def whenDue(self, told: Callable[[float], None]) -> None:
         """See :meth:`submitd.interfaces.ISpool.whenDue`."""
@@ -250,7 +291,14 @@ class Queue:
 
     def _quarantine(self, damaged: Damaged) -> Deferred[None]:
         _logDamage(damaged)
-        return self._write(endings.quarantine, (damaged, self.now()))
+        holding = self._writer.submit(endings.quarantine, (damaged, self.now()))
+        return holding.addErrback(self._holdInBrief, damaged).addErrback(self._failed)
+
+    def _holdInBrief(self, failure: Failure, damaged: Damaged) -> Any:
+        if not isDamage(failure.value):
+            return failure
+        holding = self._writer.submit(endings.quarantine, (damaged, None))
+        return holding.addErrback(self._notWritten, damaged.messageId).addErrback(_leftAlone)
 
     # Starting, stopping, and clearing away.
 
@@ -401,6 +449,10 @@ def _leased(leased: Leased) -> list[Work]:
     for damaged in leased.damaged:
         _logDamage(damaged)
     return leased.works
+
+
+def _leftAlone(failure: Failure) -> None:
+    failure.trap(Damaged)
 
 
 def _noHold(damaged: Damaged) -> Deferred[None]:

@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from submitd.spool.database import Link, Unusable, isFull
+from submitd.spool.database import Link, Unusable, isDamage, isFull
 from submitd.threads import Run
 
 Statement = Callable[[sa.Connection, list[Any]], list[Any]]
@@ -169,7 +169,7 @@ def _together(connection: sa.Connection, batch: list[_Call]) -> list[Any]:
 
 
 def _mayBeOnes(error: Exception) -> bool:
-    """Whether others may do well where one has failed: a key that is taken, or one too large."""
+    """Whether others may do well where one has failed: too large, damaged, or a key is taken."""
     if isinstance(error, (Unusable, OSError)):
         return False
-    return not isinstance(error, sa.exc.OperationalError) or isFull(error)
+    return not isinstance(error, sa.exc.OperationalError) or isFull(error) or isDamage(error)

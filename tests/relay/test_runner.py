@@ -22,10 +22,11 @@ from submitd.relay.reports import Reporter
 from submitd.relay.routes import Route, Routes
 from submitd.relay.runner import Runner
 from submitd.relay.settings import RelaySettings
-from submitd.spool.records import Action, Filter
+from submitd.spool.records import Action, Damaged, Filter
 from submitd.turns import Turns
 from submitd.wire.errors import Refused
 from submitd.wire.reply import LOCAL_ERROR, Reply
+from tests.spool.damage import spoil
 from tests.spool.support import NOW, SpoolCase
 
 OK = Reply(250, "2.0.0", "taken")
@@ -1204,6 +1205,50 @@ class QueueTests(RunnerCase):
         self.assertEqual([each["problem"][-6:] for each in logged if "problem" in each], ["(gone)"])
         ended = [each["id"] for each in logged if each.get("event") == "recipient-delivered"]
         self.assertEqual(ended, ["M1"])
+
+    def test_damagedHistory(self) -> None:
+        """What was delivered while a page of history is lost goes out once, with its report."""
+        hop = self.hop
+        hop.holding = True
+        hop.said = {"bob@example.net": NO}
+        self.send("M1", "bob@example.net", "carol@example.net")
+        self.run_()
+        spoil(self.queue, self.path, "history_message")
+        hop.holding = False
+        hop.release()
+        for _ in range(4):
+            self.run_(300.0)
+        sent = [["bob@example.net", "carol@example.net"], ["alice@example.com"]]
+        self.assertEqual(hop.addresses, sent)
+        found = self.sql("SELECT state FROM recipient WHERE message = 'M1' ORDER BY position")
+        self.assertEqual(found, [("failed",), ("delivered",)])
+        self.stop()
+        self.queue = self.makeSpool().queue
+        self.queue.now = self.timeOfDay
+        self.make()
+        for _ in range(4):
+            self.run_(300.0)
+        self.assertEqual(self.hop.addresses, [])
+
+    def test_notSettled(self) -> None:
+        """What cannot be written at all is not tried again, and has no place."""
+        self.make(deliveries=1)
+        settle, calls = self.queue.settle, []
+
+        def fails(work: Any, *arguments: Any) -> Deferred[Any]:
+            calls.append(work.message.id)
+            if work.message.id == "M1":
+                return fail(Damaged("M1", "a page of the data base"))
+            return settle(work, *arguments)
+
+        self.patch(self.queue, "settle", fails)
+        self.send("M1")
+        self.send("M2")
+        self.run_()
+        for _ in range(3):
+            self.run_(5.0)
+        self.assertEqual(calls, ["M1", "M2"])
+        self.assertEqual((len(self.hop.seen), self.states("M2")), (2, []))
 
     def test_dataBaseGone(self) -> None:
         """While the data base is away nothing is taken, and what was delivered is settled later."""

@@ -15,12 +15,15 @@ import sqlalchemy as sa
 from twisted.internet.defer import maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from submitd import events
 from submitd.deliveries.spool import Spool
-from submitd.spool import database, leases, schema
+from submitd.spool import database, leases, queue, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isDamage, isFull
-from submitd.spool.records import Damaged, Filter, State
+from submitd.spool.records import Damaged, Filter, Settlement, State
+from submitd.spool.writer import GroupCommit
 from submitd.wire.errors import Refused
 from tests.spool import postgres
+from tests.spool.damage import spoil
 from tests.spool.support import Gate, PostgresCase, SpoolCase
 
 
@@ -366,7 +369,7 @@ class TroubleTests(SpoolCase):
         for id in ("A-1", "B-1", "C-1"):
             self.send(id)
         self.sql("UPDATE message SET sender = CAST(x'ff' AS TEXT) WHERE id = 'B-1'")
-        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
+        self.assertEqual(self.leased(), ["A-1", "C-1"])
         state = self.sql("SELECT state, reply FROM recipient WHERE message = 'B-1'")
         self.assertEqual(state[0][0], "held")
         self.assertIn("cannot be read", state[0][1])
@@ -378,7 +381,7 @@ class TroubleTests(SpoolCase):
             self.send(id)
         self.sql(f"UPDATE message SET sender = '{'y' * 30000}' WHERE id = 'B-1'")
         self.damage(b"y" * 95)
-        self.assertEqual([each.message.id for each in self.lease()], ["A-1", "C-1"])
+        self.assertEqual(self.leased(), ["A-1", "C-1"])
         held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
         self.assertEqual(held, [("B-1",)])
 
@@ -396,6 +399,131 @@ class TroubleTests(SpoolCase):
         self.assertTrue(shown.header.startswith(b"Received:"))
         held = self.sql("SELECT message FROM recipient WHERE state = 'held'")
         self.assertEqual(held, [("B-1",)])
+
+    def leased(self) -> list[str]:
+        """All that can be had, with or without damage in between."""
+        ids: list[str] = []
+        while works := self.lease():
+            ids += [each.message.id for each in works]
+        return ids
+
+    def many(self) -> list[str]:
+        """So many messages that each table has several pages."""
+        domain = f"{'y' * 60}.{'z' * 60}.example"
+        return [self.send(f"M-{n:03d}", f"{'x' * 60}@{domain}") for n in range(60)]
+
+    def hear(self) -> list[tuple[str, str]]:
+        """What the log says of damage from now on: id and problem."""
+        heard: list[tuple[str, str]] = []
+
+        def emit(event: Any, **fields: Any) -> None:
+            if event is events.MESSAGE_DAMAGED:
+                heard.append((fields["id"], fields["problem"]))
+
+        self.patch(events, "emit", emit)
+        return heard
+
+    def test_settledInBrief(self) -> None:
+        """What was delivered is written down, though its history cannot be: it goes out once."""
+        for id in ("A-1", "B-1"):
+            self.send(id)
+        [first, second] = self.lease()
+        spoil(self.queue, self.path, "history_message")
+        said = self.hear()
+        self.settle(first, State.DELIVERED)
+        self.settle(second, State.DELAYED)
+        problem = "only what came of it was written: database disk image is malformed"
+        self.assertEqual(said, [("A-1", problem), ("B-1", problem)])
+        found = self.sql("SELECT state, attempts, due FROM recipient")
+        self.assertEqual(found, [("delivered", 1, None), ("delayed", 1, self.time.now + 300)])
+        self.time.now += 1000
+        self.assertEqual(self.leased(), ["B-1"])
+
+    def test_settledBesideDamage(self) -> None:
+        """Of those that are settled together, only the damaged one is in brief."""
+        for id in ("A-1", "B-1"):
+            self.send(id)
+        works = self.lease()
+        self.sql("UPDATE recipient SET state = CAST(x'ff' AS TEXT) WHERE message = 'B-1'")
+        said = self.hear()
+        gate = Gate()
+        self.queue._writer = GroupCommit(self.queue._links[0], gate.run)
+        outcome = Settlement(position=0, state=State.DELIVERED, reply="")
+        self.queue.extend(works[0], 60)  # that much waits when these come
+        settled = [self.queue.settle(work, [outcome]) for work in works]
+        gate.open()
+        self.successResultOf(settled[0])
+        self.failureResultOf(settled[1], Damaged)
+        self.assertEqual([id for id, _ in said], ["B-1"])
+        self.assertEqual(self.sql("SELECT message FROM recipient"), [("B-1",)])
+
+    def test_notSettled(self) -> None:
+        """Where nothing of it can be written, it is told once, and not leased any more."""
+        ids = self.many()
+        works = self.lease()
+        spoil(self.queue, self.path, "recipient", b"M-030")
+        said = self.hear()
+        lost = []
+        for work in works:
+            outcome = Settlement(position=0, state=State.DELIVERED, reply="")
+            settled = self.queue.settle(work, [outcome])
+            if settled.addErrback(lambda failure: failure.trap(Damaged)).result is Damaged:
+                lost.append(work.message.id)
+        self.assertIn("M-030", lost)
+        self.assertLess(len(lost), len(ids) / 2)
+        self.assertEqual([id for id, problem in said if "left alone" in problem], lost)
+        self.time.now += 1000
+        self.assertEqual(self.leased(), [])
+        self.assertIsNone(self.successResultOf(self.queue.nextDue()))
+
+    def test_notHeld(self) -> None:
+        """A message that can be neither read nor put on hold does not stop the others."""
+        ids = self.many()
+        spoil(self.queue, self.path, "recipient", b"M-030")
+        said = self.hear()
+        leased = self.leased()
+        alone = [id for id, problem in said if "left alone until the next start" in problem]
+        self.assertEqual(sorted(leased + alone), ids)
+        self.assertLess(len(alone), len(ids) / 2)
+        self.assertEqual(len(set(alone)), len(alone))
+
+    def test_notTaken(self) -> None:
+        """Nor does one that can be read, but not be taken; and it is not put on hold for that."""
+        self.send("A-1")
+        self.queue.giveBack(self.lease()[0])
+        spoil(self.queue, self.path, "recipient_token")
+        said = self.hear()
+        self.assertEqual(self.leased(), [])
+        self.assertEqual(len(said), 1)
+        self.assertIn("A-1 cannot be taken: ", " ".join(said[0]))
+        self.assertEqual(self.sql("SELECT state FROM recipient"), [("queued",)])
+
+    def test_tooMuchDamage(self) -> None:
+        """A data base that is damaged all over is said to be so."""
+        self.patch(queue, "MAX_ASIDE", 0)
+        self.many()
+        spoil(self.queue, self.path, "recipient", b"M-000")
+        refused = self.failureResultOf(self.queue.lease(100, 60), Refused).value
+        self.assertEqual(refused.reply.code, 451)
+        self.assertIn("malformed", refused.cause)
+
+    def test_heldInBrief(self) -> None:
+        """What is damaged is put on hold, though its history cannot be written."""
+        self.send("A-1")
+        self.sql("UPDATE part SET checksum = checksum + 1")
+        spoil(self.queue, self.path, "history_message")
+        self.failureResultOf(self.queue.read("A-1").next(), Damaged)
+        self.assertEqual(self.sql("SELECT state FROM recipient"), [("held",)])
+
+    def test_missingPartOfDamaged(self) -> None:
+        """A hole in the body of a message whose row cannot be read is damage as well."""
+        self.send("A-1", text=b"x" * 600_000)
+        self.sql("DELETE FROM part WHERE sequence = 1")
+        body = self.queue.read("A-1")
+        self.successResultOf(body.next())
+        spoil(self.queue, self.path, "message")
+        self.failureResultOf(body.next(), Damaged)
+        self.assertFalse(self.queue._links[1].isOpen)
 
     def damage(self, begin: bytes) -> None:
         """Spoil the pages that begin with these octets, behind the number of the next page."""
@@ -610,6 +738,48 @@ class PostgresTests(PostgresCase):
         self.failureResultOf(self.queue.read("A-1").next(), Refused)
         self.assertEqual(self.body("A-1"), read)
         self.assertEqual(len(self.lease()), 2)
+
+    def test_corruptPage(self) -> None:
+        """What PostgreSQL itself calls corrupted is on hold, and the others go on."""
+        self.send("A-1")
+        self.send("B-1", text=b"y" * 30000)
+        [(file,)] = self.sql("SELECT pg_relation_filepath('part')")
+        before = self.body("A-1")
+        self.sql("CREATE TABLE kept AS SELECT * FROM part")
+        self.spoil(file)
+        for id in ("A-1", "B-1"):
+            failure = self.failureResultOf(self.queue.read(id).next(), Damaged)
+            self.assertIn("chunk 0 of its body cannot be read: invalid page", str(failure.value))
+        states = self.sql("SELECT state FROM recipient")
+        self.assertEqual([state for (state,) in states], ["held", "held"])
+        self.sql("TRUNCATE part")
+        self.sql("INSERT INTO part SELECT * FROM kept")
+        self.assertEqual(self.body("A-1"), before)
+
+    def test_corruptRows(self) -> None:
+        """So is one whose envelope is."""
+        sender = f"{'s' * 60}@{'d' * 60}.example"
+        sent = [self.send(f"M-{n:02d}", sender=sender) for n in range(50)]
+        [(file,)] = self.sql("SELECT pg_relation_filepath('message')")
+        self.spoil(file)
+        ids: list[str] = []
+        while works := self.lease():
+            ids += [each.message.id for each in works]
+        states = self.sql("SELECT message FROM recipient WHERE state = 'held' ORDER BY message")
+        held = [id for (id,) in states]
+        self.assertIn("M-00", held)
+        self.assertIn("M-49", ids)
+        self.assertEqual(sorted(ids + held), sent)
+
+    def spoil(self, file: str) -> None:
+        """Have the first page of a table be nonsense."""
+        postgres.server().stop()
+        with open(postgres.server().directory / "data" / file, "r+b") as opened:
+            opened.write(b"\xa5" * 8192)
+        postgres.server().start()
+        # The lost connection is noticed by whoever uses it first.
+        self.failureResultOf(self.queue.totals(), Refused)
+        self.failureResultOf(self.queue.hasten(0), Refused)
 
     def test_restart(self) -> None:
         """While the server is down it is 451; when it is back, all goes on."""
