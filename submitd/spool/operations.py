@@ -8,7 +8,7 @@ recipients.  All of it runs beside the service, which does not wait for it.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from submitd.equality import sameDomain
 from submitd.spool import endings, leases
 from submitd.spool.body import firstChunk
+from submitd.spool.database import readable
 from submitd.spool.records import (
     Action,
     Count,
@@ -31,7 +32,7 @@ from submitd.spool.records import (
     Totals,
 )
 from submitd.spool.rows import messageFrom, octets, recipientFrom
-from submitd.spool.schema import history, message, recipient
+from submitd.spool.schema import history, message, part, recipient
 
 _WAITING = tuple(state for state in State if not state.isFinal)
 
@@ -102,7 +103,72 @@ def _ofRecipient(which: Filter) -> list[Condition]:
 
 
 def messages(connection: sa.Connection, page: Page) -> list[Listed]:
-    """Messages with recipients that the filter means, the oldest first."""
+    """Messages with recipients that the filter means, the oldest first.
+
+    Where a page of the data base is damaged they are read one by one, and what cannot be read is
+    among them: nobody knows whether it is meant.
+    """
+    try:
+        with readable(connection, page.after):
+            return _messages(connection, page)
+    except Damaged:
+        pass
+    found: list[Listed] = []
+    try:
+        found.extend(_oneByOne(connection, page))
+    except Damaged:
+        if not found:
+            raise
+    return found
+
+
+def _oneByOne(connection: sa.Connection, page: Page) -> Iterator[Listed]:
+    named = page.which.ids
+    ids = (
+        _idsAfter(connection, page.after)
+        if named is None
+        else iter(sorted(id for id in named if id > page.after))
+    )
+    left = page.limit
+    while left > 0 and (id := next(ids, None)) is not None:
+        alone = Page(which=attrs.evolve(page.which, ids=(id,)), now=page.now, limit=1)
+        try:
+            with readable(connection, id):
+                found = _messages(connection, alone)
+        except Damaged as damaged:
+            found = [Listed(id=id, message=None, recipients=(), damage=damaged.reason)]
+        yield from found
+        left -= len(found)
+
+
+def _idsAfter(connection: sa.Connection, after: str) -> Iterator[str]:
+    """The ids that one of three tables has: where one is damaged, the others go on.
+
+    :raise Damaged: when none of them does.
+    """
+    while True:
+        columns = (recipient.c.message, message.c.id, part.c.message)
+        found = [_lowestAfter(connection, column, after) for column in columns]
+        ids = [each for each in found if isinstance(each, str)]
+        if not ids:
+            if isinstance(found[0], Damaged):
+                raise found[0]
+            return  # Each message has recipients.
+        after = min(ids)
+        yield after
+
+
+def _lowestAfter(
+    connection: sa.Connection, column: sa.Column[str], after: str
+) -> str | Damaged | None:
+    try:
+        with readable(connection, after or "the queue", "what follows "):
+            return connection.execute(sa.select(sa.func.min(column)).where(column > after)).scalar()
+    except Damaged as damaged:
+        return damaged
+
+
+def _messages(connection: sa.Connection, page: Page) -> list[Listed]:
     rows = connection.execute(pageStatement(page)).all()
     if not rows:
         return []
@@ -154,7 +220,7 @@ def _readable(
     queued = None
     recipients = []
     try:
-        queued = messageFrom(row)
+        queued = None if row is None else messageFrom(row)
     except Damaged as damaged:
         damages.append(damaged.reason)
     for each in sorted(rows, key=lambda one: one.position):
@@ -166,20 +232,33 @@ def _readable(
 
 
 def show(connection: sa.Connection, id: str) -> Shown | None:
-    """All about one message but its body."""
-    row = connection.execute(sa.select(message).where(message.c.id == id)).one_or_none()
-    if row is None:
+    """All about one message but its body; of a damaged one, what can be read."""
+    damages: list[str] = []
+
+    def read(what: str, statement: sa.Select[Any]) -> Sequence[Any]:
+        try:
+            with readable(connection, id, what):
+                return connection.execute(statement).all()
+        except Damaged as damaged:
+            damages.append(damaged.reason)
+            return ()
+
+    rows = read("its envelope ", sa.select(message).where(message.c.id == id))
+    if not rows and not damages:
         return None
-    ofThis = sa.select(recipient).where(recipient.c.message == id)
-    queued, recipients, damage = _readable(row, connection.execute(ofThis).all())
+    ofThis = read("its list of recipients ", sa.select(recipient).where(recipient.c.message == id))
     entries = sa.select(history).where(history.c.message == id).order_by(history.c.number)
-    content = octets(row.fields)
-    try:
-        found = firstChunk(connection, id)
-        content += b"" if found is None else found[2]
-    except Damaged as damaged:
-        # All else is what an operator decides by.
-        damage = "; ".join(filter(None, (damage, damaged.reason)))
+    lines = read("its history ", entries)
+    queued, recipients, damage = _readable(rows[0] if rows else None, ofThis)
+    content = b""
+    if rows:
+        content = octets(rows[0].fields)
+        try:
+            found = firstChunk(connection, id)
+            content += b"" if found is None else found[2]
+        except Damaged as damaged:
+            # All else is what an operator decides by.
+            damages.append(damaged.reason)
     return Shown(
         id=id,
         message=queued,
@@ -188,10 +267,10 @@ def show(connection: sa.Connection, id: str) -> Shown | None:
             Entry(
                 at=each.at, position=each.position, event=each.event, text=each.text, who=each.who
             )
-            for each in connection.execute(entries)
+            for each in lines
         ),
         header=headerOf(content),
-        damage=damage,
+        damage="; ".join(filter(None, (damage, *damages))),
     )
 
 

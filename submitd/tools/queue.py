@@ -36,7 +36,7 @@ from submitd.interfaces import ISpool, ISpoolOperations
 from submitd.policies.brake import Brake
 from submitd.settings import Component, PolicySettings, spoolUnlessNamed
 from submitd.spool.database import FILE
-from submitd.spool.records import Action, Damaged, Filter, State
+from submitd.spool.records import Action, Damaged, Filter, Listed, State
 from submitd.tools.queuetext import asJson, asLine, asText, stamp
 from submitd.typed import WrongValue, parseSeconds, parseTable
 from submitd.wire.errors import Refused
@@ -236,6 +236,11 @@ def letGo(arguments: argparse.Namespace) -> bool:
     return braked
 
 
+def isUnreadable(listed: Listed) -> bool:
+    """Whether the data base gives nothing of a message but its id."""
+    return listed.message is None and not listed.recipients
+
+
 @attrs.define
 class Command:
     """What the command line wants, done on an open queue.
@@ -267,15 +272,22 @@ class Command:
     async def list(self) -> None:
         """Print the messages, page by page."""
         which, limit, after, shown = filterOf(self.arguments), self.arguments.limit, "", 0
-        while True:
+        unreadable = 0
+        while not (limit and shown >= limit):
             size = min(PAGE, limit - shown) if limit else PAGE
             page = await self.queue.messages(which, size, after)
+            if not page:
+                break
             for listed in page:
                 self.say(json.dumps(asJson(listed)) if self.arguments.json else asLine(listed))
+                unreadable += isUnreadable(listed)
             shown += len(page)
-            if len(page) < size or (limit and shown >= limit):
-                return
             after = page[-1].id
+        if unreadable:
+            raise Problem(
+                f"{unreadable} message(s) cannot be read, for the data base is damaged;"
+                " docs/durability.rst says how to begin with a new one"
+            )
 
     async def show(self) -> None:
         """Print all about one message."""
@@ -349,12 +361,15 @@ class Command:
         """The ids of the messages that are meant, each with its number of recipients."""
         found: dict[str, int] = {}
         after = ""
-        while True:
-            page = await self.queue.messages(which, PAGE, after)
-            found.update((listed.id, len(listed.recipients)) for listed in page)
-            if len(page) < PAGE:
-                return found
+        while page := await self.queue.messages(which, PAGE, after):
+            for listed in page:
+                if which.ids is None and isUnreadable(listed):
+                    # It would keep all others of its page from being changed.
+                    self.err.write(f"{asLine(listed)}: left as it is\n")
+                else:
+                    found[listed.id] = len(listed.recipients)
             after = page[-1].id
+        return found
 
     def confirmed(self, what: str) -> bool:
         """Whether a person says yes; nobody at the terminal is a no."""

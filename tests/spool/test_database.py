@@ -19,7 +19,7 @@ from submitd import events
 from submitd.deliveries.spool import Spool
 from submitd.spool import database, leases, queue, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isDamage, isFull
-from submitd.spool.records import Damaged, Filter, Settlement, State
+from submitd.spool.records import Damaged, Filter, Listed, Settlement, State
 from submitd.spool.writer import GroupCommit
 from submitd.wire.errors import Refused
 from tests.spool import postgres
@@ -525,6 +525,43 @@ class TroubleTests(SpoolCase):
         self.failureResultOf(body.next(), Damaged)
         self.assertFalse(self.queue._links[1].isOpen)
 
+    def test_listDamaged(self) -> None:
+        """All messages are listed, with those that cannot be read, whatever is damaged."""
+        for name, holding in (
+            ("message", b"M-030"),
+            ("recipient", b"M-030"),
+            ("sqlite_autoindex_message_1", b""),
+            ("history_message", b""),
+        ):
+            self.path = Path(self.mktemp())
+            self.spool = self.makeSpool()
+            self.queue = self.spool.queue
+            ids = self.many()
+            spoil(self.queue, self.path, name, holding)
+            listed: list[Listed] = []
+            after = ids[2]
+            while page := self.successResultOf(self.queue.messages(Filter(), 10, after)):
+                listed += page
+                after = page[-1].id
+            self.assertEqual([each.id for each in listed], ids[3:], name)
+            damaged = [each.id for each in listed if each.damage]
+            self.assertEqual("M-030" in damaged, name != "history_message")
+            named = Filter(ids=(ids[30], ids[59]))
+            found = self.successResultOf(self.queue.messages(named))
+            self.assertEqual([each.id for each in found], [ids[30], ids[59]])
+            shown = self.successResultOf(self.queue.show("M-030"))
+            self.assertIn("cannot be read", shown.damage)
+
+    def test_listNoMore(self) -> None:
+        """Where nobody can say what else there is, that is said behind the rest."""
+        ids = self.many()
+        for name in ("recipient", "sqlite_autoindex_message_1", "sqlite_autoindex_part_1"):
+            spoil(self.queue, self.path, name, ids[-1].encode())
+        listed = self.successResultOf(self.queue.messages(Filter()))
+        self.assertTrue(listed)
+        rest = self.queue.messages(Filter(), 100, listed[-1].id)
+        self.assertIn("what follows cannot be read", str(self.failureResultOf(rest, Damaged).value))
+
     def damage(self, begin: bytes) -> None:
         """Spoil the pages that begin with these octets, behind the number of the next page."""
         file = sqlite3.connect(self.path / FILE)
@@ -750,6 +787,9 @@ class PostgresTests(PostgresCase):
         for id in ("A-1", "B-1"):
             failure = self.failureResultOf(self.queue.read(id).next(), Damaged)
             self.assertIn("chunk 0 of its body cannot be read: invalid page", str(failure.value))
+        shown = self.successResultOf(self.queue.show("A-1"))
+        self.assertEqual((len(shown.recipients), len(shown.history)), (1, 1))
+        self.assertIn("cannot be read", shown.damage)
         states = self.sql("SELECT state FROM recipient")
         self.assertEqual([state for (state,) in states], ["held", "held"])
         self.sql("TRUNCATE part")
@@ -757,7 +797,7 @@ class PostgresTests(PostgresCase):
         self.assertEqual(self.body("A-1"), before)
 
     def test_corruptRows(self) -> None:
-        """So is one whose envelope is."""
+        """So is one whose envelope is; it is listed all the same."""
         sender = f"{'s' * 60}@{'d' * 60}.example"
         sent = [self.send(f"M-{n:02d}", sender=sender) for n in range(50)]
         [(file,)] = self.sql("SELECT pg_relation_filepath('message')")
@@ -765,11 +805,13 @@ class PostgresTests(PostgresCase):
         ids: list[str] = []
         while works := self.lease():
             ids += [each.message.id for each in works]
-        states = self.sql("SELECT message FROM recipient WHERE state = 'held' ORDER BY message")
-        held = [id for (id,) in states]
-        self.assertIn("M-00", held)
+        listed = self.successResultOf(self.queue.messages(Filter()))
+        damaged = [each.id for each in listed if each.damage]
+        self.assertIn("M-00", damaged)
         self.assertIn("M-49", ids)
-        self.assertEqual(sorted(ids + held), sent)
+        self.assertEqual(sorted(ids + damaged), sent)
+        states = self.sql("SELECT message FROM recipient WHERE state = 'held' ORDER BY message")
+        self.assertEqual([id for (id,) in states], damaged)
 
     def spoil(self, file: str) -> None:
         """Have the first page of a table be nonsense."""

@@ -21,6 +21,7 @@ from submitd.deliveries.spool import Spool
 from submitd.spool.records import Filter, Settlement, State
 from submitd.tools import queue as tool
 from submitd.typed import Seconds
+from tests.spool.damage import spoil
 from tests.spool.support import SpoolCase, makeEnvelope, makeSession
 
 
@@ -302,6 +303,25 @@ class CommandTests(SpoolCase):
         self.assertRegex(lines[0], "^A-1  damaged: ")
         self.assertTrue(any(line.startswith("B-1") for line in lines))
         self.assertIn("damage", self.run_("show", "A-1"))
+
+    def test_unreadable(self) -> None:
+        """Nor does one that the data base cannot give; it is named, and no change fails for it."""
+        ids = [self.send(f"M-{n:03d}", f"{'x' * 60}@{'y' * 60}.example") for n in range(60)]
+        spoil(self.queue, self.path, "recipient", b"M-030")
+        said = self.refused("list")
+        self.assertIn("cannot be read, for the data base is damaged", said)
+        heads = [line.split() for line in self.out.getvalue().splitlines() if line[0] == "M"]
+        self.assertEqual([words[0] for words in heads], ids)
+        damaged = {words[0] for words in heads if words[1] == "damaged:"}
+        self.assertIn("M-030", damaged)
+        self.assertTrue(said.startswith(f"{len(damaged)} message(s)"))
+        self.refused("list", "--limit", "40", "--json")
+        lines = [json.loads(line) for line in self.out.getvalue().splitlines()]
+        self.assertEqual({each["id"] for each in lines if each["damage"]}, damaged)
+        self.assertEqual(len(lines), 40)
+        done = self.run_("expire", "--all", "--yes")
+        self.assertIn(f"expire: {len(ids) - len(damaged)} recipient(s) changed", done)
+        self.assertEqual(self.err.getvalue().count("left as it is"), len(damaged))
 
 
 class CommandLineTests(SynchronousTestCase):
