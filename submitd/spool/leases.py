@@ -52,7 +52,7 @@ class Leased:
 
 
 class Untakable(Damaged):
-    """What is due can be read, but no lease of it can be written."""
+    """What is due can be read, but no lease of it can be written, or there is nothing to lease."""
 
 
 _HIGHEST = sa.select(sa.func.max(recipient.c.priority)).where(recipient.c.due.is_not(None))
@@ -156,7 +156,7 @@ def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
     """Take what is due.
 
     :raise Damaged: when the one message of a careful claim cannot be read.
-    :raise Untakable: when it cannot be taken.
+    :raise Untakable: when it cannot be taken, or when there is nothing of one that was due.
     """
     return [_lease(connection, claim) for claim in claims]
 
@@ -203,8 +203,11 @@ def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leas
     messages = {row.id: row for row in connection.execute(_MESSAGES, {"ids": ids})}
     taken: list[Row] = []
     for id in ids:
+        if not rows[id]:
+            # The index is as it was before: a disk has lost what was written to it.
+            raise Untakable(id, "is due, but has no recipients who are")
         try:
-            if rows[id] and id not in messages:
+            if id not in messages:
                 raise Damaged(id, "its message is missing")
             leased.works.extend(_works(claim, messages.get(id), rows[id]))
         except Damaged as damaged:
@@ -232,8 +235,6 @@ def _take(connection: sa.Connection, claim: Claim, taken: list[Row]) -> None:
 
 
 def _works(claim: Claim, row: Any, recipients: list[Any]) -> list[Work]:
-    if not recipients:
-        return []
     queued = messageFrom(row)
     recipients.sort(key=lambda each: each.position)
     byDomain: dict[str, list[QueuedRecipient]] = {}

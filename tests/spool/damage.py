@@ -18,6 +18,12 @@ def spoil(queue: Queue, path: Path, name: str, holding: bytes = b"") -> None:
     :param queue: which has pages in its memory; it reads them again.
     :param holding: empty for the first page.
     """
+    at, page = pageOf(queue, path, name, holding)
+    putBack(path, at, b"\xa5" * len(page))
+
+
+def pageOf(queue: Queue, path: Path, name: str, holding: bytes = b"") -> tuple[int, bytes]:
+    """Where a page of the file is, and what is in it."""
     for link in queue._links:
         link.close()
     file = sqlite3.connect(path / FILE)
@@ -25,22 +31,25 @@ def spoil(queue: Queue, path: Path, name: str, holding: bytes = b"") -> None:
     [size] = file.execute("PRAGMA page_size").fetchone()
     [root] = file.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", [name]).fetchone()
     file.close()
-    octets = bytearray((path / FILE).read_bytes())
-    pages = {number: octets[(number - 1) * size : number * size] for number in [root]}
-    if pages[root][0] in _INNER:
-        numbers = _below(pages[root])
-        pages = {number: octets[(number - 1) * size : number * size] for number in numbers}
-    spoiled = next(number for number, page in pages.items() if holding in page)
+    octets = (path / FILE).read_bytes()
+    page = octets[(root - 1) * size : root * size]
+    numbers = _below(page) if page[0] in _INNER else [root]
+    pages = {(each - 1) * size: octets[(each - 1) * size : each * size] for each in numbers}
+    return next((at, page) for at, page in pages.items() if holding in page)
+
+
+def putBack(path: Path, at: int, page: bytes) -> None:
+    """Have the file hold a page as it is given here."""
     with open(path / FILE, "r+b") as opened:
-        opened.seek((spoiled - 1) * size)
-        opened.write(b"\xa5" * size)
+        opened.seek(at)
+        opened.write(page)
 
 
-def _below(page: bytearray) -> list[int]:
+def _below(page: bytes) -> list[int]:
     """The numbers of the pages below one (SQLite's file format, 1.6)."""
     cells = [_number(page[at : at + 2]) for at in range(12, 12 + 2 * _number(page[3:5]), 2)]
     return [*(_number(page[at : at + 4]) for at in cells), _number(page[8:12])]
 
 
-def _number(octets: bytearray) -> int:
+def _number(octets: bytes) -> int:
     return int.from_bytes(octets, "big")

@@ -23,7 +23,7 @@ from submitd.spool.records import Damaged, Filter, Listed, Settlement, State
 from submitd.spool.writer import GroupCommit
 from submitd.wire.errors import Refused
 from tests.spool import postgres
-from tests.spool.damage import spoil
+from tests.spool.damage import pageOf, putBack, spoil
 from tests.spool.support import Gate, PostgresCase, SpoolCase
 
 
@@ -497,6 +497,21 @@ class TroubleTests(SpoolCase):
         self.assertEqual(len(said), 1)
         self.assertIn("A-1 cannot be taken: ", " ".join(said[0]))
         self.assertEqual(self.sql("SELECT state FROM recipient"), [("queued",)])
+
+    def test_lostWrite(self) -> None:
+        """What an index of before has due is left alone, and does not come again and again."""
+        self.send("A-1")
+        at, before = pageOf(self.queue, self.path, "recipient_due")
+        self.settle(self.lease()[0], State.DELIVERED)
+        pageOf(self.queue, self.path, "recipient_due")
+        putBack(self.path, at, before)
+        said = self.hear()
+        self.assertEqual(self.leased(), [])
+        self.assertIsNone(self.successResultOf(self.queue.nextDue()))
+        problem = "is due, but has no recipients who are; it is left alone until the next start"
+        self.assertEqual(said, [("A-1", problem)])
+        self.send("B-1")
+        self.assertEqual(self.leased(), ["B-1"])
 
     def test_tooMuchDamage(self) -> None:
         """A data base that is damaged all over is said to be so."""
