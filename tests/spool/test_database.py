@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
 from submitd.deliveries.spool import Spool
-from submitd.spool import database, leases, queue, schema
+from submitd.spool import database, endings, leases, outcomes, queue, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isDamage, isFull
 from submitd.spool.records import Damaged, Filter, Listed, Settlement, State
 from submitd.spool.writer import GroupCommit
@@ -475,6 +475,30 @@ class TroubleTests(SpoolCase):
         self.time.now += 1000
         self.assertEqual(self.leased(), [])
         self.assertIsNone(self.successResultOf(self.queue.nextDue()))
+
+    def test_notInBrief(self) -> None:
+        """What only passes, in the midst of damage, has nothing left alone: it comes again."""
+
+        def failing(code: int) -> Mock:
+            error = sqlite3.OperationalError("the disk")
+            error.sqlite_errorcode = code
+            return Mock(side_effect=sa.exc.DatabaseError("", {}, error))
+
+        self.send("A-1")
+        [work] = self.lease()
+        self.patch(endings, "lock", failing(sqlite3.SQLITE_CORRUPT))
+        self.patch(endings, "note", failing(sqlite3.SQLITE_CORRUPT))
+        passing = self.patch(outcomes, "_write", failing(sqlite3.SQLITE_FULL))
+        outcome = Settlement(position=0, state=State.DELIVERED, reply="")
+        refused = self.failureResultOf(self.queue.settle(work, [outcome]), Refused).value
+        self.assertEqual(refused.reply.code, 452)
+        passing.restore()
+        passing = self.patch(endings, "hold", failing(sqlite3.SQLITE_FULL))
+        self.sql("UPDATE part SET checksum = checksum + 1")
+        self.failureResultOf(self.queue.read("A-1").next(), Refused)
+        passing.restore()
+        self.time.now += 100
+        self.assertEqual(self.leased(), ["A-1"])
 
     def test_notHeld(self) -> None:
         """A message that can be neither read nor put on hold does not stop the others."""
