@@ -129,6 +129,7 @@ class Runner:
         self._ahead = 0.0  # the time of day, before a clock that nobody can set
         # At once, for the clock may have been set back while we did not look; then when it is.
         self._hastenFrom = 0.0
+        self._notHastened = ""  # why; it is told once
 
     # From the start to the end.
 
@@ -250,10 +251,12 @@ class Runner:
     async def _hasten(self) -> None:
         try:
             await self._spool.hasten(self._now() + self._longest)
-            self._hastenFrom = math.inf
+            self._hastenFrom, self._notHastened = math.inf, ""
         except Refused as refused:
             # One message that cannot be read is not to keep back all that is due.
-            events.emit(events.RELAY_PROBLEM, problem=str(refused))
+            if str(refused) != self._notHastened:
+                self._notHastened = str(refused)
+                events.emit(events.RELAY_PROBLEM, problem=self._notHastened)
             self._hastenFrom = self._clock.seconds() + AGAIN
 
     def _isRunning(self) -> bool:

@@ -1206,6 +1206,23 @@ class QueueTests(RunnerCase):
         ended = [each["id"] for each in logged if each.get("event") == "recipient-delivered"]
         self.assertEqual(ended, ["M1"])
 
+    def test_damagedDelayed(self) -> None:
+        """A page of recipients who are to be tried later is told of once, not at each look."""
+        self.hop.said = {"bob@example.net": LATER}
+        self.send("M1", "bob@example.net")
+        self.run_()
+        self.stop()
+        spoil(self.queue, self.path, "recipient")
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        self.make()
+        for _ in range(4):
+            self.run_(30.0)
+        problems = [each["problem"] for each in logged if "problem" in each]
+        self.assertEqual(len(problems), 1)
+        self.assertIn("malformed", problems[0])
+
     def test_damagedHistory(self) -> None:
         """What was delivered while a page of history is lost goes out once, with its report."""
         hop = self.hop

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import events
 from submitd.deliveries.spool import Spool
-from submitd.spool import database, endings, leases, outcomes, queue, schema
+from submitd.spool import database, endings, leases, operations, outcomes, queue, schema
 from submitd.spool.database import FILE, Database, Link, asRefused, isDamage, isFull
 from submitd.spool.records import Damaged, Filter, Listed, Settlement, State
 from submitd.spool.writer import GroupCommit
@@ -173,6 +173,13 @@ class FileTests(SpoolCase):
             )
 
         self.assertEqual(link.look(look), ("wal", 2))
+
+
+def failing(code: int) -> Mock:
+    """What SQLite fails at, with one of its codes."""
+    error = sqlite3.OperationalError("the disk")
+    error.sqlite_errorcode = code
+    return Mock(side_effect=sa.exc.DatabaseError("", {}, error))
 
 
 class TroubleTests(SpoolCase):
@@ -478,12 +485,6 @@ class TroubleTests(SpoolCase):
 
     def test_notInBrief(self) -> None:
         """What only passes, in the midst of damage, has nothing left alone: it comes again."""
-
-        def failing(code: int) -> Mock:
-            error = sqlite3.OperationalError("the disk")
-            error.sqlite_errorcode = code
-            return Mock(side_effect=sa.exc.DatabaseError("", {}, error))
-
         self.send("A-1")
         [work] = self.lease()
         self.patch(endings, "lock", failing(sqlite3.SQLITE_CORRUPT))
@@ -590,6 +591,12 @@ class TroubleTests(SpoolCase):
             self.assertEqual([each.id for each in found], [ids[30], ids[59]])
             shown = self.successResultOf(self.queue.show("M-030"))
             self.assertIn("cannot be read", shown.damage)
+
+    def test_listLater(self) -> None:
+        """What only passes is no damage: nobody is told that a message cannot be read."""
+        self.send("A-1")
+        self.patch(operations, "_messages", failing(sqlite3.SQLITE_IOERR))
+        self.failureResultOf(self.queue.messages(Filter()), Refused)
 
     def test_listNoMore(self) -> None:
         """Where nobody can say what else there is, that is said behind the rest."""
