@@ -117,6 +117,7 @@ class Client:
     :param profile: how to talk to it.
     :ivar capabilities: what it offered last; nothing before EHLO was answered.
     :ivar progress: grows with each reply and each chunk; while it stands still time is running out.
+    :ivar isSpent: whether MAIL was refused after one had been taken: another connection may do.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -124,6 +125,8 @@ class Client:
         self.state = State.NEW
         self.capabilities = Capabilities()
         self.progress = 0
+        self.isSpent = False
+        self._hasTaken = False
         self._output: list[bytes] = []
         self._events: list[Event] = []
         self._parser = ReplyParser()
@@ -427,10 +430,11 @@ class Client:
     def _mailAnswered(self, reply: Reply) -> None:
         transaction = self._ongoing
         if reply.code // 100 == 2:
-            transaction.begun = True
+            transaction.begun = self._hasTaken = True
         elif reply.code < 400:
             self._nonsense("MAIL", reply)
         else:
+            self.isSpent = self._hasTaken
             self._settleRest(judge(reply), reply, isRemote=True)
             self._commands.clear()
             if not self._waiting:

@@ -167,6 +167,11 @@ class Connection(Protocol):
         return self._client.state is State.READY
 
     @property
+    def isSpent(self) -> bool:
+        """Whether it has refused a message that another connection may be good for."""
+        return self._client.isSpent
+
+    @property
     def isGreeted(self) -> bool:
         """Whether the next hop has said that it takes us, and is still there."""
         return self._client.state not in (State.NEW, State.GREETING, State.CLOSED)

@@ -2,7 +2,8 @@
 
 A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
 the next one when it leaves us before the end of the message; one that could not be had is tried
-behind the others for a time.  Its connections are kept for the next message for a while.  One that
+behind the others for a time.  Its connections are kept for the next message for a while; one that
+takes no more of them, whatever it says to MAIL, is replaced.  One that
 nobody can connect to is left alone for a time, so that a thousand messages for it cost one attempt.
 One that refuses a connection while it has others gets one less for that time, and no other message
 is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
@@ -222,7 +223,7 @@ class Destination:
         connection = self._taken()
         if connection is not None:
             outcomes = await self._send(connection, message, read)
-            if self._wantsLogin(outcomes) or self._isUnfit(outcomes):
+            if connection.isSpent or self._wantsLogin(outcomes) or self._isUnfit(outcomes):
                 # Not beside it: a next hop that takes one connection would refuse the other.
                 await connection.quit()
             elif not _wasGone(connection, outcomes):

@@ -135,6 +135,42 @@ class DeliveryTests(HopCase):
         self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
         self.assertEqual(len(self.server.connections), 2)
 
+    async def test_spent(self) -> None:
+        """A next hop that takes so many messages over a connection gets the others over new ones.
+
+        It may say so by any refusal of MAIL, and would say it of all mail for as long as there is
+        more of it: with 5yz each message came back to its sender.
+        """
+        for said in ("452 4.5.3 too many messages", "450 no more", "503 5.5.1 say EHLO first"):
+            self.server.connections.clear()
+
+            def once(protocol: Scripted, line: str, said: str = said) -> Any:
+                if not line.startswith("MAIL"):
+                    return None
+                protocol.mails = getattr(protocol, "mails", 0) + 1
+                return [said] if protocol.mails > 1 else None
+
+            self.server.answer = once
+            hop = self.destination(connections=Count(1))
+            for _ in range(3):
+                self.assertEqual(result(await send(hop, outgoing()))[0], "delivered", said)
+            self.assertEqual(len(self.server.connections), 3, said)
+
+    async def test_refusesSenders(self) -> None:
+        """One that refuses the sender over a new connection, too, is asked no third time.
+
+        Nor is a new one opened for each message while it takes none at all.
+        """
+        hop = self.destination()
+        await send(hop, outgoing())
+        for code, expected in ((550, "failed"), (451, "delayed")):
+            self.server.answer = lambda protocol, line, code=code: (
+                [f"{code} not now"] if line.startswith("MAIL") else None
+            )
+            for _ in range(2):
+                self.assertEqual(result(await send(hop, outgoing()))[:2], (expected, code))
+        self.assertEqual(len(self.server.connections), 2)
+
     async def test_fewer(self) -> None:
         """A next hop that takes fewer connections than we may have is not away for all others."""
         hop = self.destination(connections=Count(5), backoff=Seconds(60.0))
