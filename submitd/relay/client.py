@@ -587,9 +587,9 @@ class Client:
     def _fail(self, reply: Reply, isRemote: bool = False) -> None:
         """The session cannot go on: who has no outcome yet is tried again later."""
         self._settleRest(Result.DELAYED, reply, isRemote)
-        self._close(reply)
+        self._close(reply, isRemote)
 
-    def _close(self, reply: Reply | None) -> None:
+    def _close(self, reply: Reply | None, isRemote: bool = False) -> None:
         if self.state is State.CLOSED:
             return
         state = self.state
@@ -601,7 +601,7 @@ class Client:
         # A handshake that was asked for in the same breath is not to begin.
         self._events = [each for each in self._events if not isinstance(each, StartTLS)]
         self._report()
-        self._events.append(Ended(state, reply))
+        self._events.append(Ended(state, reply, isRemote))
 
     # The queue of commands.
 

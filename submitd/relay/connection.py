@@ -41,14 +41,19 @@ from submitd.wire.reply import LOCAL_ERROR, Reply
 class HopFailed(Exception):
     """No message can be sent over this connection.
 
-    :param reply: why, for the record.
+    :param outcome: what comes of each recipient, and why, for the record.
     :param state: where it ended.
     """
 
-    def __init__(self, reply: Reply, state: State = State.NEW) -> None:
-        super().__init__(inOneLine(reply))
-        self.reply = reply
+    def __init__(self, outcome: Outcome, state: State = State.NEW) -> None:
+        super().__init__(inOneLine(outcome.reply))
+        self.outcome = outcome
         self.state = state
+
+    @property
+    def reply(self) -> Reply:
+        """Why."""
+        return self.outcome.reply
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -91,7 +96,7 @@ async def connect(
     :raise HopFailed: when there is none.
     """
     if host.problem is not None:
-        raise HopFailed(host.problem)
+        raise HopFailed(Outcome(Result.DELAYED, host.problem, isRemote=False))
     try:
         return await _connect(host, clock, timeouts, opening)
     except HopFailed as failed:
@@ -116,7 +121,8 @@ async def _connect(
     except Exception as error:
         # Endpoints fail with what sockets, resolvers and time limits happen to raise.
         said = f"Cannot connect to {host.called}: {_refused(error)}"
-        raise HopFailed(Reply(451, "4.4.1", said)) from None
+        reply = Reply(451, "4.4.1", said)
+        raise HopFailed(Outcome(Result.DELAYED, reply, isRemote=False)) from None
     opening.add(connection)
     try:
         await connection.opened
@@ -319,7 +325,10 @@ class Connection(Protocol):
         self._stopProducing()
         if not self.opened.called:
             reply = event.reply or Reply(451, "4.4.2", f"Connection to {self.host.called} closed")
-            self.opened.errback(HopFailed(reply, event.state))
+            # Whatever is said before MAIL, it bounces nobody's mail.
+            host = self.host.profile.host
+            outcome = Outcome(Result.DELAYED, reply, event.isRemote, host=host)
+            self.opened.errback(HopFailed(outcome, event.state))
         transport: Any = self.transport
         if not self._lost and transport is not None:
             # A message that was begun and not ended is not to be taken for one that was.

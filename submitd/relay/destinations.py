@@ -38,7 +38,7 @@ from submitd.relay.client import TLS_NOT_OFFERED, Profile
 from submitd.relay.connection import Connection, HopFailed, Host, connect
 from submitd.relay.local import LocalHop
 from submitd.relay.mx import MailExchangers, NoHosts
-from submitd.relay.outgoing import Outcome, Outgoing, Result, inOneLine, judge
+from submitd.relay.outgoing import Outcome, Outgoing, Result, judge
 from submitd.relay.routes import Route, Target
 from submitd.relay.settings import RelaySettings, TLSWord
 from submitd.relay.standing import Standing
@@ -171,10 +171,10 @@ class _Tried:
         away = [error for called, error in self.failed.items() if called not in self.lacking]
         if not away:
             # What cannot be had anywhere is not waited for (RFC 8689 4.2.1).
-            return self.unfit or _all(message, REQUIRETLS_UNSUPPORTED)
+            return self.unfit or _all(message, _ours(REQUIRETLS_UNSUPPORTED))
         if self.unfit is None:
             raise away[-1]
-        return _all(message, away[-1].reply, Result.DELAYED)
+        return _all(message, away[-1].outcome)
 
 
 class Destination:
@@ -200,7 +200,7 @@ class Destination:
         self._refused: deque[IDelayedCall] = deque()
         self._lastUntil: dict[str, float] = {}
         self._deadUntil = 0.0
-        self._deadReply = LOCAL_ERROR
+        self._deadOutcome = _ours(LOCAL_ERROR)
         self._closing = False
         self._isNamed = route.kind != "mx"
         self._standing = Standing(route.name, "" if self._isNamed else domain, means.reactor)
@@ -230,18 +230,17 @@ class Destination:
                 self._keep(connection)
                 return outcomes
         if self._means.reactor.seconds() < self._deadUntil:
-            return _all(message, self._deadReply)
+            return _all(message, self._deadOutcome)
         try:
             return await self._tryHosts(message, read, self._inOrder(await self._hosts()))
         except NoHosts as failed:
-            return _all(message, failed.reply)
+            return _all(message, _ours(failed.reply))
         except HopFailed as failed:
             if self._hasOthers(mine, failed):
                 self._haveLess()
             else:
-                self._dead(failed.reply)
-            # Whatever a next hop says before MAIL, it bounces nobody's mail.
-            return _all(message, failed.reply, Result.DELAYED)
+                self._deadUntil, self._deadOutcome = self._afterBackoff(), failed.outcome
+            return _all(message, failed.outcome)
 
     async def _tryHosts(
         self, message: Outgoing, read: Read, hosts: Iterable[Host]
@@ -357,7 +356,7 @@ class Destination:
         outcomes = await self._send(connection, message, read)
         if self._wantsLogin(outcomes):
             self._leave(connection)
-            raise HopFailed(outcomes[0].reply)
+            raise HopFailed(outcomes[0])
         return outcomes
 
     async def _send(
@@ -395,10 +394,6 @@ class Destination:
     def _haveMore(self) -> None:
         self._refused.popleft()
         self.turns.release()
-
-    def _dead(self, reply: Reply) -> None:
-        self._deadUntil = self._afterBackoff()
-        self._deadReply = reply if reply.isTransient else _softened(reply)
 
     def _taken(self) -> Connection | None:
         while self._free:
@@ -524,10 +519,9 @@ def _wasLeft(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
     )
 
 
-def _all(message: Outgoing, reply: Reply, result: Result | None = None) -> tuple[Outcome, ...]:
-    outcome = Outcome(result or judge(reply), reply, isRemote=False)
+def _ours(reply: Reply) -> Outcome:
+    return Outcome(judge(reply), reply, isRemote=False)
+
+
+def _all(message: Outgoing, outcome: Outcome) -> tuple[Outcome, ...]:
     return (outcome,) * len(message.recipients)
-
-
-def _softened(reply: Reply) -> Reply:
-    return Reply(451, "4.4.0", f"Next hop refuses every message: {inOneLine(reply)}")

@@ -95,10 +95,12 @@ class Ended:
 
     :param state: where it ended.
     :param reply: why; ``None`` after an orderly QUIT.
+    :param isRemote: whether the next hop said it.
     """
 
     state: State
     reply: Reply | None
+    isRemote: bool = False
 
 
 Event = StartTLS | Ready | BodyWanted | Done | Ended

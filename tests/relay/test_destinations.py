@@ -482,7 +482,32 @@ class TroubleTests(HopCase):
         self.server.greeting = "554 5.7.1 go away"
         hop = self.destination(backoff=Seconds(60.0))
         self.assertEqual(result(await send(hop, outgoing())), ("delayed", 554, "5.7.1"))
-        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.4.0"))
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 554, "5.7.1"))
+
+    async def test_saidBeforeMail(self) -> None:
+        """What a next hop says before MAIL is on record as its own words, and under its name.
+
+        So it is for the messages that are not tried for a while because of that.
+        """
+        for step, said in (("EHLO", "421 4.3.2 busy"), ("EHLO", "550 5.7.1 listed"), ("", "")):
+            self.server.answer = lambda protocol, line, step=step, said=said: (
+                [said] if line.startswith((step, "HELO")) else None
+            )
+            if not step:
+                self.server.greeting = said = "554 5.7.1 go away"
+            hop = self.destination(backoff=Seconds(60.0))
+            for _ in range(2):
+                [outcome] = await send(hop, outgoing())
+                self.assertIs(outcome.result, Result.DELAYED)
+                self.assertEqual(outcome.reply.wire, f"{said}\r\n".encode())
+                self.assertEqual((outcome.isRemote, outcome.host), (True, "localhost"))
+
+    async def test_closedBeforeMail(self) -> None:
+        """Where it only leaves, the words are ours, and the name is its own."""
+        self.server.answer = lambda protocol, line: protocol.transport.loseConnection() or ()
+        [outcome] = await send(self.destination(), outgoing())
+        self.assertEqual(outcome.reply.status, "4.4.2")
+        self.assertEqual((outcome.isRemote, outcome.host), (False, "localhost"))
 
     async def test_dropsAtEachStep(self) -> None:
         """A connection that is dropped delays, wherever it happens."""
