@@ -117,7 +117,7 @@ class Client:
     :param profile: how to talk to it.
     :ivar capabilities: what it offered last; nothing before EHLO was answered.
     :ivar progress: grows with each reply and each chunk; while it stands still time is running out.
-    :ivar isSpent: whether MAIL was refused after one had been taken: another connection may do.
+    :ivar isMailRefused: whether MAIL of the last message was: no recipient was asked for.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -125,7 +125,7 @@ class Client:
         self.state = State.NEW
         self.capabilities = Capabilities()
         self.progress = 0
-        self.isSpent = False
+        self.isMailRefused = False
         self._hasTaken = False
         self._output: list[bytes] = []
         self._events: list[Event] = []
@@ -153,6 +153,11 @@ class Client:
     def limit(self) -> str:
         """The name of the time limit that holds now."""
         return STATES[self.state].limit
+
+    @property
+    def isSpent(self) -> bool:
+        """Whether MAIL was refused after one had been taken: another connection may do."""
+        return self.isMailRefused and self._hasTaken
 
     @property
     def waitingFor(self) -> str:
@@ -220,6 +225,7 @@ class Client:
         if self.state is not State.READY:
             raise ValueError(f"no message can be sent while {self.state.value}")
         self._become(State.ENVELOPE)
+        self.isMailRefused = False
         chunked = message.bodyType == "BINARYMIME" or (
             self.profile.chunking and self.capabilities.chunking
         )
@@ -434,7 +440,7 @@ class Client:
         elif reply.code < 400:
             self._nonsense("MAIL", reply)
         else:
-            self.isSpent = self._hasTaken
+            self.isMailRefused = True
             self._settleRest(judge(reply), reply, isRemote=True)
             self._commands.clear()
             if not self._waiting:

@@ -178,6 +178,11 @@ class Connection(Protocol):
         return self._client.isSpent
 
     @property
+    def isMailRefused(self) -> bool:
+        """Whether the next hop has refused the last message before it knew of a recipient."""
+        return self._client.isMailRefused
+
+    @property
     def isGreeted(self) -> bool:
         """Whether the next hop has said that it takes us, and is still there."""
         return self._client.state not in (State.NEW, State.GREETING, State.CLOSED)

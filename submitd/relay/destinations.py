@@ -3,12 +3,12 @@
 A :class:`Destination` is one next hop: its hosts are tried in their order until one takes us, and
 the next one when it leaves us before the end of the message; one that could not be had is tried
 behind the others for a time.  Its connections are kept for the next message for a while; one that
-takes no more of them, whatever it says to MAIL, is replaced.  One that
-nobody can connect to is left alone for a time, so that a thousand messages for it cost one attempt.
-One that refuses a connection while it has others gets one less for that time, and no other message
-is delayed by that.  REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over
-MX records, which anybody can forge, only hosts below the recipient's own domain are good enough.  A
-host that does not offer what a message needs is passed over where there are others.
+takes no more of them, whatever it says to MAIL, is replaced.  One that nobody can connect to is
+left alone for a time, so that a thousand messages for it cost one attempt.  One that refuses a
+connection while it has others gets one less for that time, and no other message is delayed by that.
+REQUIRETLS (RFC 8689) has destinations of its own, whose TLS is verified; over MX records, which
+anybody can forge, only hosts below the recipient's own domain are good enough.  A host that does
+not offer what a message needs, or takes no mail for now, is passed over where there are others.
 
 The log is told of hosts that do not take us (:mod:`submitd.relay.standing`), but for those that
 refuse a connection while they have others.
@@ -203,6 +203,7 @@ class Destination:
         self._deadOutcome = _ours(LOCAL_ERROR)
         self._closing = False
         self._isNamed = route.kind != "mx"
+        self._hasSpares = not self._isNamed or bool(route.spares)
         self._standing = Standing(route.name, "" if self._isNamed else domain, means.reactor)
 
     @property
@@ -282,20 +283,30 @@ class Destination:
             tried.unfit = sent
             return False
         tried.outcomes = sent
-        self._keep(connection)
-        if not _wasLeft(connection, sent):
-            self._standing.well(called)
-            return True
+        if self._takesNone(connection, sent):
+            self._leave(connection)
+            self._lastUntil[host.where] = self._afterBackoff()
+        else:
+            self._keep(connection)
+            if not _wasLeft(connection, sent):
+                self._standing.well(called)
+                return True
         if not self._isThere(host, before):
-            tried.away[called] = sent[0].reply
+            tried.away[called] = next(each for each in sent if _isDelayed(each)).reply
         return False
 
     def _isUnfit(self, outcomes: Iterable[Outcome]) -> bool:
         """Whether a host lacks an extension that a message needs, and another one may have it."""
-        hasOthers = not self._isNamed or bool(self._route.spares)
-        return hasOthers and all(
+        return self._hasSpares and all(
             each.result is Result.FAILED and not each.isRemote for each in outcomes
         )
+
+    def _takesNone(self, connection: Connection, outcomes: Iterable[Outcome]) -> bool:
+        """Whether a host takes no mail for now, as when its disk is full, and another one may.
+
+        4yz to MAIL says nothing of a recipient; that to RCPT, as by greylisting, does.
+        """
+        return self._hasSpares and connection.isMailRefused and any(map(_isDelayed, outcomes))
 
     async def _connected(self, host: Host) -> Connection:
         means = self._means
@@ -489,6 +500,10 @@ class Destination:
         )
 
 
+def _isDelayed(outcome: Outcome) -> bool:
+    return outcome.result is Result.DELAYED
+
+
 def _isLoginWanted(outcome: Outcome) -> bool:
     return outcome.isRemote and outcome.reply.code == 530
 
@@ -504,9 +519,7 @@ def _isBelow(host: str, domain: str) -> bool:
 
 def _wasGone(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
     """Whether a connection that had been kept was closed before it took anything of the message."""
-    return connection.endedIn is State.ENVELOPE and all(
-        each.result is Result.DELAYED for each in outcomes
-    )
+    return connection.endedIn is State.ENVELOPE and all(map(_isDelayed, outcomes))
 
 
 def _wasLeft(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
@@ -514,9 +527,7 @@ def _wasLeft(connection: Connection, outcomes: Iterable[Outcome]) -> bool:
 
     It would do so the next time as well: the next host is to be tried (RFC 5321 5.1).
     """
-    return connection.endedIn in _BEFORE_THE_END and all(
-        each.result is Result.DELAYED for each in outcomes
-    )
+    return connection.endedIn in _BEFORE_THE_END and all(map(_isDelayed, outcomes))
 
 
 def _ours(reply: Reply) -> Outcome:

@@ -22,7 +22,8 @@ class TargetSettings:
     smarthost: str = attrs.field(
         metadata={
             "help": 'The server that takes our mail: "HOST", or "HOST:PORT"; port 587. Of several, '
-            "with commas, the next is asked where those before it cannot be had."
+            "with commas, the next is asked where those before it cannot be had, or take no mail "
+            "for now."
         },
         default="",
     )

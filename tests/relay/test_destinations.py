@@ -896,9 +896,32 @@ class MXTests(HopCase):
                 self.assertEqual(outcomes[0].host, "b.example")
         bad.answer = lambda protocol, line: ["421 4.3.2 bye"] if line == "(end)" else None
         self.assertEqual(result(await send(self.hop(hosts), outgoing())), ("delayed", 421, "4.3.2"))
-        bad.answer = lambda protocol, line: ["451 4.3.0 later"] if line[:4] == "MAIL" else None
+        bad.answer = lambda protocol, line: ["451 4.3.0 later"] if line[:4] == "RCPT" else None
         self.assertEqual(result(await send(self.hop(hosts), outgoing()))[0], "delayed")
         self.assertEqual(self.server.messages, 6)
+
+    async def test_takesNone(self) -> None:
+        """Nor is a host waited for that takes no mail for now, where there is another.
+
+        It is tried last for a time then; and where none takes it, the message waits.
+        """
+        await self.listen(full := Server(), "127.0.0.2", self.server.port)
+
+        def refusing(protocol: Scripted, line: str) -> Any:
+            return ["452 4.3.1 disk full"] if line.startswith("MAIL") else None
+
+        spare = Target("127.0.0.1", self.server.port, "off")
+        hop = self.destination(host="127.0.0.2", spares=(spare,), backoff=Seconds(60.0))
+        self.assertEqual((await send(hop, outgoing()))[0].host, "127.0.0.2")
+        full.answer = refusing
+        for _ in range(3):
+            outcomes = await send(hop, outgoing())
+            self.assertEqual(result(outcomes)[0], "delivered")
+            self.assertEqual(outcomes[0].host, "127.0.0.1")
+        # The one that was kept, and one that was new.
+        self.assertEqual((len(full.connections), len(self.server.connections)), (2, 1))
+        self.server.answer = refusing
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 452, "4.3.1"))
 
     async def test_lastForATime(self) -> None:
         """A host that could not be had is tried behind the others, until the time is over."""
