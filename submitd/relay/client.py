@@ -13,6 +13,7 @@ What it promises:
 - what the next hop cannot take is failed with the code that says so.  What is found only while the
   message is sent (an octet above 127, a lone CR) ends the connection before the end of the
   message, so that nothing of it can have been taken;
+- who offers BDAT and does not know it delays the recipients, and has to be left;
 - an answer that is no reply, or none to what was asked, delays the recipients, with that answer on
   record.  So does whatever happens before MAIL: a broken next hop bounces nobody's mail.
 """
@@ -53,6 +54,9 @@ TLS = Literal["required", "opportunistic", "off"]
 
 # Chunks (RFC 3030) that may be on their way without a reply: bounds what a refusal wastes.
 CHUNKS_AHEAD = 8
+
+# To BDAT: the next hop, or what stands before it, does not know what it offers (RFC 5321 4.2.4).
+UNKNOWN = frozenset({500, 502})
 
 # What the last reply of a message answers.
 END = "the end of the message"
@@ -117,6 +121,7 @@ class Client:
     :param profile: how to talk to it.
     :ivar capabilities: what it offered last; nothing before EHLO was answered.
     :ivar progress: grows with each reply and each chunk; while it stands still time is running out.
+    :ivar isChunkingUnknown: whether BDAT was offered, and is not known when it comes.
     :ivar isMailRefused: whether MAIL of the last message was: no recipient was asked for.
     """
 
@@ -125,6 +130,7 @@ class Client:
         self.state = State.NEW
         self.capabilities = Capabilities()
         self.progress = 0
+        self.isChunkingUnknown = False
         self.isMailRefused = False
         self._hasTaken = False
         self._output: list[bytes] = []
@@ -509,6 +515,8 @@ class Client:
     def _chunkAnswered(self, reply: Reply) -> None:
         if reply.code // 100 == 3:
             self._nonsense("BDAT", reply)
+        elif reply.code in UNKNOWN:
+            self._chunkUnknown(reply)
         elif reply.code >= 400:
             self._settleRest(judge(reply), reply, isRemote=True)
             if self.state is State.END and self.profile.lmtp:
@@ -521,6 +529,13 @@ class Client:
             # No more chunks, and those on their way are answered (RFC 3030 4.2).
             self._finish()
 
+    def _chunkUnknown(self, reply: Reply) -> None:
+        """What was sent as a chunk are commands to the next hop: nothing more is said to it."""
+        self.isChunkingUnknown = True
+        if self._ongoing.message.bodyType == "BINARYMIME":
+            self._settleRest(judge(reply), reply, isRemote=True)  # it goes no other way
+        self._fail(reply, isRemote=True)
+
     def _awaitVerdict(self) -> None:
         # RFC 2033 4.2: in LMTP each recipient that was accepted has a reply, in their order.
         accepted = self._ongoing.accepted
@@ -530,6 +545,9 @@ class Client:
     def _judged(self, recipients: list[int], reply: Reply) -> None:
         if 300 <= reply.code < 400:
             self._nonsense(END, reply)
+            return
+        if self._ongoing.chunked and reply.code in UNKNOWN:
+            self._chunkUnknown(reply)
             return
         for at in recipients:
             if self._ongoing.outcomes[at] is None:

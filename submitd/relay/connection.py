@@ -178,6 +178,11 @@ class Connection(Protocol):
         return self._client.isSpent
 
     @property
+    def isChunkingUnknown(self) -> bool:
+        """Whether the next hop has offered BDAT, and does not know it."""
+        return self._client.isChunkingUnknown
+
+    @property
     def isMailRefused(self) -> bool:
         """Whether the next hop has refused the last message before it knew of a recipient."""
         return self._client.isMailRefused

@@ -199,6 +199,7 @@ class Destination:
         self._sending: list[Connection] = []
         self._refused: deque[IDelayedCall] = deque()
         self._lastUntil: dict[str, float] = {}
+        self._unchunked: set[str] = set()
         self._deadUntil = 0.0
         self._deadOutcome = _ours(LOCAL_ERROR)
         self._closing = False
@@ -378,6 +379,9 @@ class Destination:
             outcomes = await connection.deliver(message, read())
         finally:
             self._sending.remove(connection)
+            if connection.isChunkingUnknown:
+                # From now on it gets messages by DATA.
+                self._unchunked.add(connection.host.where)
         if self._isNamed and any(map(_isLoginWanted, outcomes)):
             # What the configuration lacks bounces nobody's mail, nor that of some recipients.
             return tuple(map(_spared, outcomes))
@@ -480,7 +484,7 @@ class Destination:
             account=route.account,
             insecureLogin=route.insecureLogin,
             host=name,
-            chunking=route.chunking,
+            chunking=route.chunking and where not in self._unchunked,
         )
         tls = problem = None
         try:

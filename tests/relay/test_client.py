@@ -230,6 +230,22 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(hop.results, [("failed", 552)])
         self.assertEqual(hop.offer(outgoing()), "RSET\r\n")
 
+    def test_chunkUnknown(self) -> None:
+        """Who offers BDAT and does not know it bounces no mail, and is left at once.
+
+        The chunks are commands to it: what it says of them would be taken for other answers.
+        """
+        for code in (500, 502):
+            for chunks in ([b"a\r\n"] * 2, []):
+                for bodyType, expected in (("8BITMIME", "delayed"), ("BINARYMIME", "failed")):
+                    hop = Hop().greet(EVERYTHING)
+                    hop.offer(outgoing(bodyType=bodyType), TEXT, *chunks)
+                    hop.say("250 ok", "250 ok")
+                    hop.say(f"{code} 5.5.1 unknown", "500 5.5.1 unknown", "250 ok")
+                    self.assertEqual(hop.results, [(expected, code)], (chunks, bodyType))
+                    self.assertTrue(hop.client.isChunkingUnknown)
+                    self.assertEqual(hop.client.state, State.CLOSED)
+
     def test_chunkRefusedLate(self) -> None:
         """The refusal of a chunk stands, whatever is said to those on their way behind it."""
         hop = Hop().greet("CHUNKING,PIPELINING")

@@ -156,6 +156,18 @@ class DeliveryTests(HopCase):
                 self.assertEqual(result(await send(hop, outgoing()))[0], "delivered", said)
             self.assertEqual(len(self.server.connections), 3, said)
 
+    async def test_chunkingUnknown(self) -> None:
+        """A next hop that offers BDAT and does not know it has its mail by DATA from then on."""
+        self.server.extensions = ("PIPELINING", "8BITMIME", "CHUNKING")
+        self.server.answer = lambda protocol, line: (
+            None if line.split(" ")[0] in ("EHLO", "MAIL", "RCPT", "DATA", "(end)") else ["502 no"]
+        )
+        hop = self.destination()
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 502, ""))
+        for _ in range(2):
+            self.assertEqual(result(await send(hop, outgoing()))[0], "delivered")
+        self.assertEqual(len(self.server.connections), 2)
+
     async def test_refusesSenders(self) -> None:
         """One that refuses the sender over a new connection, too, is asked no third time.
 
