@@ -465,6 +465,11 @@ class Client:
                 self._settle(at, Result.DELAYED, reply, isRemote=True, isExcess=True)
             else:
                 self._settle(at, judge(reply), reply, isRemote=True)
+        elif reply.code < 400:
+            # A recipient of a message whose sender it refuses, as where it has another one open:
+            # the dot that a 354 asks for would deliver an empty message (RFC 2920 3.1).
+            self._nonsense("RCPT behind a refused MAIL", reply)
+            return
         if transaction.awaited == 0:
             self._rcptsAnswered(transaction)
 

@@ -150,6 +150,15 @@ class DeliveryTests(SynchronousTestCase):
                 self.assertEqual(hop.results, [(result, code)])
                 self.assertEqual(hop.client.state, State.READY)
 
+    def test_nestedMail(self) -> None:
+        """Who refuses the sender and takes recipients is given no empty message for them."""
+        for extensions in ("PIPELINING", "PIPELINING,CHUNKING"):
+            hop = Hop().greet(extensions)
+            hop.offer(outgoing("a@b.example", "c@d.example"))
+            said = hop.say("503 5.5.1 nested MAIL", "250 ok", "250 ok", "354 go")
+            self.assertEqual((said, hop.client.state), ("", State.CLOSED))
+            self.assertEqual(hop.results, [("failed", 503)] * 2)
+
     def test_dataRefused(self) -> None:
         """A refusal of DATA is for the recipients that had been accepted."""
         hop = Hop().greet("")

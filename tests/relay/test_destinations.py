@@ -177,7 +177,7 @@ class DeliveryTests(HopCase):
         await send(hop, outgoing())
         for code, expected in ((550, "failed"), (451, "delayed")):
             self.server.answer = lambda protocol, line, code=code: (
-                [f"{code} not now"] if line.startswith("MAIL") else None
+                [f"{code} not now"] if line[:4] in ("MAIL", "RCPT", "DATA") else None
             )
             for _ in range(2):
                 self.assertEqual(result(await send(hop, outgoing()))[:2], (expected, code))
