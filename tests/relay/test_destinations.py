@@ -145,10 +145,8 @@ class DeliveryTests(HopCase):
             self.server.connections.clear()
 
             def once(protocol: Scripted, line: str, said: str = said) -> Any:
-                if not line.startswith("MAIL"):
-                    return None
-                protocol.mails = getattr(protocol, "mails", 0) + 1
-                return [said] if protocol.mails > 1 else None
+                mails = protocol.mails = getattr(protocol, "mails", 0) + (line[:4] == "MAIL")
+                return [said] if mails > 1 and line[:4] in ("MAIL", "RCPT", "DATA") else None
 
             self.server.answer = once
             hop = self.destination(connections=Count(1))
