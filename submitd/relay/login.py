@@ -77,12 +77,13 @@ class Login:
     def __init__(self, mechanism: str, account: Account) -> None:
         self._exchange = MECHANISMS[mechanism](account)
         self._initial = next(self._exchange)
+        self._isGiven = False  # with the command
         self.isCancelled = False
         self.command = f"AUTH {mechanism}".encode("ascii")
         if self._initial is not None:
             line = b"%b %b" % (self.command, base64.b64encode(self._initial) or b"=")
             if len(line) <= MAX_COMMAND:
-                self.command, self._initial = line, None
+                self.command, self._isGiven = line, True
 
     def response(self, challenge: str) -> bytes:
         """The line that answers a challenge.
@@ -91,7 +92,9 @@ class Login:
         """
         if self._initial is not None:
             initial, self._initial = self._initial, None
-            return base64.b64encode(initial)
+            # Who has not read what came with the command asks for it.
+            if not challenge or not self._isGiven:
+                return base64.b64encode(initial)
         try:
             decoded = base64.b64decode(challenge.encode("ascii"), validate=True)
             response = self._exchange.send(decoded)

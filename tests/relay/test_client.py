@@ -562,6 +562,17 @@ class LoginTests(SynchronousTestCase):
         hop.say("235 welcome")
         self.assertEqual(hop.client.state, State.READY)
 
+    def test_plainAsked(self) -> None:
+        """A next hop that has not read what came with AUTH asks for it, and gets it once more."""
+        hop = self.hop("PLAIN")
+        response = encoded(chr(0) + "u" + chr(0) + "p")
+        self.assertEqual(hop.say("334 "), f"{response}\r\n")
+        hop.say("235 welcome")
+        self.assertEqual(hop.client.state, State.READY)
+        hop = self.hop("PLAIN")
+        self.assertEqual(hop.say("334"), f"{response}\r\n")
+        self.assertEqual(hop.say("334"), "*\r\n")
+
     def test_login(self) -> None:
         """LOGIN answers two challenges, whatever they say."""
         hop = self.hop("LOGIN")
@@ -603,14 +614,14 @@ class LoginTests(SynchronousTestCase):
         hop = self.hop("LOGIN")
         self.assertEqual(hop.say("334 !!"), "*\r\n")
         hop = self.hop("PLAIN")
-        self.assertEqual(hop.say("334 "), "*\r\n")
+        self.assertEqual(hop.say(f"334 {encoded('more')}"), "*\r\n")
         hop.say("501 cancelled")
         self.assertEqual(hop.client.state, State.CLOSED)
 
     def test_endlessChallenges(self) -> None:
         """One that goes on to ask when the login has been cancelled is not answered for ever."""
         hop = self.hop("PLAIN")
-        self.assertEqual(hop.say("334 "), "*\r\n")
+        self.assertEqual(hop.say(f"334 {encoded('more')}"), "*\r\n")
         self.assertEqual(hop.say("334 "), "")
         assert hop.ended is not None and hop.ended.reply is not None
         self.assertEqual(hop.ended.reply.status, "4.5.0")
