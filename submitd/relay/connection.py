@@ -450,7 +450,7 @@ def _refused(error: Exception) -> str:
 def _why(reason: Failure) -> str:
     error = reason.value
     if isinstance(error, VerificationError):
-        return f"its certificate is not for that name ({', '.join(map(str, error.errors))})"
+        return "its certificate is not for that name"
     if isinstance(error, SSL.Error):
         try:
             return str(error.args[0][0][2]) or "no reason given"

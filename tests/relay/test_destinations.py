@@ -680,7 +680,8 @@ class TLSTests(HopCase):
         )
         outcomes = await send(hop, outgoing())
         self.assertEqual(result(outcomes), ("delayed", 451, "4.7.5"))
-        self.assertIn("not for that name", outcomes[0].reply.lines[0])
+        said = "TLS with mx.example.net failed: its certificate is not for that name"
+        self.assertEqual(outcomes[0].reply.lines, (said,))
 
     async def test_notVerified(self) -> None:
         """verify = false takes any certificate; it is said to be unverified all the same."""
