@@ -183,6 +183,11 @@ HOST_AWAY = Event("host-away", "host away", ("domain", "host", "reply", "seconds
 HOST_BACK = Event("host-back", "host back", ("domain", "host", "seconds"))
 REPORTED = Event("reported", "reported", ("id", "report", "sender", "recipient", "action"))
 RELAY_PROBLEM = Event("relay-problem", "relay problem", ("id", "problem"), LogLevel.warn)
+# ``seconds`` is for how long.
+QUEUE_AWAY = Event(
+    "queue-away", "queue cannot keep messages", ("queue", "cause", "seconds"), LogLevel.error
+)
+QUEUE_BACK = Event("queue-back", "queue keeps messages again", ("queue", "seconds"))
 QUEUE_CHANGED = Event("queue-changed", "queue changed", ("id", "action", "who", "recipients"))
 LIMIT_NEAR = Event(
     "limit-near",

@@ -29,6 +29,7 @@ from submitd.spool import accepting, endings, leases, operations, tidying
 from submitd.spool.accepting import Acceptance, Accepted, Upload
 from submitd.spool.body import Body
 from submitd.spool.database import Database, Link, Unusable, asRefused, cause, isDamage
+from submitd.spool.keeping import Keeping
 from submitd.spool.leases import Claim, Leased, Untakable
 from submitd.spool.outcomes import Settling, settle
 from submitd.spool.owners import Owners
@@ -90,6 +91,7 @@ class Queue:
         self._runs: tuple[Run, Run] = (_notStarted, _notStarted)
         self._clock: IReactorTime | None = None
         self._writer = GroupCommit(self._links[0], _notStarted)
+        self._keeping = Keeping(database.name, lambda: self.now())
         self._told: list[Callable[[float], None]] = []
         self._left: set[str] = set()
         self._unheard: list[Claim] = []
@@ -114,7 +116,7 @@ class Queue:
 
     def add(self, upload: Upload) -> Deferred[None]:
         """Keep a chunk of a message that is not complete yet."""
-        return self._write(self._add, upload)
+        return self._write(self._add, upload).addErrback(self._notKept)
 
     def _add(self, connection: sa.Connection, uploads: list[Upload]) -> list[None]:
         self.database.requireRoom(connection, sum(len(each.data) for each in uploads))
@@ -124,7 +126,7 @@ class Queue:
         """Keep a message; when this fires, it is durable."""
         self._tidyNowAndThen()
         waiting = self._write(self._accept, acceptance)
-        waiting.addCallback(self._accepted, acceptance)
+        waiting.addCallbacks(self._accepted, self._notKept, callbackArgs=(acceptance,))
         return waiting
 
     def _accept(self, connection: sa.Connection, acceptances: list[Acceptance]) -> list[Accepted]:
@@ -132,7 +134,13 @@ class Queue:
         self.database.requireRoom(connection, size)
         return accepting.accept(connection, acceptances)
 
+    def _notKept(self, failure: Failure) -> Failure:
+        if isinstance(failure.value, Refused):
+            self._keeping.failed(str(failure.value.cause))
+        return failure
+
     def _accepted(self, accepted: Accepted, acceptance: Acceptance) -> Accepted:
+        self._keeping.well()
         if not accepted.isRepeat:
             self._tell(_dueTimes([acceptance]))
         return accepted
