@@ -27,7 +27,7 @@ from submitd.collector import spareCollector
 from submitd.config import ConfigurationError, Loaded, lines, load
 from submitd.demo import PORTS, prepare, stateDirectory
 from submitd.events import TextLines
-from submitd.preflight import examineAs, portsInUse
+from submitd.preflight import examineAs, logNotWritten, portsInUse
 from submitd.settings import LogSettings, Settings
 from submitd.steady import steady
 from submitd.typed import Finding
@@ -135,8 +135,11 @@ def check(file: Path, become: Callable[[], None] | None = None) -> int:
     """
     try:
         loaded = _load(file, become)
+        if mistakes := list(logNotWritten(loaded.settings)):
+            raise ConfigurationError(file, [*loaded.warnings, *mistakes])
     except ConfigurationError as error:
-        _say(lines(file, error.findings))
+        more = logNotWritten(error.settings) if error.settings is not None else ()
+        _say(lines(file, [*error.findings, *more]))
         return 1
     _say([*lines(file, loaded.warnings), f"{file}: ok"])
     return 0

@@ -53,6 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "twistedmail",
             "typed",
             "waiting",
+            "writable",
         }
     ),
     frozenset(

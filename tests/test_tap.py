@@ -15,6 +15,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from submitd import __version__, service, tap
+from submitd.preflight import files
 from tests import running
 from tests.test_config import GOOD, HERE
 
@@ -220,6 +221,15 @@ class OptionsTests(Files):
         err = self.said()
         error = self.assertRaises(SystemExit, self.parse, "-c", str(self.file), "--check")
         self.assertEqual((error.code, err.getvalue().splitlines()), (1, lines))
+
+    def test_checkLog(self) -> None:
+        """A JSON log that the start could not open is among the mistakes, also beside others."""
+        mistake = f"{self.file}: log.json: no permission to write to {self.directory}"
+        self.patch(files, "unwritable", lambda file: f"no permission to write to {file.parent}")
+        for spoil in (list, self.spoil):
+            lines, err = [*spoil(), mistake], self.said()
+            error = self.assertRaises(SystemExit, self.parse, "-c", str(self.file), "--check")
+            self.assertEqual((error.code, err.getvalue().splitlines()), (1, lines))
 
     def test_makeService(self) -> None:
         """A configuration becomes a service; --json-log counts before the file."""

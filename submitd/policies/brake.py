@@ -63,6 +63,7 @@ from submitd.steady import commonSeconds, timeOfDay
 from submitd.threads import Run, inThreadsOf
 from submitd.turns import Turns
 from submitd.typed import Count, Rates, Seconds
+from submitd.writable import unwritable
 
 # Logins whose history is in memory.
 MAX_LOGINS = 2000
@@ -154,10 +155,8 @@ class Brake:
     def check(self) -> list[str]:
         """See :meth:`submitd.interfaces.IChecked.check`."""
         found = []
-        if self.path.is_dir():
-            found.append(f"path: {self.path} is a directory")
-        elif not self.path.parent.is_dir():
-            found.append(f"path: there is no directory {self.path.parent}")
+        if said := unwritable(self.path):
+            found.append(f"path: {said}")
         if self.command:
             program = Path(self.command[0])
             if not program.is_absolute():

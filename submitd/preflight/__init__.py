@@ -3,8 +3,9 @@
 :func:`examine` looks at files, certificates and endpoint strings, and makes every mechanism,
 checker, policy, delivery and resolver, to ask its ``check()`` (``IChecked``) and ``warnings()``
 (``IWarns``), and what it is.  It opens no port and writes nothing; the objects it makes, some of
-them several times, are thrown away.  :func:`portsInUse` is asked only when the service is about to
-start.  The table :data:`CHECKS` says which file of this room looks at what.
+them several times, are thrown away.  :func:`logNotWritten` is asked by ``--check``, in the place of
+the start, which opens that file, and :func:`portsInUse` only when the service is about to start.
+The table :data:`CHECKS` says which file of this room looks at what.
 
 Nothing here raises for a wrong setting: everything comes back as findings.
 """
@@ -20,10 +21,19 @@ import attrs
 
 from submitd.preflight import certificates, deliveries, files, listeners, logins, names, policies
 from submitd.preflight.addresses import addressOf, portsInUse
+from submitd.preflight.files import logNotWritten
 from submitd.settings import Settings
 from submitd.typed import Finding
 
-__all__ = ["CHECKS", "READ_BEFORE", "addressOf", "examine", "examineAs", "portsInUse"]
+__all__ = [
+    "CHECKS",
+    "READ_BEFORE",
+    "addressOf",
+    "examine",
+    "examineAs",
+    "logNotWritten",
+    "portsInUse",
+]
 
 CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Finding]]], ...] = (
     (frozenset({"hostname", "banner"}), names.greeting),

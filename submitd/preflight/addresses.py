@@ -130,12 +130,15 @@ def endpoints(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def socketProblem(path: Path) -> str:
     """Why there can be no unix socket of that name."""
-    if not path.parent.is_dir():
-        return f"there is no directory {path.parent}"
     if len(os.fsencode(path)) > MAX_PATH:
         return f"a unix socket's path has {MAX_PATH} octets at most, and this one more: {path}"
-    if path.exists() and not path.is_socket():
-        return f"{path} is there, and no socket"
+    try:
+        if not path.parent.is_dir():
+            return f"there is no directory {path.parent}"
+        if path.exists() and not path.is_socket():
+            return f"{path} is there, and no socket"
+    except OSError as error:
+        return f"cannot look at {path}: {error.strerror}"
     return ""
 
 

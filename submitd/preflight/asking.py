@@ -33,4 +33,7 @@ def _said(ask: Callable[[], list[str]], path: str, isWarning: bool = False) -> l
 
 def unasked(error: Exception, path: str) -> Finding:
     """One object's bug must not hide the mistakes of the others."""
+    if isinstance(error, OSError) and error.filename is not None:
+        # No bug: what it was to look at cannot be looked at.
+        return Finding(path, f"cannot look at {error.filename}: {error.strerror}")
     return Finding(path, f"cannot be checked: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import stat
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from submitd.settings import Settings
 from submitd.typed import Finding
+from submitd.writable import unwritable
 
 # What a service has open beside its connections, with messages that are being written among it.
 OTHER_DESCRIPTORS = 64
@@ -25,24 +27,34 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
 
 def refusals(settings: Settings) -> Iterator[Finding]:
     """The file of the refusals."""
-    file = settings.refusals.file
-    if file is not None:
-        yield from _cannotBe("refusals.file", file)
+    if settings.refusals.file is not None:
+        yield from _written("refusals.file", settings.refusals.file)
 
 
 def log(settings: Settings) -> Iterator[Finding]:
-    """The JSON log."""
+    """The place of the JSON log."""
     target = settings.log.json
-    if target not in ("", "-"):
-        yield from _cannotBe("log.json", Path(target))
+    if target in ("", "-"):
+        return
+    if os.path.isdir(target):
+        yield Finding("log.json", f"{target} is a directory")
+    elif not os.path.isdir(Path(target).parent):
+        yield Finding("log.json", f"there is no directory {Path(target).parent}")
 
 
-def _cannotBe(path: str, file: Path) -> Iterator[Finding]:
-    """A file that is made where it is not there yet."""
-    if file.is_dir():
-        yield Finding(path, f"{file} is a directory")
-    elif not file.parent.is_dir():
-        yield Finding(path, f"there is no directory {file.parent}")
+def logNotWritten(settings: Settings) -> Iterator[Finding]:
+    """A JSON log that cannot be opened by who we are now.
+
+    It stays open when the service gives up its rights, and whoever it is then need not be able to
+    open it; so this is no mistake for one that runs already.
+    """
+    if settings.log.json not in ("", "-") and not any(log(settings)):
+        yield from _written("log.json", Path(settings.log.json))
+
+
+def _written(path: str, file: Path) -> Iterator[Finding]:
+    if said := unwritable(file):
+        yield Finding(path, said)
 
 
 def othersCanRead(path: str, file: Path) -> Iterator[Finding]:

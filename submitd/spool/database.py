@@ -473,7 +473,12 @@ def asRefused(error: BaseException, name: str) -> Refused:
 def _examinePath(database: Database, needsRoom: bool) -> Iterator[str]:
     path = database.path
     assert path is not None
-    if os.path.lexists(path):
+    try:
+        isThere = _isThere(path)
+    except OSError as error:
+        yield f"cannot look at {path}: {error.strerror}"
+        return
+    if isThere:
         if not path.is_dir():
             yield f"{path} is not a directory"
             return
@@ -494,6 +499,14 @@ def _examinePath(database: Database, needsRoom: bool) -> Iterator[str]:
         yield from _short(directory)
     if not problems:
         yield from _examineFile(database, path / FILE)
+
+
+def _isThere(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _isElses(directory: Path) -> bool:

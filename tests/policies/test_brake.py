@@ -455,6 +455,11 @@ class CheckTests(BrakeCase):
         """Nothing, where all is well."""
         self.assertEqual(self.said(command=(sys.executable, "-c", "pass")), [])
 
+    def test_notWritable(self) -> None:
+        """A file that nothing can be learned in would brake nobody by what is usual."""
+        self.patch(os, "access", lambda path, mode: mode != os.W_OK)
+        self.assertEqual(self.said(), [f"path: no permission to write to {self.file.parent}"])
+
     def test_mistakes(self) -> None:
         """Each mistake."""
         directory = Path(self.mktemp())

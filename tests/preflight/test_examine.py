@@ -106,6 +106,17 @@ class ExamineTests(ExamineTestCase):
             ],
         )
 
+    def test_cannotLook(self) -> None:
+        """One that may not look where it is to look says where, as a mistake and not as a bug."""
+
+        def closed(made: Sick) -> list[str]:
+            raise PermissionError(13, "Permission denied", "/closed/x")
+
+        self.patch(Sick, "check", closed)
+        self.assertEqual(
+            self.said(policy=(sick(),)), ["policy[0]: cannot look at /closed/x: Permission denied"]
+        )
+
     def test_everybodyIsAsked(self) -> None:
         """What mechanisms, resolver and deliveries find wrong or unwise is said."""
         name = f"{__name__}:Unwise"

@@ -56,6 +56,16 @@ class CheckTests(SpoolCase):
             self.check(path), [f"{path} cannot be made, for {path.parent} is not a directory"]
         )
 
+    def test_closed(self) -> None:
+        """Where one may not look it is not said that there is nothing: it may be a whole queue."""
+
+        def closed(path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        path = Path("/closed/submitd")
+        self.patch(Path, "lstat", closed)
+        self.assertEqual(self.check(path), [f"cannot look at {path}: Permission denied"])
+
     def test_notWritable(self) -> None:
         """Whoever runs it must be able to make it, and to write to it."""
         self.patch(os, "access", lambda path, mode: False)
