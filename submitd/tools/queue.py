@@ -456,7 +456,7 @@ def recorded(path: Path | None) -> Iterator[None]:
         yield
         return
     try:
-        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        opened = _appending(path)
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror}") from None
     with os.fdopen(opened, "w", encoding="utf-8") as file:
@@ -472,6 +472,22 @@ def recorded(path: Path | None) -> Iterator[None]:
             yield
         finally:
             globalLogPublisher.removeObserver(toJSON)
+
+
+def _appending(path: Path) -> int:
+    """The file, open; a new one belongs to whom its directory does.
+
+    Root may be who makes it, when it has just been moved away, and the service must go on with it.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    try:
+        made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    if os.geteuid() == 0:
+        above = path.parent.stat()
+        os.fchown(made, above.st_uid, above.st_gid)
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -270,6 +270,23 @@ class CommandTests(SpoolCase):
             self.run_("delete", "B-1")
         self.assertEqual(len(log.read_text().splitlines()), 1)
 
+    def test_newLogFile(self) -> None:
+        """Made by root, it is the service's all the same, or that would not start again."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        given: list[tuple[int, int]] = []
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "fchown", lambda file, user, group: given.append((user, group)))
+        found = directory.stat()
+        for _ in range(2):
+            with tool.recorded(directory / "events"):
+                pass
+            self.assertEqual(given, [(found.st_uid, found.st_gid)])
+        (directory / "link").symlink_to(directory / "elsewhere")
+        with self.assertRaises(tool.Problem), tool.recorded(directory / "link"):
+            self.fail("a file where a link leads to")  # pragma: no cover
+        self.assertFalse((directory / "elsewhere").exists())
+
     def test_asks(self) -> None:
         """What is meant by a filter is asked about; without a yes nothing happens."""
         self.send("A-1")
