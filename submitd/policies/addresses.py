@@ -172,7 +172,7 @@ class WatchedFile(Generic[T]):
                 try:
                     self._readLine(words, content)
                 except ValueError as error:
-                    problems.append((number, str(error)))
+                    problems.append((number, f"{error}{_hint(words)}"))
         return content, problems
 
     def _unreadable(self, problem: str) -> None:
@@ -181,6 +181,12 @@ class WatchedFile(Generic[T]):
         if problem != self._problem:
             self._problem = problem
             events.emit(events.FILE_PROBLEM, file=self.path, problem=problem)
+
+
+def _hint(words: list[bytes]) -> str:
+    """What to do about a line in the form of Postfix, which lets commas stand between words."""
+    isComma = any(b"," in word for word in words[1:])
+    return "; what is listed stands apart by blanks alone, without commas" if isComma else ""
 
 
 def _more(problems: list[Problem]) -> list[str]:

@@ -268,6 +268,8 @@ def readLine(words: list[bytes], owners: Addresses[Owned]) -> None:
             if text[:-1] not in RIGHTS:
                 raise ValueError(f"neither of {', '.join(f'{each}:' for each in RIGHTS)}")
             right = RIGHTS[text[:-1]]
+        elif "," in text:
+            raise ValueError("a comma in a login")
         else:
             login = sameLogin(text)
             given[login] = max(right, given.get(login, Right.NONE))

@@ -310,7 +310,7 @@ class LineTests(RewriteTestCase):
             "good@example.com x@example.com\nGOOD@example.com y@example.com\n"
             "e@example.com postmaster\n",
         )
-        self.write(self.aliases, "a@example.com\n")
+        self.write(self.aliases, "a@example.com\nb@example.com x@example.com, y@example.com\n")
         self.assertEqual(
             self.problems(),
             [
@@ -323,6 +323,7 @@ class LineTests(RewriteTestCase):
                 "8: line 7 is for the same addresses",
                 "9: a new address without a domain",
                 "1: no new address behind it",
+                "2: not a domain; what is listed stands apart by blanks alone, without commas",
             ],
         )
 

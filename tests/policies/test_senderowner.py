@@ -166,6 +166,20 @@ class FileTests(SenderOwnerTestCase):
         named = [each["line"] for each in self.logged if each["event"] == "file-problem"]
         self.assertEqual(named, [1, 2, 3, 4])
 
+    def test_commas(self) -> None:
+        """A line of Postfix's with commas would name logins that nobody has: it is told."""
+        self.write(
+            "a@example.com alice,bob\nb@example.com alice, bob\n"
+            "c@example.com alice on-behalf: bob,\nd@example.com alice bob\n"
+        )
+        policy = SenderOwner(map=self.path)
+        told = (
+            "this line is left out: a comma in a login; what is listed stands apart by blanks"
+            " alone, without commas"
+        )
+        self.assertEqual(policy.warnings(), [f"{self.path}:{line}: {told}" for line in (1, 2, 3)])
+        self.assertTrue(self.allowed(policy, "bob", "d@example.com"))
+
     def test_changed(self) -> None:
         """A change counts from the next message on, and an unchanged file is not read again."""
         self.write("info@example.com alice\n")
