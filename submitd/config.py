@@ -113,7 +113,7 @@ def _typed(document: dict[str, Any], directory: Path) -> tuple[Settings, set[str
             findings.append(Finding(name, f"unknown key; {nearest(name, kinds)}"))
             continue
         made, wrong = structure(document[name], kinds[name], directory, name)
-        findings += wrong
+        findings += [_withHeader(each, name) for each in wrong]
         if wrong:
             broken.add(name)
         else:
@@ -127,3 +127,15 @@ def _typed(document: dict[str, Any], directory: Path) -> tuple[Settings, set[str
         metrics=settings.metrics.anchored(directory),
     )
     return anchored, broken, findings
+
+
+def _withHeader(finding: Finding, name: str) -> Finding:
+    """How the header of a section is written, where it has brackets too few or too many."""
+    headers = {
+        "must be a list, not a table": f"[[{name}]]",
+        "must be a table, not a list": f"[{name}]",
+    }
+    header = headers.get(finding.sentence) if finding.key == name else None
+    if header is None:
+        return finding
+    return attrs.evolve(finding, sentence=f"{finding.sentence}: write {header}")

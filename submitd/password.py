@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import time
 from pathlib import Path
@@ -43,7 +44,14 @@ class Password:
 
 
 def othersCanRead(file: Path) -> str:
-    """What is unwise about such a file; empty when all is well."""
-    if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+    """What is unwise about such a file; empty when all is well.
+
+    The group of a file that is somebody else's, as root's, is how we can read it.
+    """
+    found = file.stat()
+    isOurs = found.st_uid == os.geteuid()
+    if isOurs and found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return f"{file} can be read by others (chmod 600 {file})"
+    if found.st_mode & stat.S_IROTH:
+        return f"{file} can be read by others (chmod o= {file})"
     return ""
