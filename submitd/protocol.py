@@ -9,7 +9,8 @@ for each line, knows one reason to pause where we have two (the dialogue waits; 
 read), and cannot go on behind a line that was too long.
 
 Nothing is read while an answer is outstanding or while the client does not take its replies, so
-what is buffered stays below one line and one segment.
+what is buffered stays below one line and one segment.  Nor is more done at once than :data:`TURN`
+commands: a segment can hold ten thousand, for which all others would have to wait.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ from submitd.wire.reply import TOO_MANY_CONNECTIONS, Reply
 # Seconds that a client gets to read our last reply before the connection is cut, and to QUIT behind
 # the one that is all it will hear of us.
 LINGER = 10.0
+
+# Commands of one client that are answered before others have their turn.
+TURN = 100
 
 
 def describeTLS(connection: SSL.Connection) -> TLSInfo:
@@ -114,6 +118,8 @@ class SubmissionProtocol(Protocol):
         self._at = 0
         self._holds = 0
         self._awaited = 0
+        self._resting = 0
+        self._left = TURN
         self._reading = False
         self._skipped = b""  # the verb and a space of a line that is too long, and thrown away
         self._replies: list[bytes] = []
@@ -249,7 +255,11 @@ class SubmissionProtocol(Protocol):
                     # RFC 3207 4.2: what was sent in the clear behind STARTTLS must not count as
                     # sent under TLS.
                     self._buffer, self._at = b"", 0
-                elif not self._takeLine():
+                elif not self._left:
+                    self._rest()
+                elif self._takeLine():
+                    self._left -= 1
+                else:
                     break
         finally:
             self._reading = False
@@ -367,7 +377,8 @@ class SubmissionProtocol(Protocol):
         self._transport.unregisterProducer()
         self._transport.loseConnection()
 
-    # Holding back, for either reason: an answer is outstanding, or replies are not being read.
+    # Holding back, for any reason: an answer is outstanding, replies are not being read, or there
+    # are so many commands that others come first.
 
     def hold(self) -> None:
         """Read no more until released as often."""
@@ -382,6 +393,20 @@ class SubmissionProtocol(Protocol):
             return
         self._transport.resumeProducing()
         self._read()
+
+    def _rest(self) -> None:
+        """Go on when the others have had their turn.
+
+        Commands are counted on from segment to segment: one event may bring several.
+        """
+        self._left = TURN
+        self._resting = 1
+        self.hold()
+        self._clock.callLater(0, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = 0
+        self.release()
 
     # Time and the end.
 
@@ -405,7 +430,7 @@ class SubmissionProtocol(Protocol):
         overdue = self._overdue(now)
         if overdue is None:
             return
-        if self._handshaking or self._holds:
+        if self._handshaking or self._holds > self._resting:
             # Nobody would read it: no TLS yet, or replies that are not being read already.
             self._transport.abortConnection()
         else:

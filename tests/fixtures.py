@@ -203,7 +203,17 @@ class Conversation:
 
     def send(self, data: bytes) -> bytes:
         """Send octets, and give what the server says to them."""
+        return self.begin(data) + self.goOn()
+
+    def begin(self, data: bytes) -> bytes:
+        """Send octets, and give what the server says before others have their turn."""
         self.protocol.dataReceived(data)
+        return self.transport.taken()
+
+    def goOn(self) -> bytes:
+        """What the server says when they have had it."""
+        if isinstance(self.submission.clock, Clock):
+            self.submission.clock.advance(0)
         return self.transport.taken()
 
     def say(self, *lines: str) -> str:

@@ -34,7 +34,7 @@ from submitd.interfaces import (
     ISecurePolicy,
     ISenderPolicy,
 )
-from submitd.protocol import LINGER, SubmissionFactory, hostAndPort
+from submitd.protocol import LINGER, TURN, SubmissionFactory, hostAndPort
 from submitd.states import CLOSED
 from submitd.submission import Limits
 from submitd.wire.errors import Refused
@@ -170,10 +170,24 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(said, b"220 mail.example.com ESMTP\r\n250 2.0.0 Ok\r\n")
 
     def test_manyAtOnce(self) -> None:
-        """Ten thousand commands in one segment are ten thousand replies, without recursion."""
+        """Of ten thousand commands in one segment, others have their turn behind each hundred."""
         talk = Conversation(openly(limits=Limits(commandsBeforeLogin=0)))
         talk.transport.clear()
-        self.assertEqual(talk.send(b"NOOP\r\n" * 10000), b"250 2.0.0 Ok\r\n" * 10000)
+        self.assertEqual(talk.begin(b"NOOP\r\n" * 10000), b"250 2.0.0 Ok\r\n" * TURN)
+        self.assertEqual(talk.transport.producerState, "paused")
+        talk.transport.writes = 0
+        self.assertEqual(talk.goOn(), b"250 2.0.0 Ok\r\n" * (10000 - TURN))
+        self.assertEqual(talk.transport.writes, 10000 // TURN - 1)
+        self.assertEqual(talk.transport.producerState, "producing")
+
+    def test_manySegments(self) -> None:
+        """So they have where the hundred came in several segments, as one event may bring them."""
+        talk = Conversation(openly())
+        talk.transport.clear()
+        half = TURN // 2
+        for count in (half, half, 0):
+            self.assertEqual(talk.begin(b"NOOP\r\n" * half), b"250 2.0.0 Ok\r\n" * count)
+        self.assertEqual(talk.goOn(), b"250 2.0.0 Ok\r\n" * half)
 
     def test_manyWaits(self) -> None:
         """A thousand commands that each wait for what is already there do not recurse either."""
@@ -185,6 +199,32 @@ class OrderTests(SynchronousTestCase):
         talk.say("EHLO c", "MAIL FROM:<a@b.example>")
         said = talk.send(b"RCPT TO:<c@d.example>\r\n" * 1000)
         self.assertEqual(said.count(b"250 2.1.5"), 1000)
+
+    def test_manyAndGone(self) -> None:
+        """A client that goes before its next turn is not answered any more."""
+        talk = Conversation(openly())
+        talk.begin(b"NOOP\r\n" * (TURN + 1))
+        talk.lose()
+        self.assertEqual(talk.goOn(), b"")
+
+    def test_manyAndLate(self) -> None:
+        """Who is overdue before its next turn reads its replies, and is told so."""
+        clock, limits = Clock(), Limits(login=60, commandsBeforeLogin=0)
+        talk = Conversation(makeSubmission(clock=clock, limits=limits))
+        talk.begin(b"NOOP\r\n" * (TURN + 1))
+        talk.protocol.sweep(clock.seconds() + 61)
+        self.assertEqual(talk.transport.taken(), b"421 4.4.2 Connection timed out\r\n")
+        self.assertFalse(talk.transport.aborted)
+        self.assertEqual(talk.goOn(), b"")
+
+    def test_manyAndTLS(self) -> None:
+        """STARTTLS as the last of a turn, or the first of the next, begins TLS and nothing more."""
+        for before in (TURN - 2, TURN - 1):
+            talk = Conversation(openly())
+            talk.send(b"EHLO c\r\n" + b"NOOP\r\n" * before + b"STARTTLS\r\n" + b"NOOP\r\n" * 500)
+            self.assertEqual(talk.transport.startedTLS, 1)
+            talk.secure()
+            self.assertEqual(talk.say("NOOP"), "250 2.0.0 Ok")
 
     def test_slowReader(self) -> None:
         """A client that does not read its replies is not read from: nothing piles up."""
