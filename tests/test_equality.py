@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from submitd.equality import isAddressOf, sameAddress, sameDomain, sameLocalPart
+from submitd import equality
+from submitd.equality import LONGEST, isAddressOf, sameAddress, sameDomain, sameLocalPart
 from submitd.wire.address import Mailbox
 
 
@@ -19,6 +20,24 @@ class EqualityTests(SynchronousTestCase):
             self.assertEqual(sameDomain(other), sameDomain("bücher.example"))
         self.assertEqual(sameDomain("Example.COM"), "example.com")
         self.assertNotEqual(sameDomain("bücher.example"), sameDomain("bucher.example"))
+
+    def test_remembered(self) -> None:
+        """What domains of a large message are compared as is worked out once for all who ask."""
+        worked: list[str] = []
+
+        def encode(domain: str, uts46: bool) -> bytes:
+            worked.append(domain)
+            return b"xn--" + str(len(worked)).encode()
+
+        self.patch(equality.idna, "encode", encode)
+        equality._remembered.cache_clear()
+        self.addCleanup(equality._remembered.cache_clear)
+        domains = [f"é{number}.example" for number in range(1000)]
+        self.assertEqual(*([sameDomain(domain) for domain in domains] for _ in range(2)))
+        self.assertEqual(worked, domains)
+        for _ in range(2):
+            sameDomain("é" * (LONGEST + 1))  # nobody fills the memory with them
+        self.assertEqual(len(worked), 1002)
 
     def test_localParts(self) -> None:
         """Only ASCII letters are equal without their case: other rules differ by language."""
