@@ -351,7 +351,11 @@ class Dialogue:
         """Whoever is in is not any more; nothing where nobody is."""
         logout, self.logout = self.logout, None
         if logout is not None:
-            self._tell("logout", logout)
+            self.letGo(logout)
+
+    def letGo(self, logout: Callable[[], object]) -> None:
+        """Call a logout of Cred's, which may be a coroutine; nobody waits for it."""
+        self._tell("logout", logout)
 
     def _tell(self, origin: str, call: Callable[[], object]) -> None:
         """Call somebody who cannot object, and whose failure must not keep others from hearing."""

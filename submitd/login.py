@@ -158,14 +158,12 @@ class Login:
                 raise CancelledError
             challenge = exchange.loginSucceeded()
         except BaseException:
-            logout()
+            dialogue.letGo(logout)
             raise
 
         def leave() -> None:
-            try:
-                logout()
-            finally:
-                self._tellEnded()
+            dialogue.letGo(logout)
+            self._tellEnded()
 
         self._isProving = True
         dialogue.logout = leave
@@ -192,7 +190,7 @@ class Login:
             raise UnauthorizedLogin("nobody may act as somebody else: no policy says so")
         login = portal.login(credentials, dialogue.session, *_AVATARS).addCallback(promised)
         made = await dialogue.rules.limited(login)
-        avatar, logout = _submitter(made, _usernameOf(credentials))
+        avatar, logout = self._submitter(made, _usernameOf(credentials))
         return await self._become(identity, avatar, logout) if identity else (avatar, logout)
 
     async def _become(
@@ -208,9 +206,25 @@ class Login:
                 await allowed
             other = portal.realm.requestAvatar(identity, dialogue.session, *_AVATARS)
             made = await dialogue.rules.limited(maybeDeferred(lambda: other))
-            return _submitter(made, identity)
+            return self._submitter(made, identity)
         finally:
-            logout()
+            dialogue.letGo(logout)
+
+    def _submitter(self, avatar: tuple[Any, Any, Any], username: bytes) -> tuple[ISubmitter, Any]:
+        """What a realm gave, as our kind of avatar.
+
+        :raise TypeError: for what is none; it may hold anything, so its kind alone is told.
+        """
+        interface, aspect, logout = avatar
+        if interface is not ISubmitter:
+            aspect = adaptAvatar(interface, aspect, username.decode("utf-8", "replace"))
+        if not ISubmitter.providedBy(aspect):
+            self.dialogue.letGo(logout)
+            raise TypeError(
+                f"the realm's avatar, a {type(aspect).__name__}, does not provide ISubmitter;"
+                " name it to @implementer of the class"
+            )
+        return aspect, logout
 
     async def _succeeded(self, avatar: ISubmitter, logout: Any) -> Reply:
         dialogue, session = self.dialogue, self.dialogue.session
@@ -221,7 +235,7 @@ class Login:
             if dialogue.state is State.CLOSED:
                 raise CancelledError  # somebody who was told to give up has gone on
         except BaseException:  # CancelledError too: the client went while a policy was waited for
-            logout()
+            dialogue.letGo(logout)
             raise
         dialogue.join(avatar)
         session.mechanism = self.name
@@ -298,20 +312,3 @@ def _usernameOf(credentials: Any) -> bytes:
     """The name that is tried; empty where a mechanism's own credentials have none."""
     username: bytes = getattr(credentials, "username", b"")
     return username
-
-
-def _submitter(avatar: tuple[Any, Any, Any], username: bytes) -> tuple[ISubmitter, Any]:
-    """What a realm gave, as our kind of avatar.
-
-    :raise TypeError: for what is none; it may hold anything, so its kind alone is told.
-    """
-    interface, aspect, logout = avatar
-    if interface is not ISubmitter:
-        aspect = adaptAvatar(interface, aspect, username.decode("utf-8", "replace"))
-    if not ISubmitter.providedBy(aspect):
-        logout()
-        raise TypeError(
-            f"the realm's avatar, a {type(aspect).__name__}, does not provide ISubmitter;"
-            " name it to @implementer of the class"
-        )
-    return aspect, logout

@@ -259,15 +259,12 @@ class TwistedMessage:
         """Have every target forget it; one that fails keeps none from being told."""
         targets, self.targets = self.targets, []
         for target in targets:
-            try:
-                target.connectionLost()
-            except Exception:
-                events.emit(
-                    events.POLICY_FAILED,
-                    session=self.session,
-                    origin="IMessageSMTP",
-                    failure=Failure(),
-                )
+            maybeDeferred(target.connectionLost).addErrback(self._failedToForget)
+
+    def _failedToForget(self, failure: Failure) -> None:
+        events.emit(
+            events.POLICY_FAILED, session=self.session, origin="IMessageSMTP", failure=failure
+        )
 
 
 def _transaction(envelope: Envelope) -> Transaction:

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -607,9 +608,12 @@ class LoginTests(SynchronousTestCase):
         """What a realm gives must be an avatar; else nobody is in, and it is logged out again."""
         left: list[str] = []
 
+        async def logout() -> None:
+            left.append("out")
+
         class Realm:
             def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
-                return ISubmitter, {"password": "wonderland"}, lambda: left.append("out")
+                return ISubmitter, {"password": "wonderland"}, logout
 
         portal = makePortal()
         portal.realm = Realm()
@@ -888,6 +892,36 @@ class LoginTests(SynchronousTestCase):
         talk.say(LOGIN)
         talk.lose()
         self.assertEqual(gone, ["out", "out"])
+
+    def test_logoutFails(self) -> None:
+        """A logout, at once or later, takes nothing from an answer: what fails is only logged."""
+
+        @attrs.define
+        class Realm:
+            logout: Any
+
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, Submitter(str(avatarId, "utf-8")), self.logout
+
+        @implementer(IIdentityPolicy)
+        class Anybody:
+            def identityRequested(self, session: Any, avatar: Any, identity: str) -> None:
+                pass
+
+        async def breaksLater() -> None:
+            breaks()
+
+        asOffice = "AUTH PLAIN " + base64.b64encode(b"office\0alice\0wonderland").decode()
+        portal = makePortal()
+        for logout in (breaks, breaksLater):
+            portal.realm = Realm(logout)
+            talk = self.talk(portal, policies=[Policy(succeeded=refuse)])
+            self.assertEqual(talk.say(LOGIN)[:9], "550 5.7.1")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            talk = self.talk(portal, policies=[Anybody()])
+            self.assertEqual(talk.say(asOffice)[:9], "235 2.7.0")
+            self.assertEqual(talk.protocol.dialogue.session.user.avatarId, "office")
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_loggedOutWhenGone(self) -> None:
         """Who has gone is logged out, also where what was waited for does not give up."""

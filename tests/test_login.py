@@ -109,7 +109,11 @@ class Realm:
 
     def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
         interface, avatar, _ = SubmissionRealm().requestAvatar(avatarId, mind, *interfaces)
-        return interface, avatar, lambda: self.left.append(avatar.avatarId)
+
+        async def logout() -> None:
+            self.left.append(avatar.avatarId)
+
+        return interface, avatar, logout
 
 
 @implementer(ILoginPolicy, ILoginObserver)

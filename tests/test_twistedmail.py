@@ -434,6 +434,18 @@ class MessageTests(AdaptTestCase):
         self.assertEqual([each["event"] for each in self.logged], ["policy-failed"])
         message.connectionLost()
 
+    def test_abortAwaits(self) -> None:
+        """A target may be told by a coroutine, which is run."""
+        message = self.begin()
+        told: list[str] = []
+
+        async def connectionLost() -> None:
+            told.append("lost")
+
+        self.avatar.targets[0].connectionLost = connectionLost
+        message.connectionLost()
+        self.assertEqual(told, ["lost"])
+
     def test_prepend(self) -> None:
         """What has been handed on line by line can get nothing in front any more."""
         self.assertTrue(self.refusal(self.begin().prepend, b"X: y\r\n").startswith("451 4.3.0"))
