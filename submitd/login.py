@@ -218,11 +218,11 @@ class Login:
         interface, aspect, logout = avatar
         if interface is not ISubmitter:
             aspect = adaptAvatar(interface, aspect, username.decode("utf-8", "replace"))
-        if not ISubmitter.providedBy(aspect):
+        if not hasattr(aspect, "avatarId"):  # the one thing that the dialogue itself cannot miss
             self.dialogue.letGo(logout)
             raise TypeError(
-                f"the realm's avatar, a {type(aspect).__name__}, does not provide ISubmitter;"
-                " name it to @implementer of the class"
+                f"the realm's avatar, a {type(aspect).__name__}, has no avatarId:"
+                " it is no ISubmitter"
             )
         return aspect, logout
 

@@ -622,8 +622,29 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(left, ["out"])
         self.assertEqual(talk.say("MAIL FROM:<a@example.com>")[:9], "530 5.7.0")
         [failure] = self.flushLoggedErrors(TypeError)
-        self.assertIn("a dict, does not provide ISubmitter", str(failure.value))
+        self.assertIn("a dict, has no avatarId", str(failure.value))
         self.assertNotIn("wonderland", str(failure.value))
+
+    def test_undeclared(self) -> None:
+        """Who has all of an avatar is one, as ever, where the class does not name the interface."""
+
+        class Undeclared:
+            avatarId = "alice"
+            attributes: dict[str, Any] = {}
+
+            def owns(self, mailbox: Any) -> bool:
+                return True
+
+        class Realm:
+            def requestAvatar(self, avatarId: Any, mind: Any, *interfaces: Any) -> Any:
+                return ISubmitter, Undeclared(), lambda: None
+
+        portal = makePortal()
+        portal.realm = Realm()
+        talk = self.talk(portal)
+        self.assertEqual(talk.say(LOGIN)[:9], "235 2.7.0")
+        talk.say("MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "DATA")
+        self.assertEqual(talk.say("x", ".")[:9], "250 2.0.0")
 
     def test_ownReply(self) -> None:
         """A checker may answer with a reply of its own."""
