@@ -155,7 +155,7 @@ def priorities(connection: sa.Connection) -> Iterator[int]:
 def lease(connection: sa.Connection, claims: list[Claim]) -> list[Leased]:
     """Take what is due.
 
-    :raise Damaged: when the one message of a careful claim cannot be read.
+    :raise Damaged: when the one message of a careful claim is damaged.
     :raise Untakable: when it cannot be taken, or when there is nothing of one that was due.
     """
     return [_lease(connection, claim) for claim in claims]
@@ -211,6 +211,8 @@ def _leaseMessages(connection: sa.Connection, claim: Claim, ids: list[str], leas
                 raise Damaged(id, "its message is missing")
             leased.works.extend(_works(claim, messages.get(id), rows[id]))
         except Damaged as damaged:
+            if claim.isCareful:
+                raise  # its history may be damaged as well
             hold(connection, damaged, claim.now)
             leased.damaged.append(damaged)
             continue

@@ -183,6 +183,7 @@ class Queue:
         return leasing.addCallbacks(_leased, self._notLeased, errbackArgs=(claim,))
 
     async def _lease(self, claim: Claim) -> Leased:
+        held: set[str] = set()
         while True:
             try:
                 claim = attrs.evolve(claim, without=tuple(self._aside))
@@ -191,7 +192,11 @@ class Queue:
             except Untakable as damaged:
                 self._leaveAlone(damaged)
             except Damaged as damaged:
-                await self._quarantine(damaged)
+                if damaged.messageId in held:
+                    self._leaveAlone(damaged)  # an index of before has it due all the same
+                else:
+                    held.add(damaged.messageId)
+                    await self._quarantine(damaged)
             except sa.exc.DatabaseError as error:
                 if claim.isCareful or not isDamage(error):
                     raise

@@ -548,6 +548,34 @@ class TroubleTests(SpoolCase):
         self.send("B-1")
         self.assertEqual(self.leased(), ["B-1"])
 
+    def test_lostWriteOfRecord(self) -> None:
+        """Nor does one with a record that cannot be read, though there is nothing to hold."""
+        self.queue.keep = 1000.0
+        self.send("A-1")
+        at, before = pageOf(self.queue, self.path, "recipient_due")
+        self.settle(self.lease()[0], State.DELIVERED)
+        pageOf(self.queue, self.path, "recipient_due")
+        putBack(self.path, at, before)
+        spoil(self.queue, self.path, "message")
+        said = self.hear()
+        # Where it came again and again, the third time would end this test.
+        self.patch(endings, "quarantine", Mock(side_effect=[[None], [None]]))
+        self.assertEqual(self.leased(), [])
+        problem = "cannot be read: database disk image is malformed"
+        alone = f"{problem}; it is left alone until the next start"
+        self.assertEqual(said, [("A-1", problem), ("A-1", alone)])
+        self.assertEqual(endings.quarantine.call_count, 1)
+
+    def test_heldInBriefBesideOthers(self) -> None:
+        """An envelope that is no such thing stops nobody, though no history can be written."""
+        for id in ("A-1", "B-1"):
+            self.send(id)
+        self.sql("UPDATE message SET envelope = '{' WHERE id = 'A-1'")
+        spoil(self.queue, self.path, "history_message")
+        self.assertEqual(self.leased(), ["B-1"])
+        state = self.sql("SELECT state FROM recipient WHERE message = 'A-1'")
+        self.assertEqual(state, [("held",)])
+
     def test_tooMuchDamage(self) -> None:
         """A data base that is damaged all over is said to be so."""
         self.patch(queue, "MAX_ASIDE", 0)
