@@ -72,6 +72,13 @@ def forget(connection: sa.Connection, id: str) -> None:
         FORGET_DIGEST.run(connection, {"one": digest})
 
 
+def forgetAll(connection: sa.Connection, ids: list[str]) -> list[None]:
+    """The same of several, for what was settled without."""
+    for id in ids:
+        forget(connection, id)
+    return [None] * len(ids)
+
+
 def finish(connection: sa.Connection, id: str, now: float) -> None:
     """Drop the body of a message for which nothing is left to do, and keep the record."""
     DROP_PARTS.run(connection, {"id": id})

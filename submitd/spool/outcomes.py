@@ -36,6 +36,11 @@ class Settling:
     keep: float
     isBrief: bool = False
 
+    @property
+    def hasFailures(self) -> bool:
+        """Whether a recipient was given up: sent again then, it is not a repetition."""
+        return any(each.state is State.FAILED for each in self.settlements)
+
 
 _STANDING = Prepared(
     sa.select(recipient.c.position, recipient.c.state, recipient.c.token).where(
@@ -110,8 +115,7 @@ def _settle(connection: sa.Connection, settling: Settling) -> None:
 
 def _lock(connection: sa.Connection, settling: Settling) -> None:
     id = settling.work.message.id
-    if any(each.state is State.FAILED for each in settling.settlements):
-        # Sent again after it was given up, it is not a repetition.
+    if settling.hasFailures:
         endings.forget(connection, id)
     else:
         endings.lock(connection, id)

@@ -261,8 +261,18 @@ class Queue:
         damaged = Damaged(settling.work.message.id, f"only what came of it was written: {reason}")
         settled = self._writer.submit(settle, attrs.evolve(settling, isBrief=True))
         return settled.addCallbacks(
-            lambda _: _logDamage(damaged), self._notWritten, errbackArgs=(damaged.messageId,)
+            lambda _: self._settledInBrief(settling, damaged),
+            self._notWritten,
+            errbackArgs=(damaged.messageId,),
         )
+
+    def _settledInBrief(self, settling: Settling, damaged: Damaged) -> Deferred[None] | None:
+        _logDamage(damaged)
+        if not settling.hasFailures:
+            return None
+        # By itself, for it may be what meets the damage; the outcome stands all the same.
+        forgetting = self._writer.submit(endings.forgetAll, damaged.messageId)
+        return forgetting.addErrback(lambda _: None)
 
     def _notWritten(self, failure: Failure, id: str) -> Failure:
         if not isDamage(failure.value):

@@ -456,6 +456,21 @@ class TroubleTests(SpoolCase):
         self.time.now += 1000
         self.assertEqual(self.leased(), ["B-1"])
 
+    def test_failedInBrief(self) -> None:
+        """What was given up is taken again from its sender, and not for a repetition."""
+        text = b"Message-ID: <one@example.com>\r\n\r\nx\r\n"
+        self.send("A-1", text=text)
+        self.assertEqual(self.send("A-2", text=text), "A-1")
+        [work] = self.lease()
+        spoil(self.queue, self.path, "history_message")
+        self.settle(work, State.FAILED)
+        self.assertEqual(self.send("B-1", text=text), "B-1")
+        [work] = self.lease()
+        spoil(self.queue, self.path, "message")
+        self.settle(work, State.FAILED)
+        found = self.sql("SELECT message, state FROM recipient ORDER BY message")
+        self.assertEqual(found, [("A-1", "failed"), ("B-1", "failed")])
+
     def test_settledBesideDamage(self) -> None:
         """Of those that are settled together, only the damaged one is in brief."""
         for id in ("A-1", "B-1"):
