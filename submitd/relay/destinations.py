@@ -225,7 +225,8 @@ class Destination:
         connection = self._taken()
         if connection is not None:
             outcomes = await self._send(connection, message, read)
-            if connection.isSpent or self._wantsLogin(outcomes) or self._isUnfit(outcomes):
+            isRefused = connection.isSpent or self._takesNone(connection, outcomes)
+            if isRefused or self._wantsLogin(outcomes) or self._isUnfit(outcomes):
                 # Not beside it: a next hop that takes one connection would refuse the other.
                 await connection.quit()
             elif not _wasGone(connection, outcomes):
@@ -305,9 +306,14 @@ class Destination:
     def _takesNone(self, connection: Connection, outcomes: Iterable[Outcome]) -> bool:
         """Whether a host takes no mail for now, as when its disk is full, and another one may.
 
-        4yz to MAIL says nothing of a recipient; that to RCPT, as by greylisting, does.
+        4yz to MAIL says nothing of a recipient; that to RCPT, as by greylisting, does.  With 4.1.z
+        it says something of this sender alone (RFC 3463 3.2): others have nothing to wait for.
         """
-        return self._hasSpares and connection.isMailRefused and any(map(_isDelayed, outcomes))
+        return (
+            self._hasSpares
+            and connection.isMailRefused
+            and any(_isDelayed(each) and each.reply.status[:4] != "4.1." for each in outcomes)
+        )
 
     async def _connected(self, host: Host) -> Connection:
         means = self._means

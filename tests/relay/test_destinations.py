@@ -35,6 +35,12 @@ def result(outcomes: tuple[Outcome, ...]) -> tuple[str, int, str]:
     return outcome.result.value, outcome.reply.code, outcome.reply.status
 
 
+def refusingMail(said: str) -> Callable[[Scripted, str], list[str] | None]:
+    """What a next hop answers that refuses MAIL, and so all that comes with it."""
+    replies = {"MAIL": [said], "RCPT": ["503 5.5.1 MAIL first"], "DATA": ["503 5.5.1 MAIL first"]}
+    return lambda protocol, line: replies.get(line[:4])
+
+
 async def _awaited(waiting: Deferred[None]) -> None:
     await waiting
 
@@ -934,6 +940,15 @@ class MXTests(HopCase):
         self.server.answer = refusing
         self.assertEqual(result(await send(hop, outgoing())), ("delayed", 452, "4.3.1"))
 
+    async def test_takesNoneAnyMore(self) -> None:
+        """So it is over a connection that is kept, and has taken nothing before."""
+        await self.listen(full := Server(), "127.0.0.2", self.server.port)
+        spare = Target("127.0.0.1", self.server.port, "off")
+        hop = self.destination(host="127.0.0.2", spares=(spare,))
+        for said, expected in (("550 5.7.1 no", "failed"), ("452 4.3.1 disk full", "delivered")):
+            full.answer = refusingMail(said)
+            self.assertEqual(result(await send(hop, outgoing()))[0], expected)
+
     async def test_lastForATime(self) -> None:
         """A host that could not be had is tried behind the others, until the time is over."""
         bad = Server()
@@ -1160,6 +1175,17 @@ class StandingTests(HopCase):
         await send(hop, outgoing())
         await send(hop, outgoing())
         self.assertEqual(self.told(), [("next-hop-back", self.named())])
+
+    async def test_takesNoneOfOne(self) -> None:
+        """What a host has against one sender has no other one's mail go another way."""
+        await self.listen(picky := Server(), "127.0.0.2", self.server.port)
+        spare = Target("127.0.0.1", self.server.port, "off")
+        hop = self.destination(host="127.0.0.2", spares=(spare,), backoff=Seconds(60.0))
+        picky.answer = refusingMail("451 4.1.8 domain of sender does not resolve")
+        self.assertEqual(result(await send(hop, outgoing())), ("delayed", 451, "4.1.8"))
+        picky.answer = None
+        await send(hop, outgoing())
+        self.assertEqual((picky.messages, self.server.messages, self.told()), (1, 0, []))
 
     async def test_wantsLogin(self) -> None:
         """A smarthost that wants a login, and is given none, bounces nobody's mail either."""
