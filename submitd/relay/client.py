@@ -101,6 +101,7 @@ class _Transaction:
     awaited: int = 0  # replies to RCPT that have not come
     begun: bool = False  # MAIL was accepted, so there is something to reset
     held: bytes | None = None  # the chunk that may be the last
+    isChunkTaken: bool = False  # so it knows BDAT, and what it refuses is the message
 
 
 @attrs.frozen
@@ -520,9 +521,11 @@ class Client:
     def _chunkAnswered(self, reply: Reply) -> None:
         if reply.code // 100 == 3:
             self._nonsense("BDAT", reply)
-        elif reply.code in UNKNOWN:
+        elif reply.code < 300:
+            self._ongoing.isChunkTaken = True
+        elif self._isUnknown(reply):
             self._chunkUnknown(reply)
-        elif reply.code >= 400:
+        else:
             self._settleRest(judge(reply), reply, isRemote=True)
             if self.state is State.END and self.profile.lmtp:
                 # How many replies will come now is anybody's guess (RFC 2033 4.3).
@@ -533,6 +536,10 @@ class Client:
         elif self.state is State.BODY and not self._waiting:
             # No more chunks, and those on their way are answered (RFC 3030 4.2).
             self._finish()
+
+    def _isUnknown(self, reply: Reply) -> bool:
+        transaction = self._ongoing
+        return reply.code in UNKNOWN and transaction.chunked and not transaction.isChunkTaken
 
     def _chunkUnknown(self, reply: Reply) -> None:
         """What was sent as a chunk are commands to the next hop: nothing more is said to it."""
@@ -551,9 +558,11 @@ class Client:
         if 300 <= reply.code < 400:
             self._nonsense(END, reply)
             return
-        if self._ongoing.chunked and reply.code in UNKNOWN:
+        if self._isUnknown(reply):
             self._chunkUnknown(reply)
             return
+        # In LMTP others may have the message, and would get it twice if we left before they say so.
+        self._ongoing.isChunkTaken = self._ongoing.isChunkTaken or reply.code not in UNKNOWN
         for at in recipients:
             if self._ongoing.outcomes[at] is None:
                 self._settle(at, judge(reply), reply, isRemote=True)

@@ -255,6 +255,20 @@ class DeliveryTests(SynchronousTestCase):
                     self.assertTrue(hop.client.isChunkingUnknown)
                     self.assertEqual(hop.client.state, State.CLOSED)
 
+    def test_chunkKnown(self) -> None:
+        """Who has taken a chunk knows BDAT: what it says then is of the message, and stands."""
+        hop = Hop().greet(EVERYTHING)
+        hop.offer(outgoing(), TEXT, b"a\r\n")
+        hop.say("250 ok", "250 ok")
+        hop.say("250 ok", "500 5.7.1 we do not like it")
+        self.assertEqual(hop.results, [("failed", 500)])
+        hop = Hop(lmtp=True).greet(EVERYTHING)
+        hop.offer(outgoing("b@example.net", "c@example.net", "d@example.net"), TEXT)
+        hop.say("250 ok", "250 ok", "250 ok", "250 ok")
+        hop.say("250 2.0.0 taken", "500 5.2.0 broken mailbox", "250 2.0.0 taken")
+        self.assertEqual(hop.results, [("delivered", 250), ("failed", 500), ("delivered", 250)])
+        self.assertEqual(hop.client.state, State.READY)
+
     def test_chunkRefusedLate(self) -> None:
         """The refusal of a chunk stands, whatever is said to those on their way behind it."""
         hop = Hop().greet("CHUNKING,PIPELINING")
