@@ -46,10 +46,10 @@ class Password:
 def othersCanRead(file: Path) -> str:
     """What is unwise about such a file; empty when all is well.
 
-    The group of a file that is somebody else's, as root's, is how we can read it.
+    The group of a file of root's or somebody else's is how the service can read it.
     """
     found = file.stat()
-    isOurs = found.st_uid == os.geteuid()
+    isOurs = found.st_uid == os.geteuid() != 0
     if isOurs and found.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return f"{file} can be read by others (chmod 600 {file})"
     if found.st_mode & stat.S_IROTH:

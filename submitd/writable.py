@@ -13,12 +13,18 @@ from pathlib import Path
 READ_ONLY = "is read-only here (under systemd, ReadWritePaths= says what is not)"
 
 
-def unwritable(file: Path) -> str:
-    """Why a file cannot be written, or made where it is not there; empty when it can."""
+def unwritable(file: Path, alone: bool = False) -> str:
+    """Why a file cannot be written, or made where it is not there; empty when it can.
+
+    :param alone: whether no others are made beside it, nor one in its place.
+    """
     try:
         found = _look(file)
         if found is not None:
-            return f"{file} is a directory" if stat.S_ISDIR(found.st_mode) else _refused(file)
+            if stat.S_ISDIR(found.st_mode):
+                return f"{file} is a directory"
+            said = _refused(file)
+            return said if said or alone else _refused(file.parent)
         above = _look(file.parent)
     except OSError as error:
         return f"cannot look at {file}: {error.strerror}"

@@ -225,7 +225,8 @@ class OptionsTests(Files):
     def test_checkLog(self) -> None:
         """A JSON log that the start could not open is among the mistakes, also beside others."""
         mistake = f"{self.file}: log.json: no permission to write to {self.directory}"
-        self.patch(files, "unwritable", lambda file: f"no permission to write to {file.parent}")
+        said = "no permission to write to {}".format
+        self.patch(files, "unwritable", lambda file, alone: said(file.parent))
         for spoil in (list, self.spoil):
             lines, err = [*spoil(), mistake], self.said()
             error = self.assertRaises(SystemExit, self.parse, "-c", str(self.file), "--check")

@@ -38,6 +38,12 @@ class WritableTests(SynchronousTestCase):
         for file, path in ((self.there, self.there), (self.missing, self.directory)):
             self.assertEqual(unwritable(file), f"no permission to write to {path}")
 
+    def test_beside(self) -> None:
+        """What makes others beside itself needs its directory, also where it is there itself."""
+        self.patch(os, "access", lambda path, mode: path != self.directory)
+        said = f"no permission to write to {self.directory}"
+        self.assertEqual((unwritable(self.there), unwritable(self.there, alone=True)), (said, ""))
+
     def test_readOnly(self) -> None:
         """No change of rights helps where systemd has all but some directories read-only."""
         self.patch(os, "access", lambda path, mode: False)

@@ -36,7 +36,9 @@ def log(settings: Settings) -> Iterator[Finding]:
     target = settings.log.json
     if target in ("", "-"):
         return
-    if os.path.isdir(target):
+    if "\0" in target:
+        yield Finding("log.json", "there is a NUL in the name")
+    elif os.path.isdir(target):
         yield Finding("log.json", f"{target} is a directory")
     elif not os.path.isdir(Path(target).parent):
         yield Finding("log.json", f"there is no directory {Path(target).parent}")
@@ -49,11 +51,11 @@ def logNotWritten(settings: Settings) -> Iterator[Finding]:
     open it; so this is no mistake for one that runs already.
     """
     if settings.log.json not in ("", "-") and not any(log(settings)):
-        yield from _written("log.json", Path(settings.log.json))
+        yield from _written("log.json", Path(settings.log.json), alone=True)
 
 
-def _written(path: str, file: Path) -> Iterator[Finding]:
-    if said := unwritable(file):
+def _written(path: str, file: Path, alone: bool = False) -> Iterator[Finding]:
+    if said := unwritable(file, alone):
         yield Finding(path, said)
 
 

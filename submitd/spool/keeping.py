@@ -30,7 +30,7 @@ class Keeping:
     def failed(self, cause: str) -> None:
         """One could not be kept, or a part of it."""
         now = self._now()
-        if self._since is None:
+        if self._since is None or now < self._told:  # or the clock was set back
             self._since, self._told = now, now - AGAIN
         if now - self._told >= AGAIN:
             self._told = now
@@ -40,6 +40,6 @@ class Keeping:
     def well(self) -> None:
         """One has been kept."""
         if self._since is not None:
-            seconds = round(self._now() - self._since)
+            seconds = max(0, round(self._now() - self._since))
             self._since = None
             events.emit(events.QUEUE_BACK, queue=self._queue, seconds=seconds)

@@ -484,9 +484,14 @@ def _appending(path: Path) -> int:
         made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         return os.open(path, flags)
-    if os.geteuid() == 0:
-        above = path.parent.stat()
-        os.fchown(made, above.st_uid, above.st_gid)
+    try:
+        if os.geteuid() == 0:
+            above = path.parent.stat()
+            os.fchown(made, above.st_uid, above.st_gid)
+    except OSError:
+        os.close(made)
+        path.unlink()
+        raise
     return made
 
 

@@ -22,6 +22,12 @@ class LogTests(ExamineTestCase):
         )
         self.assertEqual(self.said(log=LogSettings(json="-")), [])
 
+    def test_nul(self) -> None:
+        """No file has such a name, and what looks for one would raise."""
+        log = LogSettings(json="a\0b")
+        self.assertEqual(self.said(log=log), ["log.json: there is a NUL in the name"])
+        self.assertEqual(list(logNotWritten(Settings(log=log))), [])
+
     def test_notWritten(self) -> None:
         """One that we cannot open is no mistake of a service that runs, but of a start."""
         self.patch(os, "access", lambda path, mode: False)

@@ -50,6 +50,15 @@ class KeepingTests(EventsTestCase):
         self.keeping.failed("disk is full")
         self.assertEqual(self.told(), [("queue-away", 0)])
 
+    def test_setBack(self) -> None:
+        """A clock that is set back begins a new hour; no time is less than nothing."""
+        self.keeping.failed("disk is full")
+        self.now -= 1e6
+        self.keeping.failed("disk is full")
+        self.now -= 1e6
+        self.keeping.well()
+        self.assertEqual(self.told(), [("queue-away", 0), ("queue-away", 0), ("queue-back", 0)])
+
 
 class QueueTests(EventsTestCase, SpoolCase):
     """What counts for a queue."""

@@ -287,6 +287,19 @@ class CommandTests(SpoolCase):
             self.fail("a file where a link leads to")  # pragma: no cover
         self.assertFalse((directory / "elsewhere").exists())
 
+    def test_newLogFileNotGiven(self) -> None:
+        """One that cannot be given to the service is not left behind."""
+        log = Path(self.mktemp()).absolute()
+
+        def refused(*arguments: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "fchown", refused)
+        with self.assertRaises(tool.Problem), tool.recorded(log):
+            self.fail("nobody may write it")  # pragma: no cover
+        self.assertFalse(log.exists())
+
     def test_asks(self) -> None:
         """What is meant by a filter is asked about; without a yes nothing happens."""
         self.send("A-1")
