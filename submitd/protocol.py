@@ -2,7 +2,7 @@
 
 This is the one module of the service that holds a connection's transport.  It cuts what arrives
 into lines or hands it on as octets, as the dialogue's state says, and writes what the dialogue
-answers; all replies to one segment leave in one write.
+answers; all replies to one segment, up to :data:`TURN`, leave in one write.
 
 It is a plain Protocol with its own small reader.  LineReceiver copies what is left of its buffer
 for each line, knows one reason to pause where we have two (the dialogue waits; the client does not

@@ -101,7 +101,7 @@ class _Transaction:
     awaited: int = 0  # replies to RCPT that have not come
     begun: bool = False  # MAIL was accepted, so there is something to reset
     held: bytes | None = None  # the chunk that may be the last
-    isChunkTaken: bool = False  # so it knows BDAT, and what it refuses is the message
+    knowsChunks: bool = False  # and what it refuses is the message, not BDAT
 
 
 @attrs.frozen
@@ -522,10 +522,11 @@ class Client:
         if reply.code // 100 == 3:
             self._nonsense("BDAT", reply)
         elif reply.code < 300:
-            self._ongoing.isChunkTaken = True
+            self._ongoing.knowsChunks = True
         elif self._isUnknown(reply):
             self._chunkUnknown(reply)
         else:
+            self._ongoing.knowsChunks = True
             self._settleRest(judge(reply), reply, isRemote=True)
             if self.state is State.END and self.profile.lmtp:
                 # How many replies will come now is anybody's guess (RFC 2033 4.3).
@@ -539,7 +540,7 @@ class Client:
 
     def _isUnknown(self, reply: Reply) -> bool:
         transaction = self._ongoing
-        return reply.code in UNKNOWN and transaction.chunked and not transaction.isChunkTaken
+        return reply.code in UNKNOWN and transaction.chunked and not transaction.knowsChunks
 
     def _chunkUnknown(self, reply: Reply) -> None:
         """What was sent as a chunk are commands to the next hop: nothing more is said to it."""
@@ -562,7 +563,7 @@ class Client:
             self._chunkUnknown(reply)
             return
         # In LMTP others may have the message, and would get it twice if we left before they say so.
-        self._ongoing.isChunkTaken = self._ongoing.isChunkTaken or reply.code not in UNKNOWN
+        self._ongoing.knowsChunks = self._ongoing.knowsChunks or reply.code not in UNKNOWN
         for at in recipients:
             if self._ongoing.outcomes[at] is None:
                 self._settle(at, judge(reply), reply, isRemote=True)

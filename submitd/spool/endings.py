@@ -73,8 +73,11 @@ def forget(connection: sa.Connection, id: str) -> None:
 
 
 def forgetAll(connection: sa.Connection, ids: list[str]) -> list[None]:
-    """The same of several, for what was settled without."""
-    for id in ids:
+    """The same of several, whose ends were written in brief.
+
+    In order, as they are settled, so that no two transactions wait for each other.
+    """
+    for id in sorted(ids):
         forget(connection, id)
     return [None] * len(ids)
 

@@ -269,6 +269,15 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(hop.results, [("delivered", 250), ("failed", 500), ("delivered", 250)])
         self.assertEqual(hop.client.state, State.READY)
 
+    def test_chunkRefusedKnown(self) -> None:
+        """Who has refused one as a chunk knows BDAT, too, whatever it calls the next one."""
+        hop = Hop().greet("CHUNKING,PIPELINING")
+        hop.offer(outgoing(), b"a", b"b")
+        hop.say("250 ok", "250 ok")
+        hop.say("552 5.3.4 too large", "500 no message")
+        self.assertEqual(hop.results, [("failed", 552)])
+        self.assertEqual(hop.client.state, State.READY)
+
     def test_chunkRefusedLate(self) -> None:
         """The refusal of a chunk stands, whatever is said to those on their way behind it."""
         hop = Hop().greet("CHUNKING,PIPELINING")
