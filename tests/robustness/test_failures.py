@@ -11,9 +11,10 @@ from tests.robustness.faulty import FAULTS, STAGES, STEPS
 from tests.robustness.peer import plain
 from tests.robustness.service import ROBUST, Robust
 
+# A stage has the time that a password takes to be checked on a busy machine.
 FAULTY = (
     ROBUST.replace('use = "maildir"', 'use = "tests.robustness.faulty:Delivery"').replace(
-        'message_size = "20 MiB"', 'message_size = "20 MiB"\nstage = "300 ms"'
+        'message_size = "20 MiB"', 'message_size = "20 MiB"\nstage = "3 s"'
     )
     + """
 [[policy]]
