@@ -46,13 +46,12 @@ class Users:
 
     credentialInterfaces = (IUsernamePassword, IUsernameHashedPassword)
 
-    async def requestAvatarId(self, credentials: Any) -> bytes:
+    def requestAvatarId(self, credentials: Any) -> Any:
         """The user's name; ``checkPassword`` is for PLAIN, LOGIN and CRAM-MD5 alike."""
         user = USERS.get(credentials.username.decode("utf-8"))
         if user is None or not credentials.checkPassword(user["password"].encode("utf-8")):
             raise Refused(Reply(535, "5.7.8", "Invalid username or password"))
-        name: bytes = credentials.username
-        return name
+        return credentials.username
 
 
 async def known(name: str) -> dict[str, str]:
