@@ -465,10 +465,9 @@ class FileTests(OAuthCase):
         checker = self.make(INTROSPECTION)
         self.assertEqual(checker.check(), [])
         [said] = checker.warnings()
-        self.assertEqual(
-            said,
-            f"{self.path}: client_secret_file: {file} can be read by others (chmod 600 {file})",
-        )
+        # What to do about it depends on who asks.
+        said = said.partition(" (chmod ")[0]
+        self.assertEqual(said, f"{self.path}: client_secret_file: {file} can be read by others")
 
     def test_notStarted(self) -> None:
         """Before the start nobody is asked."""
