@@ -20,6 +20,7 @@ from submitd.checkers import LoginUnavailable, oauth
 from submitd.checkers.oauth import OAuthChecker
 from submitd.checkers.provider import MAX_ANSWER, PENDING, QUESTIONS
 from submitd.interfaces import IBearerToken, IChecked, IRunning, IWarns
+from submitd.password import othersCanRead
 from submitd.sasl.bearer import TokenRefused
 from submitd.sasl.credentials import BearerToken
 from tests.checkers.questions import Question
@@ -466,8 +467,9 @@ class FileTests(OAuthCase):
         self.assertEqual(checker.check(), [])
         [said] = checker.warnings()
         # What to do about it depends on who asks.
-        said = said.partition(" (chmod ")[0]
-        self.assertEqual(said, f"{self.path}: client_secret_file: {file} can be read by others")
+        unwise = othersCanRead(file)
+        self.assertIn("can be read by others (chmod ", unwise)
+        self.assertEqual(said, f"{self.path}: client_secret_file: {unwise}")
 
     def test_notStarted(self) -> None:
         """Before the start nobody is asked."""

@@ -176,7 +176,7 @@ class TargetTests(SynchronousTestCase):
         file.write_text("x\n")
         file.chmod(0o644)
         keys = {"smarthost": "a", "user": "u", "password_file": file}
-        self.assertIn("can be read by others", self.said(**keys)[0])
+        self.assertIn("can be read by others (chmod ", self.said(**keys)[0])
         file.chmod(0o600)
         self.assertEqual(self.said(**keys), [])
         self.assertIn("no login is possible", self.said(**keys, tls="off")[0])
